@@ -1,0 +1,2 @@
+// Package mvcc is the multi-version state of a scope's segments on one node.
+package mvcc
