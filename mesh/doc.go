@@ -1,0 +1,2 @@
+// Package mesh is who is there, and how bytes reach them.
+package mesh
