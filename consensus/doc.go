@@ -1,0 +1,31 @@
+// Package consensus runs all Raft groups of a node on a few goroutines and one
+// write-ahead log.
+//
+//	requests --> worker (one of a few; owns the replicas of its shard)
+//	               |            |              |
+//	               v            v              v
+//	            frames       log writer      applier (one per worker)
+//	            to peers     one write, one  state machine, answers
+//	                         fsync for all
+//	                         groups
+//
+// The protocol is in the pure packages replica and shard; this package carries
+// their effects out. It declares what it needs: a Transport for frames, a
+// StateMachine per group, and the log.
+//
+// Guarantees:
+//
+//   - An answer to a proposal comes after its entry is committed and applied
+//     here; a proposal ends exactly once (see package replica).
+//   - Nothing that Raft wants durable is said to a peer before its fsync
+//     returned. Entries leave for the followers while the local fsync runs.
+//   - State machines are called by one goroutine at a time, in log order.
+//   - A failed write or fsync stops the process: what the disk holds is unknown
+//     then, and the other anchors have the data.
+//
+// A worker, the log writer and an applier each have one mailbox; they take all
+// that has gathered and work it off as one batch. Mailboxes are bounded by what
+// fills them: proposals by MaxQueuedBytes of each replica, appends and applies
+// by Raft's own limits on what is in flight; frames from peers beyond
+// MaxInboundFrames are dropped, which Raft allows.
+package consensus

@@ -1,0 +1,316 @@
+package consensus
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/message"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/consensus/shard"
+	"github.com/anchormesh/anchormesh/consensus/wal"
+)
+
+// Engine runs the groups of a node.
+type Engine struct {
+	cfg       Config
+	log       Log
+	transport Transport
+	snapshots Snapshots
+	workers   []*worker
+	writer    *writer
+
+	mu     sync.RWMutex
+	groups map[anchormesh.SegmentID]*group
+
+	stop    chan struct{}
+	running sync.WaitGroup
+}
+
+// New returns an engine; Run starts it.
+func New(cfg Config, log Log, transport Transport, snapshots Snapshots) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg: cfg, log: log, transport: transport, snapshots: snapshots,
+		groups: make(map[anchormesh.SegmentID]*group), stop: make(chan struct{}),
+	}
+	e.writer = newWriter(e)
+	for range cfg.Workers {
+		e.workers = append(e.workers, newWorker(e))
+	}
+	return e, nil
+}
+
+// Start starts the goroutines.
+func (e *Engine) Start() {
+	for _, w := range e.workers {
+		e.running.Go(w.run)
+		e.running.Go(w.apply.run)
+	}
+	e.running.Go(e.writer.run)
+	e.running.Go(e.tick)
+}
+
+// Stop closes every replica and joins the goroutines. Workers end first, since
+// they feed the others; what the log writer still holds is written.
+func (e *Engine) Stop() {
+	close(e.stop)
+	for _, segment := range e.Segments() {
+		e.StopGroup(segment)
+	}
+	for _, w := range e.workers {
+		w.inbox.close()
+		w.apply.inbox.close()
+	}
+	e.writer.inbox.close()
+	e.running.Wait()
+}
+
+func (e *Engine) tick() {
+	ticker := time.NewTicker(e.cfg.Tick)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-e.stop:
+			return
+		case <-ticker.C:
+		}
+		for _, w := range e.workers {
+			w.inbox.put(func(in *inbox) { in.Ticks++ })
+		}
+		if n%e.cfg.ElectionTicks == 0 {
+			e.truncate()
+		}
+	}
+}
+
+func (e *Engine) worker(segment anchormesh.SegmentID) *worker {
+	return e.workers[uint64(segment)%uint64(len(e.workers))]
+}
+
+func (e *Engine) group(segment anchormesh.SegmentID) *group {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.groups[segment]
+}
+
+// Segments returns the segments with a running replica, sorted.
+func (e *Engine) Segments() []anchormesh.SegmentID {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return slices.Sorted(maps.Keys(e.groups))
+}
+
+// StartGroup starts a replica from its state machine's durable state and the
+// log behind it.
+func (e *Engine) StartGroup(spec GroupSpec) error {
+	g := &group{segment: spec.Segment, replica: spec.Replica, machine: spec.Machine, log: e.log.Group(spec.Segment)}
+	g.applied.Store(spec.Start.Index)
+	cfg := e.cfg.Replica
+	cfg.ID, cfg.Applied = spec.Replica, spec.Start.Index
+	cfg.ElectionTicks, cfg.HeartbeatTicks = e.cfg.ElectionTicks, e.cfg.HeartbeatTicks
+	cfg.Storage = &storage{GroupLog: g.log, start: spec.Start, machine: spec.Machine}
+	r, err := replica.New(cfg)
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", spec.Segment, err)
+	}
+	status := r.Status()
+	g.status.Store(&Status{Status: status, Replica: spec.Replica})
+	e.mu.Lock()
+	if e.groups[spec.Segment] != nil {
+		e.mu.Unlock()
+		return fmt.Errorf("segment %s: %w", spec.Segment, ErrGroupExists)
+	}
+	e.groups[spec.Segment] = g
+	e.mu.Unlock()
+	alone := soleVoter(spec.Start.Conf, spec.Replica)
+	return e.worker(spec.Segment).do(func(s *shard.Shard) {
+		s.Add(spec.Segment, r, maps.Clone(spec.Peers))
+		if alone {
+			s.With(spec.Segment, (*replica.Replica).Campaign)
+		}
+	})
+}
+
+// soleVoter reports whether nobody else could win an election: there is no
+// reason to wait for the election timeout then.
+func soleVoter(conf *raftpb.ConfState, id anchormesh.ReplicaID) bool {
+	return len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == uint64(id) && len(conf.GetVotersOutgoing()) == 0
+}
+
+// StopGroup closes a replica; proposals on their way end with ErrUnknown.
+func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.Remove(segment) })
+	e.mu.Lock()
+	g := e.groups[segment]
+	delete(e.groups, segment)
+	e.mu.Unlock()
+	if g != nil {
+		g.stop()
+	}
+}
+
+// Await lets this node answer for a replica that has no state yet: the group's
+// leader will send a snapshot.
+func (e *Engine) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) {
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.AddAbsent(segment, id) })
+}
+
+// RestartLog makes the segment's log begin behind a point, durably: for a
+// snapshot that was installed. The group must be stopped.
+func (e *Engine) RestartLog(segment anchormesh.SegmentID, at wal.Mark) error {
+	return e.update(wal.Update{Group: segment, Snapshot: &at})
+}
+
+// DropLog removes the segment's log from this node, durably.
+func (e *Engine) DropLog(segment anchormesh.SegmentID) error {
+	return e.update(wal.Update{Group: segment, Remove: true})
+}
+
+func (e *Engine) update(u wal.Update) error {
+	done := make(chan struct{})
+	ok := e.writer.inbox.put(func(in *writes) {
+		in.updates = append(in.updates, u)
+		in.done = append(in.done, func() { close(done) })
+	})
+	if !ok {
+		return ErrStopped
+	}
+	<-done
+	return nil
+}
+
+// SetPeers says on which nodes a group's replicas are.
+func (e *Engine) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.ReplicaID]anchormesh.NodeID) {
+	peers = maps.Clone(peers)
+	e.worker(segment).inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) { s.SetPeers(segment, peers) })
+	})
+}
+
+// Propose sends a request into a segment's log. done is called exactly once,
+// from any goroutine, and must not block.
+func (e *Engine) Propose(segment anchormesh.SegmentID, gen anchormesh.Generation, payload []byte, done func(Result)) {
+	ok := e.worker(segment).inbox.put(func(in *inbox) {
+		in.Proposals = append(in.Proposals, shard.Proposal{
+			Segment: segment, Proposal: replica.Proposal{Generation: gen, Payload: payload, Done: done},
+		})
+	})
+	if !ok {
+		done(Result{Err: ErrStopped})
+	}
+}
+
+// ReadIndex calls done when a read of this node's applied state is
+// linearizable with respect to this call.
+func (e *Engine) ReadIndex(segment anchormesh.SegmentID, done func(index uint64, err error)) {
+	ok := e.worker(segment).inbox.put(func(in *inbox) {
+		in.Reads = append(in.Reads, shard.Read{Segment: segment, Done: done})
+	})
+	if !ok {
+		done(0, ErrStopped)
+	}
+}
+
+// WhenApplied calls done once this node applied a segment's entry.
+func (e *Engine) WhenApplied(segment anchormesh.SegmentID, index uint64, done func(error)) {
+	if g := e.group(segment); g != nil {
+		g.whenApplied(index, done)
+		return
+	}
+	done(ErrNoGroup)
+}
+
+// ChangeConf proposes a change of the anchor group. context goes into the
+// entry, for the state machine.
+func (e *Engine) ChangeConf(segment anchormesh.SegmentID, gen anchormesh.Generation, cc *raftpb.ConfChangeV2, context []byte, done func(Result)) {
+	if e.group(segment) == nil {
+		done(Result{Err: ErrNoGroup})
+		return
+	}
+	e.worker(segment).with(segment, func(r *replica.Replica) { r.ProposeConfChange(gen, cc, context, done) })
+}
+
+// TransferLeader asks this node's leader replica to hand over.
+func (e *Engine) TransferLeader(segment anchormesh.SegmentID, to anchormesh.ReplicaID) {
+	e.worker(segment).with(segment, func(r *replica.Replica) { r.TransferLeader(to) })
+}
+
+// NodeLost tells all groups that a node is gone: see shard.NodeLost.
+func (e *Engine) NodeLost(node anchormesh.NodeID) {
+	for _, w := range e.workers {
+		w.inbox.put(func(in *inbox) {
+			in.Commands = append(in.Commands, func(s *shard.Shard) { s.NodeLost(node) })
+		})
+	}
+}
+
+// Receive takes a frame from another node. The frame is kept.
+func (e *Engine) Receive(from anchormesh.NodeID, frame []byte) error {
+	return message.Decode(frame, func(segment anchormesh.SegmentID, m *raftpb.Message) {
+		e.worker(segment).inbox.put(func(in *inbox) {
+			if len(in.Messages) < e.cfg.MaxInboundFrames {
+				in.Messages = append(in.Messages, shard.Inbound{From: from, Segment: segment, Message: m})
+			}
+		})
+	})
+}
+
+// Status returns what is known of a group, if it runs here.
+func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
+	g := e.group(segment)
+	if g == nil {
+		return Status{}, false
+	}
+	s := *g.status.Load()
+	s.Applied = g.applied.Load()
+	return s, true
+}
+
+// Progress returns the leader's view of a group's replicas; empty elsewhere.
+func (e *Engine) Progress(segment anchormesh.SegmentID) map[anchormesh.ReplicaID]replica.PeerProgress {
+	out := make(map[anchormesh.ReplicaID]replica.PeerProgress)
+	_ = e.worker(segment).do(func(s *shard.Shard) {
+		s.With(segment, func(r *replica.Replica) {
+			if !r.Leads() {
+				return
+			}
+			r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) { out[id] = p })
+		})
+	})
+	return out
+}
+
+func (e *Engine) publish(s shard.Status) {
+	g := e.group(s.Segment)
+	if g == nil {
+		return
+	}
+	status := Status{Leader: s.Leader, Status: s.Status, Replica: g.replica}
+	g.status.Store(&status)
+	if f := e.cfg.Listener.StatusChanged; f != nil {
+		f(s.Segment, status)
+	}
+}
+
+// sendSnapshot streams the state in the background. The log behind it is kept
+// until the replica has had an election timeout to connect to it.
+func (e *Engine) sendSnapshot(s shard.Snapshot) {
+	g := e.group(s.Segment)
+	if g == nil {
+		return
+	}
+	g.pin(s.To, s.Index)
+	w := e.worker(s.Segment)
+	e.snapshots.Send(s.Segment, s.Node, s.To, func(ok bool) {
+		w.with(s.Segment, func(r *replica.Replica) { r.SnapshotDone(s.To, ok) })
+		time.AfterFunc(time.Duration(e.cfg.ElectionTicks)*e.cfg.Tick, func() { g.unpin(s.To) })
+	})
+}

@@ -1,0 +1,158 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/consensus/wal"
+)
+
+var (
+	// ErrNoGroup says that the segment has no running replica on this node.
+	ErrNoGroup = errors.New("this node holds no running replica of the segment")
+	// ErrGroupExists says that the segment is on this node already.
+	ErrGroupExists = errors.New("this node holds a replica of the segment already")
+	// ErrStopped says that the engine is stopping.
+	ErrStopped = errors.New("the consensus engine is stopping")
+)
+
+// Errors of proposals, see package replica.
+var (
+	ErrNotLeader         = replica.ErrNotLeader
+	ErrDropped           = replica.ErrDropped
+	ErrOverloaded        = replica.ErrOverloaded
+	ErrUnknown           = replica.ErrUnknown
+	ErrConfChangePending = replica.ErrConfChangePending
+)
+
+// Result of a proposal.
+type Result = replica.Result
+
+// Entry is one committed log entry.
+type Entry = replica.Entry
+
+// Transport carries frames to other nodes. Send must not block; frames may be
+// lost, and those to one node arrive in order or not at all.
+type Transport interface {
+	Send(to anchormesh.NodeID, frame []byte) bool
+}
+
+// Snapshots streams a segment's state to a replica on another node, in the
+// background, and calls done.
+type Snapshots interface {
+	Send(segment anchormesh.SegmentID, node anchormesh.NodeID, to anchormesh.ReplicaID, done func(ok bool))
+}
+
+// StateMachine is one segment's applied state. Apply is called by one goroutine
+// at a time, in log order; the others from any.
+type StateMachine interface {
+	// Apply applies one entry in memory. When want is set, it returns one
+	// outcome per payload, or one for a change of the configuration.
+	Apply(e *Entry, want bool) []Outcome
+	// Durable returns where a restart would begin: the applied index of the
+	// last synced commit, its term, and the configuration in force there.
+	Durable() Point
+}
+
+// Outcome is what applying one request gave.
+type Outcome struct {
+	Response []byte
+	Err      error
+}
+
+// Point is a place in a group's log with the configuration in force.
+type Point struct {
+	Index, Term uint64
+	Conf        *raftpb.ConfState
+}
+
+// GroupSpec describes a group to start.
+type GroupSpec struct {
+	Segment anchormesh.SegmentID
+	Replica anchormesh.ReplicaID
+	Peers   map[anchormesh.ReplicaID]anchormesh.NodeID
+	Start   Point // where the state machine stands
+	Machine StateMachine
+}
+
+// Status is what this node knows of a group.
+type Status struct {
+	Leader anchormesh.NodeID // empty: unknown
+	replica.Status
+	Replica anchormesh.ReplicaID
+	Applied uint64
+}
+
+// Leads reports whether this node leads the group.
+func (s *Status) Leads() bool { return s.Status.Leader != 0 && s.Status.Leader == s.Replica }
+
+// Listener hears of what happens; fields may be nil. Funcs must not block.
+type Listener struct {
+	// StatusChanged: leader, role or term of a group changed.
+	StatusChanged func(anchormesh.SegmentID, Status)
+	// Synced: one batch of the log writer, with how many groups it carried.
+	Synced func(groups int, took time.Duration)
+	// Batch: one entry was applied, with how many requests it carried.
+	Batch func(requests int)
+}
+
+// Config of the engine.
+type Config struct {
+	Self anchormesh.NodeID
+	// Workers is the number of shards; groups are dealt out by segment ID.
+	Workers int
+	// Tick is the unit of the heartbeat and election timers.
+	Tick                          time.Duration
+	HeartbeatTicks, ElectionTicks int
+	// KeepEntries and KeepBytes bound the log kept behind the durable state for
+	// anchors that lag; those further behind get a snapshot.
+	KeepEntries, KeepBytes uint64
+	// MaxInboundFrames bounds the frames waiting for a worker.
+	MaxInboundFrames int
+	Replica          replica.Config // limits; identity and ticks are filled in
+	Listener         Listener
+}
+
+// DefaultConfig returns etcd's timers and measured limits.
+func DefaultConfig(self anchormesh.NodeID) Config {
+	return Config{
+		Self:             self,
+		Workers:          2,
+		Tick:             100 * time.Millisecond,
+		HeartbeatTicks:   1,
+		ElectionTicks:    10,
+		KeepEntries:      10_000,
+		KeepBytes:        64 << 20,
+		MaxInboundFrames: 4096,
+		Replica:          replica.DefaultConfig(),
+	}
+}
+
+// Validate reports the first field that cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.Self == "":
+		return errors.New("consensus: no node ID")
+	case c.Workers <= 0:
+		return errors.New("consensus: needs at least one worker")
+	case c.Tick <= 0:
+		return errors.New("consensus: tick must be above zero")
+	case c.ElectionTicks <= c.HeartbeatTicks || c.HeartbeatTicks <= 0:
+		return fmt.Errorf("consensus: election ticks (%d) must be above heartbeat ticks (%d)", c.ElectionTicks, c.HeartbeatTicks)
+	case c.MaxInboundFrames <= 0:
+		return errors.New("consensus: inbound limit must be above zero")
+	}
+	return nil
+}
+
+// Log is the node's write-ahead log, see package wal.
+type Log interface {
+	Append(batch []wal.Update) error
+	Truncate(group anchormesh.SegmentID, upTo wal.Mark)
+	Group(group anchormesh.SegmentID) *wal.GroupLog
+}

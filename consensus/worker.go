@@ -1,0 +1,152 @@
+package consensus
+
+import (
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/consensus/shard"
+)
+
+type inbox = shard.Inbox
+
+// worker drives one shard: it takes all that gathered, steps the shard once and
+// carries the effects out.
+type worker struct {
+	engine *Engine
+	inbox  *mailbox[inbox]
+	shard  *shard.Shard
+	apply  *applier
+}
+
+func newWorker(e *Engine) *worker {
+	w := &worker{engine: e, inbox: newMailbox[inbox](), shard: shard.New()}
+	w.apply = &applier{engine: e, worker: w, inbox: newMailbox[applies]()}
+	return w
+}
+
+func (w *worker) run() {
+	spare := new(inbox)
+	for {
+		in := w.inbox.take(spare)
+		if in == nil {
+			return
+		}
+		w.carryOut(w.shard.Step(in))
+		in.Reset()
+		spare = in
+	}
+}
+
+// carryOut sends what may be sent before anything is durable, then hands the
+// rest on. Statuses go first, so that who is told of a lost leader already
+// finds the new one.
+func (w *worker) carryOut(fx *shard.Effects) {
+	for _, s := range fx.Statuses {
+		w.engine.publish(s)
+	}
+	for _, f := range fx.Frames {
+		w.engine.transport.Send(f.To, f.Data)
+	}
+	if len(fx.Appends) > 0 {
+		w.engine.writer.inbox.put(func(in *writes) { in.appends = append(in.appends, fx.Appends...) })
+	}
+	if len(fx.Applies) > 0 {
+		w.apply.inbox.put(func(in *applies) { in.list = append(in.list, fx.Applies...) })
+	}
+	for _, r := range fx.Reads {
+		if g := w.engine.group(r.Segment); g != nil {
+			done := r.Done
+			index := r.Index
+			g.whenApplied(index, func(err error) { done(index, err) })
+		} else {
+			r.Done(0, ErrNoGroup)
+		}
+	}
+	for _, s := range fx.Snapshots {
+		w.engine.sendSnapshot(s)
+	}
+}
+
+// do runs f on the worker's goroutine and waits for it.
+func (w *worker) do(f func(*shard.Shard)) error {
+	done := make(chan struct{})
+	ok := w.inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) {
+			f(s)
+			close(done)
+		})
+	})
+	if !ok {
+		return ErrStopped
+	}
+	<-done
+	return nil
+}
+
+// with runs f on a segment's replica, later, on the worker's goroutine.
+func (w *worker) with(segment anchormesh.SegmentID, f func(*replica.Replica)) {
+	w.inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) { s.With(segment, f) })
+	})
+}
+
+// applies is a bundle for an applier.
+type applies struct{ list []shard.Apply }
+
+// applier calls the state machines of one worker's groups.
+type applier struct {
+	engine *Engine
+	worker *worker
+	inbox  *mailbox[applies]
+}
+
+func (a *applier) run() {
+	spare := new(applies)
+	for {
+		in := a.inbox.take(spare)
+		if in == nil {
+			return
+		}
+		for i := range in.list {
+			a.apply(&in.list[i])
+		}
+		clear(in.list)
+		in.list = in.list[:0]
+		spare = in
+	}
+}
+
+func (a *applier) apply(task *shard.Apply) {
+	g := a.engine.group(task.Segment)
+	if g == nil || g.replica != task.Done.Replica {
+		for i := range task.Entries {
+			finish(&task.Entries[i], nil, ErrUnknown)
+		}
+		return
+	}
+	for i := range task.Entries {
+		e := &task.Entries[i]
+		out := g.machine.Apply(e, e.Waiters != nil)
+		g.advance(e.Index)
+		finish(e, out, nil)
+		if f := a.engine.cfg.Listener.Batch; f != nil && len(e.Payloads) > 0 {
+			f(len(e.Payloads))
+		}
+	}
+	done := task.Done
+	a.worker.inbox.put(func(in *inbox) { in.Applied = append(in.Applied, done) })
+}
+
+// finish tells who waits for an entry how it ended.
+func finish(e *Entry, out []Outcome, err error) {
+	for i, done := range e.Waiters {
+		res := Result{Index: e.Index, Term: e.Term, Err: err}
+		switch {
+		case err != nil:
+		case e.Refused:
+			res.Err = ErrDropped
+		case i < len(out):
+			res.Response, res.Err = out[i].Response, out[i].Err
+		}
+		done(res)
+	}
+}
