@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"google.golang.org/grpc"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+
+// fakeMesh answers as a node of a mesh of two would.
+type fakeMesh struct {
+	meshpb.UnimplementedMeshServer
+	problems []string
+}
+
+func (f *fakeMesh) Nodes(context.Context, *meshpb.NodesRequest) (*meshpb.NodesReply, error) {
+	return &meshpb.NodesReply{Mesh: 0xabc, Nodes: []*meshpb.NodeInfo{f.node(), {
+		Id: "12D3KooWother", MemberId: 2, Name: "b", Zone: "west", Version: "0.1.0",
+		State: meshpb.NodeState_NODE_STATE_DEAD, SinceUnixMs: 1_700_000_100_000,
+	}}}, nil
+}
+
+func (f *fakeMesh) node() *meshpb.NodeInfo {
+	return &meshpb.NodeInfo{
+		Id: "12D3KooWself", MemberId: 0xff, Name: "a", Version: "0.1.0", Self: true,
+		State: meshpb.NodeState_NODE_STATE_ALIVE, SinceUnixMs: 1_700_000_000_000,
+		ClientUrls: []string{"http://10.0.0.1:2379"}, PeerAddrs: []string{"/ip4/10.0.0.1/tcp/2380"},
+	}
+}
+
+func (f *fakeMesh) Segments(context.Context, *meshpb.SegmentsRequest) (*meshpb.SegmentsReply, error) {
+	d := &anchormesh.Descriptor{
+		Mesh: 0xabc, Segment: 7, Generation: 1, Changed: 9, NextReplica: 3,
+		Range: anchormesh.KeyRange{End: []byte("m\x00")},
+		Anchors: []anchormesh.Anchor{
+			{Node: "12D3KooWself", Replica: 1, Role: anchormesh.Voter},
+			{Node: "12D3KooWother", Replica: 2, Role: anchormesh.Learner, Zone: "west"},
+		},
+	}
+	far := d.Clone()
+	far.Segment, far.Range = 8, anchormesh.KeyRange{Start: []byte("m\x00")}
+	return &meshpb.SegmentsReply{Mesh: 0xabc, Segments: []*meshpb.SegmentInfo{
+		{
+			Descriptor_: meshpb.ToPB(d), Leader: "12D3KooWself", Term: 4, Applied: 100, Revision: 42, SizeBytes: 5 << 20,
+			Rates: &meshpb.Rates{WritesPerSecond: 12.4}, Pressure: 0.25, Spread: 0.9, Local: true,
+			Lags: []*meshpb.AnchorLag{{Replica: 1, Active: true}, {Replica: 2, Entries: 12, Active: true}},
+		},
+		{Descriptor_: meshpb.ToPB(far)},
+	}}, nil
+}
+
+func (f *fakeMesh) Status(context.Context, *meshpb.StatusRequest) (*meshpb.StatusReply, error) {
+	return &meshpb.StatusReply{
+		Node: f.node(), Mesh: 0xabc, StartedUnixMs: 1_700_000_000_000, Ready: len(f.problems) == 0, Problems: f.problems,
+		Segments: 2, Leading: 1, LogBytes: 64 << 20, StoreBytes: 1536, QuotaBytes: 2 << 30, Watches: 3, Leases: 1,
+	}, nil
+}
+
+func serveFake(t *testing.T, f *fakeMesh) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	if f != nil {
+		meshpb.RegisterMeshServer(s, f)
+	}
+	go s.Serve(l)
+	t.Cleanup(s.Stop)
+	return l.Addr().String()
+}
+
+func TestAnswersLookAsTheyShould(t *testing.T) {
+	addr := serveFake(t, &fakeMesh{})
+	for _, command := range []string{"nodes", "segments", "status"} {
+		for _, form := range []string{"table", "json"} {
+			status, out, errs := call(t, command, "-o", form, "--endpoint", addr)
+			if status != exitDone || errs != "" {
+				t.Errorf("%s: status %d, stderr %q", command, status, errs)
+			}
+			if form == "json" && !json.Valid([]byte(out)) {
+				t.Errorf("%s: not JSON:\n%s", command, out)
+			}
+			// The port is drawn by the system; its width moves the table.
+			out = strings.ReplaceAll(out, addr+strings.Repeat(" ", len("127.0.0.1:65535")-len(addr)), "127.0.0.1:ANYPT")
+			out = strings.ReplaceAll(out, addr, "127.0.0.1:ANYPT")
+			golden(t, command+"."+form, out)
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *rewrite {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || string(want) != got {
+		t.Errorf("%s (%v): got\n%s\nwant\n%s", path, err, got, want)
+	}
+}
+
+func TestTheFirstEndpointThatAnswersIsEnough(t *testing.T) {
+	addr := serveFake(t, &fakeMesh{})
+	t.Setenv("ANCHORMESH_ENDPOINTS", "127.0.0.1:1,http://"+addr)
+	if status, out, errs := call(t, "nodes"); status != exitDone || !strings.Contains(out, "12D3KooWself") {
+		t.Errorf("status %d, stderr %q", status, errs)
+	}
+}
+
+func TestStatusFailsForANodeThatIsNotReady(t *testing.T) {
+	good, bad := serveFake(t, &fakeMesh{}), serveFake(t, &fakeMesh{problems: []string{"no leader", "disk full"}})
+	status, out, errs := call(t, "status", "--endpoints", good+","+bad+",127.0.0.1:1")
+	if status != exitFailed || strings.Count(out, "\n") != 3 ||
+		!strings.Contains(errs, bad+" is not ready: no leader; disk full") || !strings.Contains(errs, "127.0.0.1:1: ") {
+		t.Errorf("status %d, stdout:\n%s\nstderr:\n%s", status, out, errs)
+	}
+}
+
+func TestAnotherGRPCServerIsNamedForWhatItIs(t *testing.T) {
+	if status, _, errs := call(t, "nodes", "--endpoint", serveFake(t, nil)); status != exitFailed || !strings.Contains(errs, "this is no AnchorMesh node") {
+		t.Errorf("status %d, stderr %q", status, errs)
+	}
+}

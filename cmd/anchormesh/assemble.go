@@ -1,0 +1,24 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/anchormesh/anchormesh/mesh/meshkey"
+	"github.com/anchormesh/anchormesh/node/config"
+)
+
+// member is a node as this program needs it.
+type member interface {
+	// Run serves until ctx ends, then stops in order and returns nil; any other
+	// end is an error.
+	Run(ctx context.Context) error
+	// Check does one linearizable read through this node. nil: it serves.
+	Check(ctx context.Context) error
+}
+
+// newMember makes the node that cfg describes; it opens nothing before Run.
+var newMember = func(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (member, error) {
+	return nil, errors.New("package node is not built yet")
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// errUsage marks errors of the command line and the configuration.
+var errUsage = errors.New("usage")
+
+// usage makes err one that ends with exitUsage.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{err}
+}
+
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() []error { return []error{e.error, errUsage} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks to stop; a second one, no longer caught, kills.
+	context.AfterFunc(ctx, stop)
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is the program without its process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errUsage):
+		report(stderr, err)
+		fmt.Fprintf(stderr, "See \"%s --help\".\n", cmd.CommandPath())
+		return exitUsage
+	}
+	report(stderr, err)
+	return exitFailed
+}
+
+// report writes each problem of err on its own line.
+func report(w io.Writer, err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "anchormesh: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "anchormesh",
+		Short: "An etcd-compatible key-value store without a centre",
+		Long: `AnchorMesh serves the etcd v3 API from a mesh of equal nodes. The keyspace is
+cut into segments; each is governed by its own anchor group, which recruits its
+members from the nodes that gossip finds. No node is in charge of the others.
+
+To try it:      anchormesh dev
+To run a node:  anchormesh serve --help
+To use it:      any etcd v3 client, etcdctl for one, on any node
+
+Exit statuses: 0 done; 1 failed; 2 wrong command line or configuration.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.AddCommand(
+		newDev(), newServe(),
+		newNodes(), newSegments(), newStatus(),
+		newInspect(), newKey(), newVersion(),
+	)
+	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		return usage(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
+	}
+	return usage(fmt.Errorf("%s takes no argument, got %q", cmd.CommandPath(), args[0]))
+}

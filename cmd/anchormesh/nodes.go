@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/spf13/cobra"
+)
+
+func newNodes() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use:   "nodes",
+		Short: "List the nodes of the mesh",
+		Long: `List the nodes of the mesh as the asked node sees them. Gossip brings this view
+together: it may be seconds old, and no decision about data depends on it.`,
+		Example: "  anchormesh nodes --endpoints 10.0.0.1:2379,10.0.0.2:2379\n  anchormesh nodes -o json",
+	}
+	a.bind(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var reply *meshpb.NodesReply
+		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Nodes(ctx, &meshpb.NodesRequest{})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printNodes(cmd, a.out, reply)
+	}
+	return cmd
+}
+
+// nodeView is a node in an answer.
+type nodeView struct {
+	ID         string    `json:"id"`
+	MemberID   string    `json:"member_id"` // hex, as etcdctl shows it
+	Name       string    `json:"name"`
+	Zone       string    `json:"zone"`
+	Version    string    `json:"version"`
+	State      string    `json:"state"`
+	Since      time.Time `json:"since"`
+	ClientURLs []string  `json:"client_urls"`
+	PeerAddrs  []string  `json:"peer_addrs"`
+	Self       bool      `json:"self"`
+}
+
+func viewNode(n *meshpb.NodeInfo) nodeView {
+	return nodeView{
+		ID: n.GetId(), MemberID: hexID(n.GetMemberId()), Name: n.GetName(), Zone: n.GetZone(),
+		Version: n.GetVersion(), State: stateText(n.GetState()), Since: time.UnixMilli(n.GetSinceUnixMs()).UTC(),
+		ClientURLs: nonNil(n.GetClientUrls()), PeerAddrs: nonNil(n.GetPeerAddrs()), Self: n.GetSelf(),
+	}
+}
+
+func printNodes(cmd *cobra.Command, out output, reply *meshpb.NodesReply) error {
+	views := make([]nodeView, 0, len(reply.GetNodes()))
+	for _, n := range reply.GetNodes() {
+		views = append(views, viewNode(n))
+	}
+	if out == outputJSON {
+		return printJSON(cmd.OutOrStdout(), struct {
+			Mesh  string     `json:"mesh"`
+			Nodes []nodeView `json:"nodes"`
+		}{meshText(reply.GetMesh()), views})
+	}
+	var rows [][]string
+	for _, v := range views {
+		name := v.Name
+		if v.Self {
+			name += " *"
+		}
+		rows = append(rows, []string{name, v.State, v.Zone, v.Version, strings.Join(v.ClientURLs, ","), v.ID})
+	}
+	return printTable(cmd.OutOrStdout(), []string{"NAME", "STATE", "ZONE", "VERSION", "CLIENT URLS", "ID"}, rows)
+}
+
+func stateText(s meshpb.NodeState) string {
+	switch s {
+	case meshpb.NodeState_NODE_STATE_ALIVE:
+		return "alive"
+	case meshpb.NodeState_NODE_STATE_LEFT:
+		return "left"
+	case meshpb.NodeState_NODE_STATE_DEAD:
+		return "dead"
+	}
+	return "unknown"
+}
+
+// hexID is the form etcdctl shows member and cluster IDs in.
+func hexID(id uint64) string { return anchormesh.MeshID(id).String() }
+
+// meshText is empty for a node that belongs to no mesh yet.
+func meshText(id uint64) string {
+	if id == 0 {
+		return ""
+	}
+	return hexID(id)
+}
+
+// nonNil makes an absent list or key empty in JSON, not null.
+func nonNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}

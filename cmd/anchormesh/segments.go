@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/spf13/cobra"
+)
+
+func newSegments() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use:   "segments",
+		Short: "List the segments of the keyspace and their anchors",
+		Long: `List the segments that the asked node knows, by range, with their anchors.
+Revision, size and load come from the node's own replica; a segment of which it
+is no anchor shows the range and the anchors it heard of. In the table the
+leader has a star and a learner a question mark.`,
+		Example: "  anchormesh segments --endpoint 10.0.0.1:2379",
+	}
+	a.bind(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var reply *meshpb.SegmentsReply
+		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Segments(ctx, &meshpb.SegmentsRequest{})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printSegments(cmd, a.out, reply)
+	}
+	return cmd
+}
+
+// segmentView is a segment in an answer. Keys are base64 in JSON; Range is for
+// people.
+type segmentView struct {
+	ID              string       `json:"id"`
+	Range           string       `json:"range"`
+	Start           []byte       `json:"start"`
+	End             []byte       `json:"end"`
+	Scope           []byte       `json:"scope"`
+	Generation      uint64       `json:"generation"`
+	Leader          string       `json:"leader"`
+	Term            uint64       `json:"term"`
+	Applied         uint64       `json:"applied"`
+	Revision        int64        `json:"revision"`
+	CompactRevision int64        `json:"compact_revision"`
+	SizeBytes       int64        `json:"size_bytes"`
+	WritesPerSecond float64      `json:"writes_per_second"`
+	ReadsPerSecond  float64      `json:"reads_per_second"`
+	BytesPerSecond  float64      `json:"bytes_per_second"`
+	Pressure        float64      `json:"pressure"`
+	Spread          float64      `json:"spread"`
+	Local           bool         `json:"local"`
+	Anchors         []anchorView `json:"anchors"`
+}
+
+type anchorView struct {
+	Node    string `json:"node"`
+	Replica uint64 `json:"replica"`
+	Role    string `json:"role"`
+	Zone    string `json:"zone"`
+	// Lag is known to the leader only.
+	Lag    *uint64 `json:"lag_entries,omitempty"`
+	Active *bool   `json:"active,omitempty"`
+}
+
+func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
+	d, err := meshpb.FromPB(s.GetDescriptor_())
+	if err != nil {
+		return segmentView{}, fmt.Errorf("the node answered nonsense: %w", err)
+	}
+	rates := s.GetRates()
+	v := segmentView{
+		ID: d.Segment.String(), Range: d.Range.String(), Start: nonNil(d.Range.Start), End: nonNil(d.Range.End), Scope: nonNil(d.Scope),
+		Generation: uint64(d.Generation), Leader: s.GetLeader(), Term: s.GetTerm(), Applied: s.GetApplied(),
+		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
+		WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
+		BytesPerSecond: rates.GetBytesPerSecond(), Pressure: s.GetPressure(), Spread: s.GetSpread(), Local: s.GetLocal(),
+	}
+	for _, a := range d.Anchors {
+		av := anchorView{Node: string(a.Node), Replica: uint64(a.Replica), Role: a.Role.String(), Zone: a.Zone}
+		for _, lag := range s.GetLags() {
+			if lag.GetReplica() == av.Replica {
+				entries, active := lag.GetEntries(), lag.GetActive()
+				av.Lag, av.Active = &entries, &active
+			}
+		}
+		v.Anchors = append(v.Anchors, av)
+	}
+	return v, nil
+}
+
+func printSegments(cmd *cobra.Command, out output, reply *meshpb.SegmentsReply) error {
+	views := make([]segmentView, 0, len(reply.GetSegments()))
+	for _, s := range reply.GetSegments() {
+		v, err := viewSegment(s)
+		if err != nil {
+			return err
+		}
+		views = append(views, v)
+	}
+	if out == outputJSON {
+		return printJSON(cmd.OutOrStdout(), struct {
+			Mesh     string        `json:"mesh"`
+			Segments []segmentView `json:"segments"`
+		}{meshText(reply.GetMesh()), views})
+	}
+	var rows [][]string
+	for _, v := range views {
+		rows = append(rows, v.row())
+	}
+	return printTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "ANCHORS"}, rows)
+}
+
+func (v segmentView) row() []string {
+	own := func(text string) string {
+		if !v.Local {
+			return ""
+		}
+		return text
+	}
+	return []string{
+		v.ID, v.Range, strconv.FormatUint(v.Generation, 10),
+		own(strconv.FormatUint(v.Term, 10)), own(strconv.FormatInt(v.Revision, 10)), own(bytesText(v.SizeBytes)),
+		own(fmt.Sprintf("%.0f", v.WritesPerSecond)), own(fmt.Sprintf("%.0f", v.ReadsPerSecond)), v.anchorsText(),
+	}
+}
+
+// anchorsText is such as "…kXw1* …9fTz …Qm3c? (+12)": leader, voter, learner 12
+// entries behind.
+func (v segmentView) anchorsText() string {
+	var out []string
+	for _, a := range v.Anchors {
+		text := anchormesh.NodeID(a.Node).Short()
+		if a.Node == v.Leader {
+			text += "*"
+		}
+		if a.Role == anchormesh.Learner.String() {
+			text += "?"
+		}
+		if a.Lag != nil && *a.Lag > 0 {
+			text += fmt.Sprintf(" (+%d)", *a.Lag)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " ")
+}
