@@ -106,7 +106,7 @@ func (s *sim) turn() {
 	s.now = s.now.Add(time.Duration(s.rng.IntN(1500)) * time.Millisecond)
 	switch s.rng.IntN(10) {
 	case 0:
-		id, ttl := s.rng.Int64N(6), 2+s.rng.Int64N(30)
+		id, ttl := s.rng.Int64N(6), 2+s.rng.Int64N(90)
 		if _, ok := s.table[id]; !ok {
 			s.index++
 			s.table[id] = Lease{ID: id, TTL: ttl, Epoch: s.index}
@@ -116,7 +116,7 @@ func (s *sim) turn() {
 	case 1, 2:
 		s.step(s.leader, Renew{[]Renewal{{ID: s.rng.Int64N(6), Token: 1}, {ID: s.rng.Int64N(6), Token: 2}}})
 	case 3:
-		if s.rng.IntN(8) == 0 {
+		if s.rng.IntN(3) == 0 {
 			s.elect()
 		}
 	case 4, 5, 6:
@@ -144,7 +144,7 @@ func TestPromisesHold(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.CheckpointInterval, cfg.ExpireRate, cfg.ExpireMax = 3*time.Second, 2, 2
 	var renewed, expired int
-	for seed := range uint64(300) {
+	for seed := range uint64(3000) {
 		s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 11)), now: time.Unix(0, 1),
 			table: map[int64]Lease{}, promise: map[int64]time.Time{}}
 		s.cores = [2]*Core{New(cfg), New(cfg)}
