@@ -1,0 +1,93 @@
+package lint
+
+import (
+	"bytes"
+	"go/ast"
+	"go/format"
+	"strings"
+	"testing"
+)
+
+func TestEveryPackageHasOnePackageComment(t *testing.T) {
+	tree := load(t)
+	docs := make(map[*pkg][]string)
+	for _, s := range tree.sources {
+		if s.file.Doc != nil && !s.test && !s.generated && !s.ignored {
+			docs[s.pkg] = append(docs[s.pkg], s.path)
+			if want := docStart(s); !strings.HasPrefix(s.file.Doc.Text(), want) {
+				t.Errorf("%s: the package comment does not begin with %q", s.path, want)
+			}
+		}
+	}
+	for _, p := range tree.pkgs {
+		if len(p.GoFiles) > 0 && len(docs[p]) != 1 {
+			t.Errorf("%s has %d package comments %v, want one", p.name(), len(docs[p]), docs[p])
+		}
+	}
+}
+
+func docStart(s *source) string {
+	if s.file.Name.Name == "main" {
+		return "Command "
+	}
+	return "Package " + s.file.Name.Name + " "
+}
+
+func TestCodeIsAsGofmtWritesIt(t *testing.T) {
+	for _, s := range load(t).sources {
+		want, err := format.Source(s.text)
+		if err != nil || !bytes.Equal(want, s.text) {
+			t.Errorf("%s: run gofmt (%v)", s.path, err)
+		}
+	}
+}
+
+// calls reports the positions of calls of pkg.name in f.
+func (t *tree) calls(f *ast.File, pkg string, banned func(name string) bool) []string {
+	var out []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		sel, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		if x, ok := sel.X.(*ast.Ident); ok && x.Name == pkg && x.Obj == nil && banned(sel.Sel.Name) {
+			out = append(out, t.fset.Position(sel.Pos()).String())
+		}
+		return true
+	})
+	return out
+}
+
+func TestNobodyPrints(t *testing.T) {
+	tree := load(t)
+	for _, s := range tree.sources {
+		if strings.HasPrefix(s.path, "cmd/") || strings.HasPrefix(s.path, "testnet/cmd/") {
+			continue // even there commands write to the writer they were given
+		}
+		prints := tree.calls(s.file, "fmt", func(name string) bool { return strings.HasPrefix(name, "Print") })
+		for _, at := range append(prints, tree.calls(s.file, "log", func(string) bool { return true })...) {
+			t.Errorf("%s: prints; return it, or log to the slog.Logger that was passed in", at)
+		}
+	}
+}
+
+func TestTestsDoNotSleepInRealTime(t *testing.T) {
+	tree := load(t)
+	for _, s := range tree.sources {
+		if !s.test || imports(s.file, "testing/synctest") {
+			continue // in a bubble time is free
+		}
+		for _, at := range tree.calls(s.file, "time", func(name string) bool { return name == "Sleep" }) {
+			t.Errorf("%s: sleeps outside a synctest bubble; wait for what the sleep was meant to wait for", at)
+		}
+	}
+}
+
+func imports(f *ast.File, path string) bool {
+	for _, imp := range f.Imports {
+		if imp.Path.Value == `"`+path+`"` {
+			return true
+		}
+	}
+	return false
+}
