@@ -1,0 +1,94 @@
+# Every target needs Go 1.26 and nothing else, but for: proto (protoc) and, if it
+# is there, golangci-lint.
+
+GO       ?= go
+BIN      := bin/anchormesh
+VERSION  ?= $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
+COMMIT   ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
+# Race runs of what has goroutines and shared memory; the rest is values.
+CORE     := ./client/... ./cmd/... ./consensus/... ./internal/... ./keyspace/... ./mesh/... ./node/...
+FUZZTIME ?= 30s
+TIMEOUT  ?= 10m
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## Use
+
+.PHONY: run
+run: build ## build and run a mesh of three nodes in one process; ARGS="--nodes 5"
+	$(BIN) dev $(ARGS)
+
+.PHONY: build
+build: ## build the static program bin/anchormesh
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/anchormesh
+
+.PHONY: etcdctl
+etcdctl: ## build etcd's own etcdctl as testnet/etcd/bin/etcdctl
+	$(MAKE) -C testnet/etcd
+
+## Check
+
+.PHONY: test
+test: ## run all tests
+	$(GO) test -timeout $(TIMEOUT) ./...
+
+.PHONY: race
+race: ## run the tests of the core packages under the race detector
+	$(GO) test -race -short -timeout $(TIMEOUT) $(CORE)
+
+.PHONY: lint
+lint: ## vet, the house rules as tests, and golangci-lint if it is installed
+	$(GO) vet ./...
+	$(GO) test -count=1 ./internal/lint
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
+
+.PHONY: check
+check: lint test ## what a commit must pass
+
+.PHONY: golden
+golden: ## rewrite golden files; commit the difference only if you understand it
+	$(GO) test -count=1 $$(grep -rl --include='*_test.go' -e 'cockroachdb/datadriven' -e '"rewrite"' . | xargs -n1 dirname | sort -u) -rewrite
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (30s)
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+## Measure
+
+.PHONY: bench-etcd
+bench-etcd: ## compare a mesh of 3 with an etcd of 3 on this machine; ARGS="--cases put:100"
+	$(GO) run ./testnet/cmd/bench $(ARGS)
+
+.PHONY: testnet-load
+testnet-load: ## put load on running endpoints; ARGS="-h" lists what it can do
+	$(GO) run ./testnet/cmd/load $(ARGS)
+
+## Maintain
+
+# Pinned: the generated code is committed, and another version would be a diff.
+PROTOC_GEN_GO      := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+
+.PHONY: proto
+proto: ## generate the code of internal/meshpb (needs protoc 3.21 or later)
+	GOBIN=$(CURDIR)/.cache/bin $(GO) install $(PROTOC_GEN_GO)
+	GOBIN=$(CURDIR)/.cache/bin $(GO) install $(PROTOC_GEN_GO_GRPC)
+	PATH=$(CURDIR)/.cache/bin:$$PATH protoc -I . \
+		--go_out=. --go_opt=module=github.com/anchormesh/anchormesh \
+		--go-grpc_out=. --go-grpc_opt=module=github.com/anchormesh/anchormesh \
+		internal/meshpb/*.proto
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .cache
+	$(MAKE) -C testnet/etcd clean
