@@ -1,0 +1,63 @@
+package etcdapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+)
+
+func (s *Server) kvService() service {
+	return service{
+		unary: map[string]unaryFunc{
+			"Range":       s.raw(MethodRange),
+			"Put":         s.raw(MethodPut),
+			"DeleteRange": s.raw(MethodDeleteRange),
+			"Txn":         s.raw(MethodTxn),
+			"Compact":     s.raw(MethodCompact),
+		},
+		stream: map[string]grpc.StreamHandler{"RangeStream": s.rangeStream},
+	}.from(&pb.KV_ServiceDesc)
+}
+
+// raw is the hot path: the request stays in the bytes it came in, the answer in
+// the bytes the backend made.
+func (s *Server) raw(m Method) unaryFunc {
+	return func(ctx context.Context, dec func(any) error) (any, error) {
+		call := &Call{Method: m}
+		if err := dec(call); err != nil {
+			return nil, err
+		}
+		answer, err := s.do(ctx, call)
+		if err != nil {
+			return nil, err // a nil Chunks in an any would be an answer
+		}
+		return answer, nil
+	}
+}
+
+// do checks, runs and translates one call. The error is a gRPC status.
+func (s *Server) do(ctx context.Context, call *Call) (codec.Chunks, error) {
+	if err := s.checker.check(call); err != nil {
+		return nil, err
+	}
+	if err := s.admit(ctx, func() bool { return s.led(call) }); err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	answer, err := s.requests.Do(bounded, call)
+	if err != nil {
+		return nil, toWire(settle(ctx, call.Write, err))
+	}
+	return answer, nil
+}
+
+func (s *Server) led(call *Call) bool {
+	if call.Method.ofLeases() {
+		return s.node.LeasesLed()
+	}
+	return s.node.KeysLed(call.Keys)
+}
