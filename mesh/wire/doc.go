@@ -1,0 +1,2 @@
+// Package wire is how bytes reach other nodes.
+package wire
