@@ -3,6 +3,7 @@ package consensus
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -114,7 +115,7 @@ func (e *Engine) StartGroup(spec GroupSpec) error {
 	g := &group{segment: spec.Segment, replica: spec.Replica, machine: spec.Machine, log: e.log.Group(spec.Segment)}
 	g.applied.Store(spec.Start.Index)
 	cfg := e.cfg.Replica
-	cfg.ID, cfg.Applied = spec.Replica, spec.Start.Index
+	cfg.ID, cfg.Applied, cfg.Boot = spec.Replica, spec.Start.Index, rand.Uint64()
 	cfg.ElectionTicks, cfg.HeartbeatTicks = e.cfg.ElectionTicks, e.cfg.HeartbeatTicks
 	cfg.Storage = &storage{GroupLog: g.log, start: spec.Start, machine: spec.Machine}
 	r, err := replica.New(cfg)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/anchormesh/anchormesh"
@@ -135,8 +136,12 @@ func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 
 // Snapshot describes the durable state; its bytes travel on their own stream.
 func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
-	p := s.machine.Durable()
+	index, conf := s.machine.Durable()
+	term, err := s.Term(index)
+	if err != nil {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
-		Index: new(p.Index), Term: new(p.Term), ConfState: p.Conf,
+		Index: new(index), Term: new(term), ConfState: conf,
 	}}, nil
 }

@@ -56,7 +56,8 @@ func (e *Engine) truncateGroup(g *group) {
 	if last > e.cfg.KeepEntries {
 		upTo = max(upTo, last-e.cfg.KeepEntries)
 	}
-	upTo = min(upTo, g.machine.Durable().Index)
+	durable, _ := g.machine.Durable()
+	upTo = min(upTo, durable)
 	if pin, ok := g.pinned(); ok {
 		upTo = min(upTo, pin)
 	}

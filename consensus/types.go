@@ -55,8 +55,8 @@ type StateMachine interface {
 	// outcome per payload, or one for a change of the configuration.
 	Apply(e *Entry, want bool) []Outcome
 	// Durable returns where a restart would begin: the applied index of the
-	// last synced commit, its term, and the configuration in force there.
-	Durable() Point
+	// last synced commit, and the configuration in force there.
+	Durable() (index uint64, conf *raftpb.ConfState)
 }
 
 // Outcome is what applying one request gave.

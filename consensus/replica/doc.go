@@ -15,7 +15,7 @@
 //     ErrDropped (it took effect nowhere and never will), or, when the replica
 //     is closed or replaced by a snapshot, with ErrUnknown.
 //   - A read round begins after the reads it serves arrived. Each round has an
-//     identifier that is never reused; rounds are thrown away when leader or
+//     identifier that is never reused, not even after a restart; rounds are thrown away when leader or
 //     term change, and their reads join the next round.
 //   - An entry whose stamped term is not its Raft term is marked Refused. The
 //     leader of a term stamps its entries, so such an entry was moved into a

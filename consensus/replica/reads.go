@@ -7,7 +7,7 @@ import "encoding/binary"
 type reads struct {
 	waiting []ReadWaiter
 	rounds  map[uint64][]ReadWaiter // by context
-	context uint64                  // the last one used; never reused
+	context uint64                  // the last one used; never reused in this run
 	age     int                     // ticks since the oldest round began
 }
 
@@ -45,14 +45,15 @@ func (r *Replica) startRound() {
 	}
 	rs.rounds[rs.context] = rs.waiting
 	rs.waiting = nil
+	ctx := binary.LittleEndian.AppendUint64(make([]byte, 0, 24), rs.context)
 	// The replica ID keeps two followers' contexts apart on their leader.
-	ctx := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), rs.context)
-	r.node.ReadIndex(binary.LittleEndian.AppendUint64(ctx, uint64(r.cfg.ID)))
+	ctx = binary.LittleEndian.AppendUint64(ctx, uint64(r.cfg.ID))
+	r.node.ReadIndex(binary.LittleEndian.AppendUint64(ctx, r.cfg.Boot))
 }
 
 // confirmed takes the waiters of a round.
-func (rs *reads) confirmed(ctx []byte) []ReadWaiter {
-	if len(ctx) != 16 {
+func (rs *reads) confirmed(ctx []byte, boot uint64) []ReadWaiter {
+	if len(ctx) != 24 || binary.LittleEndian.Uint64(ctx[16:]) != boot {
 		return nil
 	}
 	id := binary.LittleEndian.Uint64(ctx)

@@ -24,7 +24,7 @@ func (r *Replica) Ready() (Ready, bool) {
 	rd := r.node.Ready()
 	var out Ready
 	for _, rs := range rd.ReadStates {
-		for _, done := range r.reads.confirmed(rs.RequestCtx) {
+		for _, done := range r.reads.confirmed(rs.RequestCtx, r.cfg.Boot) {
 			out.Reads = append(out.Reads, Read{Index: rs.Index, Done: done})
 		}
 	}

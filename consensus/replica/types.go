@@ -124,6 +124,10 @@ type Config struct {
 	ID      anchormesh.ReplicaID
 	Storage raft.Storage
 	Applied uint64 // index the state machine stands at
+	// Boot is a number that no earlier run of this replica used: random, or a
+	// counter that survives. It keeps an answer to a read round of an earlier
+	// run, late on the wire, from confirming a round of this one.
+	Boot uint64
 	// ElectionTicks without a word from the leader start an election.
 	ElectionTicks, HeartbeatTicks int
 	// MaxBatchBytes and MaxBatchRequests bound one entry; what does not fit
