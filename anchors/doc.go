@@ -1,0 +1,7 @@
+// Package anchors is the organ that decides who should hold a segment.
+//
+// It suggests, and the segment's log decides: nothing in this organ changes a
+// group, it only says which change the leader should propose next.
+//
+//	anchors/recruit  keeps one segment's anchor group alive and of the right size
+package anchors
