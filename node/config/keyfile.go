@@ -24,9 +24,10 @@ func (c *Config) KeyPath() string {
 	return filepath.Join(c.Identity.Dir(), meshKeyFile)
 }
 
-// MeshKey reads the mesh key. A genesis node that was named no key file makes a
-// key in its data directory, readable by its owner only and on disk before it is
-// returned; a file that exists is never overwritten.
+// MeshKey reads the mesh key. A genesis node that was named no key file and whose
+// data directory is empty or missing makes a key there, readable by its owner only
+// and on disk before it is returned. In a directory that is in use a new key would
+// cut the node off from its mesh, or litter somebody else's files.
 func (c *Config) MeshKey() (meshkey.Key, error) {
 	path := c.KeyPath()
 	key, err := meshkey.Read(path)
@@ -38,8 +39,25 @@ func (c *Config) MeshKey() (meshkey.Key, error) {
 	case !c.Mesh.Genesis:
 		return key, fmt.Errorf("%w: give the file that the mesh's other nodes use with --mesh-key-file, or create a mesh with --genesis", ErrNoMeshKey)
 	}
+	if err := wantEmpty(c.Identity.Dir()); err != nil {
+		return key, err
+	}
 	key = meshkey.Generate()
 	return key, WriteMeshKey(path, key)
+}
+
+// wantEmpty refuses a directory with anything in it but what mkfs leaves.
+func wantEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			return fmt.Errorf("%w: %s holds other files and no %s; name an empty directory, or the mesh's key with --mesh-key-file", ErrNoMeshKey, dir, meshKeyFile)
+		}
+	}
+	return nil
 }
 
 // WriteMeshKey writes key to a new file, and makes the file's directory if it is

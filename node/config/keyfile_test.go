@@ -46,3 +46,17 @@ func TestNamedMeshKeyFileIsNeverMade(t *testing.T) {
 		t.Fatalf("bad file: %v", err)
 	}
 }
+
+func TestGenesisMakesNoKeyAmongOtherFiles(t *testing.T) {
+	c := Default()
+	c.Mesh.Genesis, c.Identity.DataDir = true, t.TempDir()
+	if err := os.WriteFile(filepath.Join(c.Identity.DataDir, "node.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.MeshKey(); !errors.Is(err, ErrNoMeshKey) || !strings.Contains(err.Error(), "holds other files") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(c.KeyPath()); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("a key was made: %v", err)
+	}
+}
