@@ -37,6 +37,7 @@ type stub struct {
 
 	led       bool
 	leaseLed  bool
+	lost      []byte                      // ranges that hold it have no leader
 	fail      error                       // what Do answers
 	before    func(context.Context) error // called by Do
 	batches   [][]int64                   // keep-alives as they came
@@ -47,18 +48,25 @@ type stub struct {
 
 func newStub(t testing.TB) *stub {
 	s := &stub{rev: 1, values: map[string][]*mvccpb.KeyValue{}, leases: map[int64]int64{}, led: true, leaseLed: true}
+	s.startHub(t)
+	return s
+}
+
+// startHub makes a hub, a second one in place of the first.
+func (s *stub) startHub(t testing.TB) {
 	limits := watch.DefaultLimits()
 	limits.ProgressInterval = 100 * time.Millisecond
 	hub, err := watch.NewHub(s, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.mu.Lock()
 	s.hub = hub
+	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { hub.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return s
 }
 
 func (s *stub) backends() Backends {
@@ -75,8 +83,13 @@ func (s *stub) headerLocked() codec.Header {
 	return codec.Header{ClusterID: 7, MemberID: 8, Revision: s.rev, RaftTerm: 2}
 }
 
-func (s *stub) KeysLed(anchormesh.KeyRange) bool { s.mu.Lock(); defer s.mu.Unlock(); return s.led }
-func (s *stub) LeasesLed() bool                  { s.mu.Lock(); defer s.mu.Unlock(); return s.leaseLed }
+func (s *stub) KeysLed(keys anchormesh.KeyRange) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.led && (s.lost == nil || !keys.Contains(s.lost))
+}
+
+func (s *stub) LeasesLed() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.leaseLed }
 
 func (s *stub) setLed(keys, leases bool) {
 	s.mu.Lock()
@@ -222,16 +235,20 @@ func (s *stub) rangeLocked(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	keys := anchormesh.RequestRange(r.Key, r.RangeEnd)
 	answer := &pb.RangeResponse{Header: responseHeader(s.headerLocked())}
 	for key := range s.values {
-		if kv := s.atLocked(key, rev); kv != nil && keys.Contains([]byte(key)) {
+		if kv := s.atLocked(key, rev); kv != nil && keys.Contains([]byte(key)) &&
+			(r.MaxCreateRevision == 0 || kv.CreateRevision <= r.MaxCreateRevision) {
 			answer.Kvs = append(answer.Kvs, kv)
 		}
 	}
 	slices.SortFunc(answer.Kvs, func(a, b *mvccpb.KeyValue) int {
-		if r.SortTarget == pb.RangeRequest_CREATE && r.SortOrder != pb.RangeRequest_DESCEND {
+		if r.SortTarget == pb.RangeRequest_CREATE {
 			return cmp.Compare(a.CreateRevision, b.CreateRevision)
 		}
 		return bytes.Compare(a.Key, b.Key)
 	})
+	if r.SortOrder == pb.RangeRequest_DESCEND {
+		slices.Reverse(answer.Kvs)
+	}
 	answer.Count = int64(len(answer.Kvs))
 	if r.Limit > 0 && r.Limit < answer.Count {
 		answer.Kvs, answer.More = answer.Kvs[:r.Limit], true
@@ -361,6 +378,8 @@ func (s *stub) Revision() (current, compacted int64) {
 }
 
 func (s *stub) Open(context.Context, anchormesh.KeyRange) (WatchStream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.elsewhere != nil {
 		return nil, ErrNotAnchor
 	}

@@ -41,7 +41,7 @@ func (s *Server) watch(_ any, stream grpc.ServerStream) error {
 		return watchError(ctx, ctx.Err())
 	}
 	if w.upstream != nil {
-		return w.relay()
+		return w.relay(ctx)
 	}
 	return w.send(ctx)
 }

@@ -50,7 +50,7 @@ func relayed(err error) error {
 }
 
 // relay sends what the upstream stream brings.
-func (w *watchSession) relay() error {
+func (w *watchSession) relay(ctx context.Context) error {
 	for {
 		var out frame
 		err := w.upstream.RecvMsg(&out)
@@ -58,7 +58,7 @@ func (w *watchSession) relay() error {
 			return nil
 		}
 		if err != nil {
-			return watchError(w.upstream.Context(), err)
+			return watchError(ctx, err)
 		}
 		if err := w.stream.SendMsg(&out); err != nil {
 			return err
