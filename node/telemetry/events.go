@@ -1,0 +1,157 @@
+package telemetry
+
+import (
+	"sync"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+)
+
+type segmentID = anchormesh.SegmentID
+
+// codesMax is one above the largest gRPC code; larger ones count as Unknown.
+const codesMax = int(codes.Unauthenticated) + 1
+
+// apiMetrics counts requests. The label lookup of a CounterVec would cost more
+// than the rest of a small read's bookkeeping, so the counters of a method are
+// looked up once and then found by index.
+type apiMetrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	streams  *prometheus.GaugeVec
+	ended    *prometheus.CounterVec
+	methods  sync.Map // string -> *methodMetrics
+}
+
+type methodMetrics struct {
+	seconds prometheus.Observer
+	streams prometheus.Gauge
+	once    [codesMax]sync.Once
+	counts  [codesMax]prometheus.Counter
+}
+
+func newAPIMetrics(c *catalog) *apiMetrics {
+	return &apiMetrics{
+		requests: c.counters("grpc_requests_total", "Answered unary requests of clients.", "method", "code"),
+		seconds:  c.histograms("grpc_request_duration_seconds", "Time from a unary request's arrival to its answer.", requestBuckets, "method"),
+		streams:  c.gauges("grpc_streams", "Open streams of clients: watches, lease keep-alives.", "method"),
+		ended:    c.counters("grpc_streams_closed_total", "Ended streams of clients.", "method", "code"),
+	}
+}
+
+func (a *apiMetrics) method(name string) *methodMetrics {
+	if m, ok := a.methods.Load(name); ok {
+		return m.(*methodMetrics)
+	}
+	m, _ := a.methods.LoadOrStore(name, &methodMetrics{
+		seconds: a.seconds.WithLabelValues(name), streams: a.streams.WithLabelValues(name),
+	})
+	return m.(*methodMetrics)
+}
+
+func (a *apiMetrics) request(method string, code codes.Code, took time.Duration) {
+	m, i := a.method(method), codeIndex(code)
+	m.once[i].Do(func() { m.counts[i] = a.requests.WithLabelValues(method, codes.Code(i).String()) })
+	m.counts[i].Inc()
+	m.seconds.Observe(took.Seconds())
+}
+
+func (a *apiMetrics) opened(method string) { a.method(method).streams.Inc() }
+
+func (a *apiMetrics) closed(method string, code codes.Code) {
+	a.method(method).streams.Dec()
+	a.ended.WithLabelValues(method, codes.Code(codeIndex(code)).String()).Inc()
+}
+
+func codeIndex(code codes.Code) int {
+	if int(code) >= codesMax {
+		return int(codes.Unknown)
+	}
+	return int(code)
+}
+
+// groupMetrics follows the anchor groups of this node.
+type groupMetrics struct {
+	mu     sync.Mutex
+	leader map[segmentID]groupView
+
+	changes  prometheus.Counter
+	requests prometheus.Histogram
+	shared   prometheus.Histogram
+}
+
+type groupView struct {
+	leader anchormesh.NodeID // the last known one, kept while there is none
+	now    anchormesh.NodeID // empty: none known
+	leads  bool
+}
+
+func newGroupMetrics(c *catalog) *groupMetrics {
+	g := &groupMetrics{
+		leader:   make(map[segmentID]groupView),
+		changes:  c.counter("consensus_leader_changes_seen_total", "Changes of the leader of any group here, the first one of each included."),
+		requests: c.histogram("consensus_entry_requests", "Requests in one applied log entry.", countBuckets),
+		shared:   c.histogram("consensus_sync_groups", "Groups that shared one write and sync of the log.", countBuckets),
+	}
+	level := func(of func(groupView) bool) func() float64 { return func() float64 { return g.count(of) } }
+	c.gaugeFunc("consensus_groups", "Anchor groups with a replica here.", level(func(groupView) bool { return true }))
+	c.gaugeFunc("consensus_groups_leading", "Anchor groups that this node leads.", level(func(v groupView) bool { return v.leads }))
+	c.gaugeFunc("consensus_groups_without_leader", "Anchor groups here that know no leader.", level(func(v groupView) bool { return v.now == "" }))
+	return g
+}
+
+func (g *groupMetrics) count(of func(groupView) bool) float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := 0
+	for _, v := range g.leader {
+		if of(v) {
+			n++
+		}
+	}
+	return float64(n)
+}
+
+func (g *groupMetrics) changed(id segmentID, s consensus.Status) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.leader[id]
+	v.now, v.leads = s.Leader, s.Leads()
+	if v.now != "" && v.now != v.leader {
+		v.leader = v.now
+		g.changes.Inc()
+	}
+	g.leader[id] = v
+}
+
+func (g *groupMetrics) stopped(id segmentID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.leader, id)
+}
+
+func (g *groupMetrics) synced(groups int, _ time.Duration) { g.shared.Observe(float64(groups)) }
+
+func (g *groupMetrics) batch(requests int) { g.requests.Observe(float64(requests)) }
+
+// logMetrics follows the write-ahead log.
+type logMetrics struct {
+	sync, write prometheus.Histogram
+	trouble     prometheus.Counter
+}
+
+func newLogMetrics(c *catalog) *logMetrics {
+	return &logMetrics{
+		sync:    c.histogram("log_sync_duration_seconds", "Time of one fdatasync of the write-ahead log; every acknowledged write waits for one.", syncBuckets),
+		write:   c.histogram("log_write_duration_seconds", "Time of one write into the write-ahead log, before its sync.", syncBuckets),
+		trouble: c.counter("log_trouble_total", "Failed housekeeping of the write-ahead log, such as a full disk while the next file is prepared."),
+	}
+}
+
+func (l *logMetrics) synced(_ int, write, sync time.Duration) {
+	l.write.Observe(write.Seconds())
+	l.sync.Observe(sync.Seconds())
+}
