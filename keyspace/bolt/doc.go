@@ -29,8 +29,8 @@
 // freed since: the file grows, nothing else suffers.
 //
 // Memory. Bytes read from a snapshot alias the store (the file's mapped pages) and
-// are valid until Release: touching them later can crash the process. Keys and
-// values passed to Put must not change before Update returns.
+// are valid until Release: touching them later can crash the process. Put copies the
+// key; the value must not change before Update returns.
 //
 // # Choices
 //

@@ -48,16 +48,21 @@ func (x *Index) Delete(key []byte, mod Revision) bool {
 	return true
 }
 
-// Restore records a version read back from a store: each key's in ascending order.
-// Its first may have any number, or be a tombstone, after a compaction.
-func (x *Index) Restore(key []byte, v Version) {
+// Restore records a version read back from a store: each key's in ascending order,
+// or it is refused. Its first may have any number, or be a tombstone, after a
+// compaction.
+func (x *Index) Restore(key []byte, v Version) bool {
 	n, i, ok := x.find(key)
 	if !ok {
 		n, i = x.insert(key)
 		n.heads[i] = v
-		return
+		return true
+	}
+	if !n.heads[i].Mod.Less(v.Mod) {
+		return false
 	}
 	n.push(i, v)
+	return true
 }
 
 // Query is a read of a range in the past or present. Its answer comes in bounded

@@ -1,100 +1,299 @@
 package mvcc
 
 import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
+	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
 
-type Options struct {
-	CommitBytes     int
-	MaxPendingBytes int
+// Store is the applied state of one scope on one node: a backend and the segments
+// in it. Its methods may be called from any goroutine.
+type Store struct {
+	backend bolt.Backend
+	opts    Options
+	wanted  chan struct{}
+	pending atomic.Int64 // bytes applied and not committed
+
+	// commitMu serialises everything that writes the backend for live segments, so
+	// that a segment's durable position is changed by one at a time. Taken before mu
+	// and before any segment's lock.
+	commitMu sync.Mutex
+
+	mu         sync.Mutex // guards what follows; held for moments only
+	segments   map[anchormesh.SegmentID]*Segment
+	absent     map[anchormesh.SegmentID]*record
+	installing map[anchormesh.SegmentID]bool
+	failed     error
+	drained    *sync.Cond // signalled when pending shrinks or the store fails
 }
 
-type Store struct{}
+// Open reads what the backend holds and rebuilds the index of every segment. It
+// starts no goroutine; commits and scrubs are the caller's to drive. The errors are
+// ErrFormat, ErrCorrupt and the backend's.
+func Open(backend bolt.Backend, opts Options) (*Store, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		backend:    backend,
+		opts:       opts,
+		wanted:     make(chan struct{}, 1),
+		segments:   make(map[anchormesh.SegmentID]*Segment),
+		absent:     make(map[anchormesh.SegmentID]*record),
+		installing: make(map[anchormesh.SegmentID]bool),
+	}
+	s.drained = sync.NewCond(&s.mu)
+	if err := s.restore(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
 
-func Open(backend bolt.Backend, opts Options) (*Store, error)     { panic("not yet") }
-func (s *Store) Segment(id anchormesh.SegmentID) (*Segment, bool) { panic("not yet") }
-func (s *Store) Segments() []anchormesh.SegmentID                 { panic("not yet") }
-func (s *Store) Absent() []anchormesh.SegmentID                   { panic("not yet") }
+// Segment returns the present segment of this ID.
+func (s *Store) Segment(id anchormesh.SegmentID) (*Segment, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, ok := s.segments[id]
+	return g, ok
+}
+
+// Segments lists the present segments in order of their IDs.
+func (s *Store) Segments() []anchormesh.SegmentID { return sortedIDs(&s.mu, s.segments) }
+
+// Absent lists the segments whose install or removal was cut short. They hold
+// nothing: install them again or remove them.
+func (s *Store) Absent() []anchormesh.SegmentID { return sortedIDs(&s.mu, s.absent) }
+
+func sortedIDs[V any](mu *sync.Mutex, m map[anchormesh.SegmentID]V) []anchormesh.SegmentID {
+	mu.Lock()
+	defer mu.Unlock()
+	ids := make([]anchormesh.SegmentID, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// live lists the present segments in order of their IDs.
+func (s *Store) live() []*Segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*Segment, 0, len(s.segments))
+	for _, g := range s.segments {
+		out = append(out, g)
+	}
+	slices.SortFunc(out, func(a, b *Segment) int {
+		if a.id < b.id {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// Create makes an empty segment at revision 1; it is durable when Create returns.
+// The errors are ErrExists, ErrOverlap and the backend's.
 func (s *Store) Create(id anchormesh.SegmentID, rng anchormesh.KeyRange, meta Meta) (*Segment, error) {
-	panic("not yet")
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if err := s.admit(id, rng); err != nil {
+		return nil, err
+	}
+	pos := position{Meta: meta, current: 1, compacted: -1, scrubbed: -1}
+	err := s.update(func(tx bolt.Tx) error {
+		return putRecord(tx, id, &record{position: pos, rng: rng})
+	})
+	if err != nil {
+		return nil, err
+	}
+	g := newSegment(s, id, rng, pos, keyindex.New(), nil)
+	s.mu.Lock()
+	s.segments[id] = g
+	s.mu.Unlock()
+	return g, nil
 }
-func (s *Store) Remove(id anchormesh.SegmentID) error { panic("not yet") }
-func (s *Store) Commit() error                        { panic("not yet") }
 
-// Wanted gets a value when pending bytes pass Options.CommitBytes.
-func (s *Store) Wanted() <-chan struct{}                 { panic("not yet") }
-func (s *Store) Pending() int                            { panic("not yet") }
-func (s *Store) Scrub(budget int) (more bool, err error) { panic("not yet") }
-func (s *Store) Install(id anchormesh.SegmentID, rng anchormesh.KeyRange) (*Installer, error) {
-	panic("not yet")
+func (s *Store) admit(id anchormesh.SegmentID, rng anchormesh.KeyRange) error {
+	if id == 0 || rng.Empty() {
+		return fmt.Errorf("mvcc: cannot create segment %s of range %s", id, rng)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.segments[id] != nil || s.absent[id] != nil {
+		return fmt.Errorf("%w: %s", ErrExists, id)
+	}
+	for other, g := range s.segments {
+		if g.rng.Overlaps(rng) {
+			return fmt.Errorf("%w: %s and segment %s", ErrOverlap, rng, other)
+		}
+	}
+	for other, r := range s.absent {
+		if slices.ContainsFunc(r.clear, rng.Overlaps) {
+			return fmt.Errorf("%w: %s and absent segment %s", ErrOverlap, rng, other)
+		}
+	}
+	return nil
 }
-func (s *Store) SizeBytes() (total, inUse int64) { panic("not yet") }
-func (s *Store) Defrag() error                   { panic("not yet") }
-func (s *Store) Close() error                    { panic("not yet") }
 
-type Segment struct{}
-
-func (g *Segment) ID() anchormesh.SegmentID                             { panic("not yet") }
-func (g *Segment) KeyRange() anchormesh.KeyRange                        { panic("not yet") }
-func (g *Segment) SetPublisher(p Publisher)                             { panic("not yet") }
-func (g *Segment) Applied() (index, term uint64)                        { panic("not yet") }
-func (g *Segment) Durable() uint64                                      { panic("not yet") }
-func (g *Segment) Meta() Meta                                           { panic("not yet") }
-func (g *Segment) Revision() (current, compacted int64)                 { panic("not yet") }
-func (g *Segment) Begin(index, term uint64) *Batch                      { panic("not yet") }
-func (g *Segment) ForEachAux(bucket string, fn func(key, value []byte)) { panic("not yet") }
-func (g *Segment) Read() *View                                          { panic("not yet") }
-func (g *Segment) History(from, to int64, rng anchormesh.KeyRange, maxBytes int) (events []Event, next int64, err error) {
-	panic("not yet")
+// Remove drops a segment, present or absent, with its keys, tables and record. It
+// is done and durable when Remove returns; a crash before leaves it present or
+// absent. Views of it go on, new reads of it fail with ErrGone.
+func (s *Store) Remove(id anchormesh.SegmentID) error {
+	if err := s.retire(id); err != nil {
+		return err
+	}
+	if err := s.clear(id); err != nil {
+		return err
+	}
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	err := s.update(func(tx bolt.Tx) error {
+		b, err := tx.Bucket(bucketSegments)
+		if err != nil {
+			return err
+		}
+		return b.Delete(id.AppendKey(nil))
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.absent, id)
+	s.mu.Unlock()
+	return nil
 }
-func (g *Segment) PrevKV(key []byte, main int64) (KV, bool) { panic("not yet") }
-func (g *Segment) Hash(atRev int64) (hash uint32, compactRev, rev int64, err error) {
-	panic("not yet")
+
+// retire marks a present segment absent, durably.
+func (s *Store) retire(id anchormesh.SegmentID) error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	s.mu.Lock()
+	g, absent, busy := s.segments[id], s.absent[id], s.installing[id]
+	s.mu.Unlock()
+	switch {
+	case busy:
+		return fmt.Errorf("%w: segment %s", ErrBusy, id)
+	case absent != nil:
+		return nil
+	case g == nil:
+		return fmt.Errorf("%w: %s", ErrUnknown, id)
+	}
+	r := &record{rng: g.rng, absent: true, clear: []anchormesh.KeyRange{g.rng}}
+	return s.becomeAbsent(map[anchormesh.SegmentID]*record{id: r}, []anchormesh.SegmentID{id})
 }
-func (g *Segment) Export() (*Export, error) { panic("not yet") }
 
-type Batch struct{}
-
-func (b *Batch) SetState(state []byte)                 { panic("not yet") }
-func (b *Batch) Txn() *Txn                             { panic("not yet") }
-func (b *Batch) TxnAt(rev int64) (*Txn, error)         { panic("not yet") }
-func (b *Batch) Compact(rev int64) error               { panic("not yet") }
-func (b *Batch) PutAux(bucket string, key, val []byte) { panic("not yet") }
-func (b *Batch) DeleteAux(bucket string, key []byte)   { panic("not yet") }
-func (b *Batch) End()                                  { panic("not yet") }
-
-type Txn struct{}
-
-func (t *Txn) Rev() int64 { panic("not yet") }
-func (t *Txn) Range(key, end []byte, atRev, limit int64, countOnly bool) (Result, error) {
-	panic("not yet")
+// becomeAbsent writes the records and forgets the segments named in gone, in one
+// transaction. commitMu is held.
+func (s *Store) becomeAbsent(records map[anchormesh.SegmentID]*record, gone []anchormesh.SegmentID) error {
+	err := s.update(func(tx bolt.Tx) error {
+		for _, id := range gone {
+			if records[id] == nil {
+				if err := dropRecord(tx, id); err != nil {
+					return err
+				}
+			}
+		}
+		for id, r := range records {
+			if err := putRecord(tx, id, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	retired := make([]*Segment, 0, len(gone))
+	for _, id := range gone {
+		if g := s.segments[id]; g != nil {
+			retired = append(retired, g)
+		}
+		delete(s.segments, id)
+		delete(s.absent, id)
+	}
+	for id, r := range records {
+		s.absent[id] = r
+	}
+	s.mu.Unlock()
+	for _, g := range retired {
+		s.settle(g.retire())
+	}
+	return nil
 }
-func (t *Txn) Get(key []byte) (KV, bool)                             { panic("not yet") }
-func (t *Txn) Stat(key []byte) (create, mod, version int64, ok bool) { panic("not yet") }
-func (t *Txn) Put(key, value []byte, lease int64) Revision           { panic("not yet") }
-func (t *Txn) Delete(key []byte) bool                                { panic("not yet") }
-func (t *Txn) DeleteRange(key, end []byte) int64                     { panic("not yet") }
-func (t *Txn) Changed() bool                                         { panic("not yet") }
-func (t *Txn) End() (rev int64)                                      { panic("not yet") }
 
-type View struct{}
+// Pending is the bytes that are applied and not committed.
+func (s *Store) Pending() int { return int(s.pending.Load()) }
 
-func (v *View) Rev() int64       { panic("not yet") }
-func (v *View) Compacted() int64 { panic("not yet") }
-func (v *View) Range(key, end []byte, atRev, limit int64, countOnly bool) (Result, error) {
-	panic("not yet")
+// Wanted has a value when more than Options.CommitBytes wait for a commit.
+func (s *Store) Wanted() <-chan struct{} { return s.wanted }
+
+// charge counts what a batch added.
+func (s *Store) charge(bytes int) {
+	if s.pending.Add(int64(bytes)) >= int64(s.opts.CommitBytes) {
+		select {
+		case s.wanted <- struct{}{}:
+		default:
+		}
+	}
 }
-func (v *View) Close() { panic("not yet") }
 
-type Export struct{}
+// settle counts what is no longer pending.
+func (s *Store) settle(bytes int) {
+	s.mu.Lock()
+	s.pending.Add(int64(-bytes))
+	s.drained.Broadcast()
+	s.mu.Unlock()
+}
 
-func (e *Export) Meta() Meta            { panic("not yet") }
-func (e *Export) Next() ([]byte, error) { panic("not yet") }
-func (e *Export) Close()                { panic("not yet") }
+// awaitRoom blocks while the hard limit is reached. A failed store lets pass: its
+// owner is about to crash, and must not hang on the way.
+func (s *Store) awaitRoom() {
+	if s.pending.Load() < int64(s.opts.MaxPendingBytes) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.pending.Load() >= int64(s.opts.MaxPendingBytes) && s.failed == nil {
+		s.drained.Wait()
+	}
+}
 
-type Installer struct{}
+// update is a transaction whose failure, whatever it is, stops the store: memory
+// and disk may then differ.
+func (s *Store) update(fn func(tx bolt.Tx) error) error {
+	err := s.backend.Update(fn)
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed == nil {
+		s.failed = err
+	}
+	s.drained.Broadcast()
+	return err
+}
 
-func (i *Installer) Add(chunk []byte) error             { panic("not yet") }
-func (i *Installer) Finish(meta Meta) (*Segment, error) { panic("not yet") }
-func (i *Installer) Abort()                             { panic("not yet") }
+// SizeBytes is the backend's size and the part of it that holds data.
+func (s *Store) SizeBytes() (total, inUse int64) { return s.backend.Size() }
+
+// Defrag rewrites the backend without its free space. Commits wait, apply and
+// reads go on.
+func (s *Store) Defrag() error { return s.backend.Defrag() }
+
+// Close commits and closes the backend. Nobody may apply any more; views stay
+// readable until they are closed.
+func (s *Store) Close() error {
+	err := s.Commit()
+	if cerr := s.backend.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

@@ -1,0 +1,100 @@
+package mvcc
+
+import (
+	"fmt"
+
+	"github.com/anchormesh/anchormesh/keyspace/bolt"
+)
+
+// Batch is the application of one log entry. It is for one goroutine, and ends
+// with End; there is no way back from it.
+type Batch struct {
+	g      *Segment
+	snap   bolt.Snapshot
+	reader bolt.Reader
+	txn    Txn
+	before int // pending bytes when it began
+	events []Event
+}
+
+// Begin opens the batch of the log entry (index, term), which must be above the
+// last applied one. Readers wait until End. It waits for a commit first if the
+// store has Options.MaxPendingBytes pending. Applying to a segment that is gone
+// from the store panics.
+func (g *Segment) Begin(index, term uint64) *Batch {
+	g.store.awaitRoom()
+	snap := g.snapshot(&g.mu)
+	if g.gone || index <= g.head.Applied {
+		applied, gone := g.head.Applied, g.gone
+		g.mu.Unlock()
+		panic(fmt.Sprintf("mvcc: segment %s: entry %d applied after %d (gone %v)", g.id, index, applied, gone))
+	}
+	g.head.Applied, g.head.Term = index, term
+	g.dirty = true
+	b := &g.batch
+	*b = Batch{g: g, snap: snap, reader: snap.Bucket(bucketRevisions), before: g.active.bytes + g.aux.bytes}
+	return b
+}
+
+// SetState changes Meta.State with this entry. The store keeps state.
+func (b *Batch) SetState(state []byte) {
+	b.g.aux.bytes += len(state)
+	b.g.head.State = state
+}
+
+// Txn begins a transaction at the next revision.
+func (b *Batch) Txn() *Txn { return b.begin(b.g.head.current + 1) }
+
+// TxnAt begins a transaction at a revision that was assigned elsewhere. It must be
+// above the current one: ErrRevisionOrder.
+func (b *Batch) TxnAt(rev int64) (*Txn, error) {
+	if rev <= b.g.head.current {
+		return nil, fmt.Errorf("%w: %d, current %d", ErrRevisionOrder, rev, b.g.head.current)
+	}
+	return b.begin(rev), nil
+}
+
+func (b *Batch) begin(rev int64) *Txn {
+	if b.txn.open {
+		panic("mvcc: a transaction of this batch is still open")
+	}
+	b.txn = Txn{b: b, g: b.g, rev: rev, open: true}
+	return &b.txn
+}
+
+// Raise lifts the current revision to rev without a write; below it nothing happens.
+func (b *Batch) Raise(rev int64) { b.g.head.current = max(b.g.head.current, rev) }
+
+// Compact makes reads below rev fail from this entry on. What they alone could see
+// is removed later, by Store.Scrub. The errors are etcd's: ErrCompacted at or below
+// the compacted revision, ErrFutureRev above the current one.
+func (b *Batch) Compact(rev int64) error {
+	switch h := &b.g.head; {
+	case rev <= h.compacted:
+		return ErrCompacted
+	case rev > h.current:
+		return ErrFutureRev
+	}
+	b.g.head.compacted = rev
+	b.g.pins.turn(rev)
+	return nil
+}
+
+// End shows the batch to readers, then to the publisher.
+func (b *Batch) End() {
+	if b.txn.open {
+		panic("mvcc: a transaction of this batch is still open")
+	}
+	g, snap, events := b.g, b.snap, b.events
+	grown := g.active.bytes + g.aux.bytes - b.before
+	pos := g.head
+	publisher := g.publisher
+	*b = Batch{}
+	g.published.Store(&pos)
+	g.mu.Unlock()
+	snap.Release()
+	g.store.charge(grown)
+	if publisher != nil && len(events) > 0 {
+		publisher.Publish(events, pos.current)
+	}
+}
