@@ -73,6 +73,12 @@ func (c *ChunkBuilder) AppendRaw(field protowire.Number, raw []byte) {
 	c.done = append(c.done, raw)
 }
 
+// AppendCopy is AppendRaw that copies, for a raw that will not stay.
+func (c *ChunkBuilder) AppendCopy(field protowire.Number, raw []byte) {
+	c.room(1 + protowire.SizeBytes(len(raw)))
+	c.buf = AppendRaw(c.buf, field, raw)
+}
+
 // room makes sure that n more bytes fit into the buffer.
 func (c *ChunkBuilder) room(n int) {
 	if cap(c.buf)-len(c.buf) >= n {

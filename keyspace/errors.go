@@ -1,0 +1,33 @@
+package keyspace
+
+import (
+	"errors"
+
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+// Outcomes other than success. All are known: the command changed nothing.
+var (
+	// ErrCompacted: the revision asked for lies below the compacted one.
+	ErrCompacted = mvcc.ErrCompacted
+	// ErrFutureRev: the revision asked for has not been reached.
+	ErrFutureRev = mvcc.ErrFutureRev
+	// ErrKeyNotFound: a put that keeps value or lease found no key.
+	ErrKeyNotFound = errors.New("keyspace: key not found")
+	// ErrLeaseNotFound: there is no such lease.
+	ErrLeaseNotFound = errors.New("keyspace: lease not found")
+	// ErrLeaseExists: a grant named an ID that is taken.
+	ErrLeaseExists = errors.New("keyspace: lease already exists")
+	// ErrLeaseTTLTooLarge: a grant asked for more than LeaseTTLMax seconds.
+	ErrLeaseTTLTooLarge = errors.New("keyspace: too large lease TTL")
+	// ErrLeaseExpiryStale: an expiry was judged in another term, or before the
+	// lease was renewed through the log. Only the proposing core sees it.
+	ErrLeaseExpiryStale = errors.New("keyspace: lease expiry is stale")
+	// ErrWrongSegment: the request names keys outside of the segment's range. Its
+	// sender routed by a stale descriptor.
+	ErrWrongSegment = errors.New("keyspace: key outside of the segment's range")
+	// ErrNoSpace: the NOSPACE alarm stands and the command would add data.
+	ErrNoSpace = errors.New("keyspace: no space")
+	// ErrCorrupt: the CORRUPT alarm stands.
+	ErrCorrupt = errors.New("keyspace: corrupt cluster")
+)

@@ -1,0 +1,54 @@
+package keyspace
+
+import "fmt"
+
+// Op is the first byte of a command in the log: what to do and how the rest is
+// encoded. The values are disk format; an operation whose encoding changes gets a
+// new one.
+type Op byte
+
+// Operations of this package. Values from OpStructural on belong to structural
+// commands, which never reach it.
+const (
+	OpPut             Op = 1 // etcdserverpb.PutRequest
+	OpDeleteRange     Op = 2 // etcdserverpb.DeleteRangeRequest
+	OpTxn             Op = 3 // etcdserverpb.TxnRequest
+	OpCompact         Op = 4 // etcdserverpb.CompactionRequest
+	OpLeaseGrant      Op = 5 // etcdserverpb.LeaseGrantRequest, ID and TTL final
+	OpLeaseRevoke     Op = 6 // etcdserverpb.LeaseRevokeRequest
+	OpLeaseCheckpoint Op = 7 // codec.LeaseCheckpoint, repeated as field 1
+	OpLeaseExpire     Op = 8 // codec.LeaseExpiry
+	OpAlarm           Op = 9 // etcdserverpb.AlarmRequest
+
+	OpStructural Op = 64
+)
+
+// String is the name used in logs and tables.
+func (op Op) String() string {
+	switch op {
+	case OpPut:
+		return "put"
+	case OpDeleteRange:
+		return "delete-range"
+	case OpTxn:
+		return "txn"
+	case OpCompact:
+		return "compact"
+	case OpLeaseGrant:
+		return "lease-grant"
+	case OpLeaseRevoke:
+		return "lease-revoke"
+	case OpLeaseCheckpoint:
+		return "lease-checkpoint"
+	case OpLeaseExpire:
+		return "lease-expire"
+	case OpAlarm:
+		return "alarm"
+	}
+	return fmt.Sprintf("op(%d)", byte(op))
+}
+
+// AppendCommand appends a command: op, then the encoded request.
+func AppendCommand(dst []byte, op Op, request []byte) []byte {
+	return append(append(dst, byte(op)), request...)
+}

@@ -1,0 +1,171 @@
+package keyspace
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/lease"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+// Identity is what every answer's header says about who answers.
+type Identity struct {
+	ClusterID uint64 // the mesh ID
+	MemberID  uint64 // this node's name in etcd's API
+}
+
+// Outcome is what a command came to: the encoded etcd response, if it was wanted,
+// or one of this package's errors.
+type Outcome struct {
+	Response []byte
+	Err      error
+}
+
+// Space is one segment's keys, leases and alarms under etcd's rules.
+type Space struct {
+	seg    *mvcc.Segment
+	ids    Identity
+	limits Limits
+	leased func([]lease.Event)
+
+	mu     sync.RWMutex // held by Apply for one entry, inside the segment's lock
+	leases leaseTable
+	alarms alarmTable
+
+	scratch scratch // of the apply goroutine
+}
+
+// scratch is memory that one command after the other uses.
+type scratch struct {
+	txn     codec.TxnRequest
+	path    []bool
+	ops     []byte
+	cps     []codec.LeaseCheckpoint
+	changes []lease.Event
+}
+
+// NewSpace reads leases and alarms of an opened segment and returns its space. An
+// error says that the stored state contradicts itself; the segment must not be
+// served then.
+func NewSpace(seg *mvcc.Segment, ids Identity, limits Limits) (*Space, error) {
+	if err := limits.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Space{seg: seg, ids: ids, limits: limits}
+	if err := s.leases.load(seg); err != nil {
+		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
+	}
+	if err := s.alarms.load(seg); err != nil {
+		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
+	}
+	return s, nil
+}
+
+// OnLeases sets who is told of applied lease commands, as events for the lease
+// core: after the entry, from the goroutine of Apply. It must not block and must
+// not keep the slice. Call it before the first Apply.
+func (s *Space) OnLeases(fn func([]lease.Event)) { s.leased = fn }
+
+// Limits returns the limits the space was made with.
+func (s *Space) Limits() Limits { return s.limits }
+
+// Revision returns the newest and the compacted revision.
+func (s *Space) Revision() (current, compacted int64) { return s.seg.Revision() }
+
+// Header returns the header of an answer at the newest revision.
+func (s *Space) Header(term uint64) codec.Header {
+	current, _ := s.seg.Revision()
+	return s.header(current, term)
+}
+
+func (s *Space) header(rev int64, term uint64) codec.Header {
+	return codec.Header{ClusterID: s.ids.ClusterID, MemberID: s.ids.MemberID, Revision: rev, RaftTerm: term}
+}
+
+// Apply applies the commands of the log entry (index, term) in order and returns
+// their outcomes, one for each. Without want the responses are left out. An entry
+// without commands moves the applied index.
+func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
+	out := make([]Outcome, len(cmds))
+	rev, compacted := s.seg.Revision()
+	a := applier{s: s, index: index, term: term, want: want, rev: rev, compacted: compacted}
+	if want {
+		a.buf = make([]byte, 0, len(cmds)*responseSizeHint)
+	}
+	a.b = s.seg.Begin(index, term)
+	s.mu.Lock()
+	for i, cmd := range cmds {
+		out[i] = a.apply(cmd)
+	}
+	a.b.End()
+	s.mu.Unlock()
+	if changes := s.scratch.changes; len(changes) > 0 {
+		if s.leased != nil {
+			s.leased(changes)
+		}
+		clear(changes)
+		s.scratch.changes = changes[:0]
+	}
+	return out
+}
+
+// responseSizeHint is room for the answer to a put, whose header is all it holds.
+const responseSizeHint = 48
+
+// applier applies the commands of one entry.
+type applier struct {
+	s           *Space
+	b           *mvcc.Batch
+	index, term uint64
+	want        bool
+	rev         int64  // newest revision so far
+	compacted   int64  // below it nothing can be read
+	buf         []byte // responses, one after the other
+}
+
+func (a *applier) apply(cmd []byte) Outcome {
+	if len(cmd) == 0 {
+		panic(fmt.Sprintf("keyspace: segment %s: entry %d holds an empty command: the log is damaged or was written by a defective program; restore this replica from another",
+			a.s.seg.ID(), a.index))
+	}
+	op, raw := Op(cmd[0]), cmd[1:]
+	if a.s.alarms.corrupt() && op != OpAlarm && op != OpLeaseCheckpoint {
+		return Outcome{Err: ErrCorrupt}
+	}
+	switch op {
+	case OpPut:
+		return a.put(raw)
+	case OpDeleteRange:
+		return a.deleteRange(raw)
+	case OpTxn:
+		return a.txn(raw)
+	case OpCompact:
+		return a.compact(raw)
+	case OpLeaseGrant:
+		return a.leaseGrant(raw)
+	case OpLeaseRevoke:
+		return a.leaseRevoke(raw)
+	case OpLeaseCheckpoint:
+		return a.leaseCheckpoint(raw)
+	case OpLeaseExpire:
+		return a.leaseExpire(raw)
+	case OpAlarm:
+		return a.alarm(raw)
+	}
+	panic(fmt.Sprintf("keyspace: segment %s: entry %d holds the unknown command %v: the log was written by a newer program; start that version or newer on this node",
+		a.s.seg.ID(), a.index, op))
+}
+
+// header is that of an answer at revision rev.
+func (a *applier) header(rev int64) codec.Header { return a.s.header(rev, a.term) }
+
+// begin returns where the next response starts; answer ends it.
+func (a *applier) begin() int { return len(a.buf) }
+
+func (a *applier) answer(start int) Outcome {
+	if !a.want {
+		return Outcome{}
+	}
+	return Outcome{Response: a.buf[start:len(a.buf):len(a.buf)]}
+}

@@ -1,0 +1,141 @@
+package keyspace
+
+import (
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+func (a *applier) put(raw []byte) Outcome {
+	var r codec.PutRequest
+	if err := codec.ParsePut(raw, &r); err != nil {
+		return Outcome{Err: err}
+	}
+	if a.s.alarms.noSpace() {
+		return Outcome{Err: ErrNoSpace}
+	}
+	if a.s.outside(r.Key, nil) {
+		return Outcome{Err: ErrWrongSegment}
+	}
+	if !a.s.leases.has(r.Lease) {
+		return Outcome{Err: ErrLeaseNotFound}
+	}
+	t := a.b.Txn()
+	prev, err := previous(t, &r)
+	if err != nil {
+		t.End()
+		return Outcome{Err: err}
+	}
+	start := a.begin()
+	if a.want {
+		a.buf = appendPut(a.buf, a.header(t.Rev()), &r, prev)
+	}
+	a.store(t, &r, prev)
+	a.rev = t.End()
+	return a.answer(start)
+}
+
+// previous returns the key's newest version if the put needs it: an empty one,
+// without Raw, if there is none.
+func previous(t *mvcc.Txn, r *codec.PutRequest) (prev mvcc.KV, err error) {
+	if !r.PrevKV && !r.IgnoreValue && !r.IgnoreLease {
+		return prev, nil
+	}
+	prev, ok := t.Get(r.Key)
+	if !ok && (r.IgnoreValue || r.IgnoreLease) {
+		return prev, ErrKeyNotFound
+	}
+	return prev, nil
+}
+
+func appendPut(dst []byte, h codec.Header, r *codec.PutRequest, prev mvcc.KV) []byte {
+	if !r.PrevKV {
+		prev.Raw = nil
+	}
+	return codec.AppendPutResponse(dst, h, prev.Raw)
+}
+
+// store writes the key and moves it to its lease. kept is the version that
+// ignore_value and ignore_lease refer to.
+func (a *applier) store(t *mvcc.Txn, r *codec.PutRequest, kept mvcc.KV) {
+	value, id := r.Value, r.Lease
+	if r.IgnoreValue {
+		value = kept.Value()
+	}
+	if r.IgnoreLease {
+		id = kept.Lease
+	}
+	t.Put(r.Key, value, id)
+	a.s.leases.attach(r.Key, id)
+}
+
+func (a *applier) deleteRange(raw []byte) Outcome {
+	var r codec.DeleteRangeRequest
+	if err := codec.ParseDeleteRange(raw, &r); err != nil {
+		return Outcome{Err: err}
+	}
+	if a.s.outside(r.Key, r.RangeEnd) {
+		return Outcome{Err: ErrWrongSegment}
+	}
+	t := a.b.Txn()
+	start := a.begin()
+	a.buf = a.remove(a.buf, t, &r, true)
+	a.rev = t.End()
+	return a.answer(start)
+}
+
+// remove deletes a range and, if wanted, appends the response. The header inside
+// a transaction holds the revision only.
+func (a *applier) remove(dst []byte, t *mvcc.Txn, r *codec.DeleteRangeRequest, outermost bool) []byte {
+	var prev mvcc.Result
+	if r.PrevKV && a.want {
+		var err error
+		if prev, err = t.Range(r.Key, r.RangeEnd, 0, 0, false); err != nil {
+			panic("keyspace: reading the newest revision: " + err.Error())
+		}
+		changes := t.Changed() || len(prev.KVs) > 0
+		dst = codec.AppendDeleteRangeResponse(dst, a.writeHeader(t, changes, outermost), int64(len(prev.KVs)))
+		for i := range prev.KVs {
+			dst = codec.AppendRaw(dst, 3, prev.KVs[i].Raw)
+		}
+	}
+	deleted := int64(0)
+	if len(r.RangeEnd) > 0 {
+		deleted = t.DeleteRange(r.Key, r.RangeEnd)
+		a.s.leases.detachRange(r.Key, r.RangeEnd)
+	} else if t.Delete(r.Key) {
+		deleted = 1
+		a.s.leases.attach(r.Key, 0)
+	}
+	if a.want && !r.PrevKV {
+		dst = codec.AppendDeleteRangeResponse(dst, a.writeHeader(t, t.Changed(), outermost), deleted)
+	}
+	return dst
+}
+
+// writeHeader is the header of an answer to one operation of t.
+func (a *applier) writeHeader(t *mvcc.Txn, changed, outermost bool) codec.Header {
+	rev := a.rev
+	if changed {
+		rev = t.Rev()
+	}
+	if outermost {
+		return a.header(rev)
+	}
+	return codec.Header{Revision: rev}
+}
+
+func (a *applier) compact(raw []byte) Outcome {
+	var r codec.CompactionRequest
+	if err := codec.ParseCompaction(raw, &r); err != nil {
+		return Outcome{Err: err}
+	}
+	if err := a.b.Compact(r.Revision); err != nil {
+		return Outcome{Err: err}
+	}
+	a.compacted = r.Revision
+	start := a.begin()
+	if a.want {
+		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.rev))
+	}
+	return a.answer(start)
+}
