@@ -18,28 +18,17 @@ const (
 	codeTooLarge  uint16 = 0xff02
 )
 
-// Inline writing: a caller writes its request itself, sparing a change of
-// goroutines, when few callers share the lane (else their requests are better
-// gathered) and so little is unanswered that the stream's window cannot be
-// full: what was answered has been read.
-const (
-	inlineCallers = 2
-	inlineBytes   = 64 << 10 // well below the smallest window, 256 KiB
-)
-
 // callLane carries requests to one peer and the answers back.
 type callLane struct {
 	lane
-	next       uint64
-	pending    map[uint64]*pending
-	unanswered int // bytes of pending requests
+	next    uint64
+	pending map[uint64]*pending
 }
 
 // pending is a request that waits for its answer.
 type pending struct {
 	done chan outcome // capacity 1
-	take uint64       // outbox.takes when it was queued
-	size int
+	take uint64       // the outbox's take that writes it
 }
 
 type outcome struct {
@@ -103,8 +92,9 @@ func (o outcome) result(p *peerState) ([]byte, error) {
 	return nil, &RemoteError{Code: o.code, Text: string(o.payload)}
 }
 
-// enqueue queues a request, and writes it if that is cheaper than waking the
-// owner.
+// enqueue queues a request. It is not written here, though that would spare a
+// change of goroutines: measured with one caller that is 5 % faster, with four
+// it costs nearly twice the CPU, because each writes for itself alone.
 func (l *callLane) enqueue(ctx context.Context, method uint8, parts [][]byte) (uint64, *pending, error) {
 	r := request{method: method}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -120,24 +110,15 @@ func (l *callLane) enqueue(ctx context.Context, method uint8, parts [][]byte) (u
 	}
 	l.next++
 	r.id = l.next
-	w.take, w.size = l.takes, size
 	l.pending[r.id] = w
-	l.unanswered += size
-	idle := l.idleLocked()
-	l.buf = appendRequest(l.buf, r, size, parts)
-	l.count++
-	var frames []byte
-	var to io.Writer
-	if idle && len(l.pending) <= inlineCallers && l.unanswered <= inlineBytes && l.openLocked() {
-		frames, to = l.takeLocked()
-	}
-	if frames == nil && idle {
+	if l.idleLocked() {
 		l.signal()
 	}
+	c, take := l.frameLocked()
+	c.b = appendRequest(c.b, r, size, parts)
+	l.queuedLocked(c)
+	w.take = take
 	l.mu.Unlock()
-	if frames != nil {
-		l.writeInline(frames, to)
-	}
 	return r.id, w, nil
 }
 
@@ -147,30 +128,15 @@ func (l *callLane) admitLocked(size int) error {
 	switch {
 	case size > limits.FrameBytes:
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, limits.FrameBytes)
-	case l.count > 0 && len(l.buf)+size > limits.CallBytes, len(l.pending) >= limits.CallCount:
+	case l.count > 0 && l.bytes+size > limits.CallBytes, len(l.pending) >= limits.CallCount:
 		l.peer.host.counters.overloaded.Add(1)
 		return fmt.Errorf("%w: %s", ErrOverloaded, l.peer.id.Short())
 	case l.downLocked():
 		return l.downErr
-	case !l.startLocked(l.run):
+	case !l.startLocked(l):
 		return ErrClosed
 	}
 	return nil
-}
-
-// writeInline is flush for one turn by a caller: what was queued meanwhile is
-// the owner's.
-func (l *callLane) writeInline(frames []byte, w io.Writer) {
-	_, err := w.Write(frames)
-	l.mu.Lock()
-	l.writtenLocked(frames)
-	if l.count > 0 {
-		l.signal()
-	}
-	l.mu.Unlock()
-	if err != nil {
-		l.broke(w, err)
-	}
 }
 
 // run owns the lane.
@@ -215,7 +181,6 @@ func (l *callLane) forgetLocked(id uint64) *pending {
 	w := l.pending[id]
 	if w != nil {
 		delete(l.pending, id)
-		l.unanswered -= w.size
 	}
 	return w
 }
@@ -235,7 +200,7 @@ func (l *callLane) broke(w io.Writer, err error) {
 	l.mu.Lock()
 	if l.closedLocked(w, err) {
 		for id, p := range l.pending {
-			if p.take < l.takes {
+			if p.take <= l.takes {
 				lost = append(lost, l.forgetLocked(id))
 			}
 		}

@@ -68,7 +68,8 @@ type Limits struct {
 	Backoff        time.Duration // first pause after a failed dial; doubles
 	BackoffMax     time.Duration
 	KeepAlive      time.Duration // an idle connection is pinged this often and given up when one ping takes as long
-	BulkIdle       time.Duration // a bulk connection without streams is closed after this
+	Idle           time.Duration // a spare connection without streams is closed after this
+	Calm           time.Duration // a stream idle for so long may move to another connection: nothing of it is under way any more
 }
 
 // DefaultLimits suit machines of a few cores and meshes of up to a thousand
@@ -97,7 +98,8 @@ func DefaultLimits() Limits {
 		Backoff:        100 * time.Millisecond,
 		BackoffMax:     5 * time.Second,
 		KeepAlive:      4 * time.Second,
-		BulkIdle:       time.Minute,
+		Idle:           time.Minute,
+		Calm:           5 * time.Second,
 	}
 }
 
@@ -115,7 +117,7 @@ func (l Limits) Validate() error {
 		{"Handshakes", int64(l.Handshakes)}, {"StreamsPerConn", int64(l.StreamsPerConn)},
 		{"ClientBacklog", int64(l.ClientBacklog)}, {"BufferBytes", l.BufferBytes},
 		{"Handshake", int64(l.Handshake)}, {"Dial", int64(l.Dial)}, {"DialStagger", int64(l.DialStagger)},
-		{"Backoff", int64(l.Backoff)}, {"KeepAlive", int64(l.KeepAlive)}, {"BulkIdle", int64(l.BulkIdle)},
+		{"Backoff", int64(l.Backoff)}, {"KeepAlive", int64(l.KeepAlive)}, {"Idle", int64(l.Idle)}, {"Calm", int64(l.Calm)},
 	} {
 		if n.v <= 0 {
 			return fmt.Errorf("%w: %s must be positive", ErrConfig, n.name)

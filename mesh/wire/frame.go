@@ -71,9 +71,8 @@ func appendAnswer(buf []byte, a answer, size int, parts [][]byte) []byte {
 // frameReader reads frames of one kind from a stream. It allocates nothing but
 // the payloads it returns, which belong to the caller.
 type frameReader struct {
-	r       *bufio.Reader
-	limit   int // of a payload
-	onBlock func()
+	r     *bufio.Reader
+	limit int // of a payload
 }
 
 func newFrameReader(r io.Reader, limit int) *frameReader {
@@ -83,9 +82,6 @@ func newFrameReader(r io.Reader, limit int) *frameReader {
 // head waits for a frame's head and checks its length; the payload has the
 // returned size.
 func (f *frameReader) head(size int) (head []byte, payload int, err error) {
-	if f.onBlock != nil && f.r.Buffered() < size {
-		f.onBlock()
-	}
 	head, err = f.r.Peek(size)
 	if err != nil {
 		if len(head) > 0 && err == io.EOF {
@@ -144,9 +140,6 @@ func (f *frameReader) payload(n int) ([]byte, error) {
 	p := make([]byte, min(n, payloadStepBytes))
 	got := 0
 	for {
-		if f.onBlock != nil && f.r.Buffered() < len(p)-got {
-			f.onBlock()
-		}
 		k, err := io.ReadFull(f.r, p[got:])
 		got += k
 		if err != nil {

@@ -10,10 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// laneCalm is how long a lane must have been idle before it moves to another
-// connection: long enough that nothing of it is still under way on the old one.
-const laneCalm = 5 * time.Second
-
 var errConnEnded = errors.New("the connection ended")
 
 // lane is this side's end of one long-lived stream to one peer: an outbox whose
@@ -41,12 +37,12 @@ type lane struct {
 
 // startLocked makes sure that the owner runs. False after the peer was given
 // up: nobody would ever take what is queued.
-func (l *lane) startLocked(run func()) bool {
+func (l *lane) startLocked(owner interface{ run() }) bool {
 	if l.peer.ctx.Err() != nil {
 		return false
 	}
 	if !l.running {
-		l.running = l.peer.host.spawn(run)
+		l.running = l.peer.host.spawn(owner.run)
 	}
 	return l.running
 }
@@ -138,5 +134,6 @@ func (l *lane) calmLocked(best *conn, now time.Time, awaited bool) bool {
 	if best == nil || l.conn == nil || l.conn == best {
 		return false
 	}
-	return now.Sub(l.used) >= laneCalm && now.Sub(l.opened) >= laneCalm
+	calm := l.peer.host.limits.Calm
+	return now.Sub(l.used) >= calm && now.Sub(l.opened) >= calm
 }

@@ -37,15 +37,16 @@ func (l *messageLane) send(parts [][]byte) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	full := l.count > 0 && (l.count >= limits.MessageCount || len(l.buf)+size > limits.MessageBytes)
-	if full || l.downLocked() || !l.startLocked(l.run) {
+	full := l.count > 0 && (l.count >= limits.MessageCount || l.bytes+size > limits.MessageBytes)
+	if full || l.downLocked() || !l.startLocked(l) {
 		return false
 	}
 	if l.idleLocked() {
 		l.signal()
 	}
-	l.buf = appendMessage(l.buf, size, parts)
-	l.count++
+	c, _ := l.frameLocked()
+	c.b = appendMessage(c.b, size, parts)
+	l.queuedLocked(c)
 	return true
 }
 

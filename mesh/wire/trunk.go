@@ -258,7 +258,7 @@ func (t *trunk) closeSpare(now time.Time, spare func(*conn) bool) {
 		t.spareAt = time.Time{}
 	case t.spareAt.IsZero():
 		t.spareAt = now
-	case now.Sub(t.spareAt) >= t.peer.host.limits.BulkIdle:
+	case now.Sub(t.spareAt) >= t.peer.host.limits.Idle:
 		conns[i].close()
 		t.spareAt = time.Time{}
 	}
