@@ -61,7 +61,7 @@ func runDev(cmd *cobra.Command, dev *config.Dev) (err error) {
 		return err
 	}
 	log := dev.Each.Log.Logger(cmd.ErrOrStderr())
-	m := devMesh{dir: dir, temporary: dev.DataDir == ""}
+	m := devMesh{dir: dir, temporary: dev.DataDir == "", log: log}
 	for i := range dev.Nodes {
 		cfg := dev.Node(i, dir, ports)
 		node, err := newMember(cfg, key, version, log.With("node", cfg.Identity.Name))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"text/tabwriter"
@@ -18,6 +19,8 @@ const (
 	checkEvery = 50 * time.Millisecond
 	// checkTimeout bounds one such question.
 	checkTimeout = time.Second
+	// complainEvery paces the word that it still does not.
+	complainEvery = 10 * time.Second
 )
 
 // devMesh is the mesh of one process.
@@ -25,6 +28,7 @@ type devMesh struct {
 	dir       string
 	temporary bool
 	nodes     []devNode
+	log       *slog.Logger
 }
 
 // run starts all nodes, says when they serve, and stops them when ctx ends or
@@ -56,15 +60,22 @@ func (m *devMesh) run(ctx context.Context, out io.Writer) error {
 }
 
 // waitReady asks every node until it serves a linearizable read; false if ctx
-// ended first.
+// ended first. What takes long is said, with its reason.
 func (m *devMesh) waitReady(ctx context.Context) bool {
-	tick := time.NewTicker(checkEvery)
+	tick, complain := time.NewTicker(checkEvery), time.NewTicker(complainEvery)
 	defer tick.Stop()
+	defer complain.Stop()
 	for _, n := range m.nodes {
-		for n.checkOnce(ctx) != nil {
+		for {
+			err := n.checkOnce(ctx)
+			if err == nil {
+				break
+			}
 			select {
 			case <-ctx.Done():
 				return false
+			case <-complain.C:
+				m.log.Warn("still not serving", "node", n.cfg.Identity.Name, "reason", err)
 			case <-tick.C:
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/node/config"
@@ -143,4 +144,21 @@ func TestFreePortsAreDistinct(t *testing.T) {
 			seen[port] = true
 		}
 	}
+}
+
+// stubborn is a member that does not serve.
+type stubborn struct{ member }
+
+func (stubborn) Check(context.Context) error { return errors.New("no leader") }
+
+func TestDevSaysWhyItDoesNotServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		ctx, cancel := context.WithTimeout(t.Context(), complainEvery+2*checkEvery)
+		defer cancel()
+		m := devMesh{nodes: []devNode{{cfg: config.Default(), member: stubborn{}}}, log: slog.New(slog.NewTextHandler(&logged, nil))}
+		if m.waitReady(ctx) || strings.Count(logged.String(), `reason="no leader"`) != 1 {
+			t.Fatalf("logged:\n%s", logged.String())
+		}
+	})
 }
