@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -171,11 +170,11 @@ func (c *Cluster) nodeReady(ctx context.Context, n *Node) error {
 			return nil
 		}
 		if !n.Running() {
-			return fmt.Errorf("%w: %s ended, see %s\n%s", ErrNotReady, n.Name, n.LogPath, logTail(n.LogPath))
+			return fmt.Errorf("%w: %s ended, see %s\n%s", ErrNotReady, n.Name, n.LogPath, n.LogTail())
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %s: %w (log: %s)\n%s", ErrNotReady, n.Name, err, n.LogPath, logTail(n.LogPath))
+			return fmt.Errorf("%w: %s: %w (log: %s)\n%s", ErrNotReady, n.Name, err, n.LogPath, n.LogTail())
 		case <-tick.C:
 		}
 	}
@@ -202,17 +201,6 @@ func (c *Cluster) check(ctx context.Context, client *clientv3.Client) error {
 		return fmt.Errorf("%d voting members, want %d", voters, len(c.Nodes))
 	}
 	return nil
-}
-
-// logTailBytes bounds how much of a log an error message repeats.
-const logTailBytes = 2 << 10
-
-func logTail(path string) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	return string(data[max(0, len(data)-logTailBytes):])
 }
 
 // Usage returns the sum of the nodes' CPU time and, for RSS and PeakRSS, the

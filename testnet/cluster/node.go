@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -140,4 +141,16 @@ func (n *Node) Usage() (Usage, error) {
 func (n *Node) reapLocked() {
 	<-n.current.done
 	n.past += n.current.state.UserTime() + n.current.state.SystemTime()
+}
+
+// logTailBytes bounds what LogTail returns.
+const logTailBytes = 4 << 10
+
+// LogTail returns the end of the node's log, for an error message.
+func (n *Node) LogTail() string {
+	data, err := os.ReadFile(n.LogPath)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-logTailBytes):])
 }
