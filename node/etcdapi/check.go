@@ -44,17 +44,11 @@ func (k checker) fill(c *Call) error {
 		return k.fillDeleteRange(c)
 	case MethodTxn:
 		return k.fillTxn(c)
-	case MethodCompact, MethodAlarm:
-		c.Write = true
-		return wellFormed(c)
 	case MethodLeaseGrant:
 		return k.fillGrant(c)
-	case MethodLeaseRevoke:
-		c.Write = true
-		return wellFormed(c)
-	default: // lease reads
-		return wellFormed(c)
 	}
+	c.Write = c.Method != MethodLeaseTimeToLive && c.Method != MethodLeaseLeases
+	return wellFormed(c)
 }
 
 // malformed is gRPC's answer to bytes that are no message.
@@ -63,14 +57,20 @@ func malformed(err error) error {
 }
 
 // wellFormed refuses bytes that protobuf could not read, so that no log entry
-// ever holds any. Requests parsed elsewhere need no second look.
-func wellFormed(c *Call) error {
-	for b := c.Raw(); len(b) > 0; {
-		_, _, n := protowire.ConsumeField(b)
-		if n < 0 {
-			return malformed(codec.ErrMalformed)
-		}
-		b = b[n:]
+// ever holds any.
+func wellFormed(c *Call) (err error) {
+	switch c.Method {
+	case MethodCompact:
+		err = codec.ParseCompaction(c.Raw(), new(codec.CompactionRequest))
+	case MethodAlarm:
+		err = codec.ParseAlarm(c.Raw(), new(codec.AlarmRequest))
+	case MethodLeaseTimeToLive:
+		err = codec.ParseLeaseTimeToLive(c.Raw(), new(codec.LeaseTimeToLiveRequest))
+	default: // MethodLeaseRevoke, and MethodLeaseLeases, whose request has no field
+		_, err = codec.ParseLeaseID(c.Raw())
+	}
+	if err != nil {
+		return malformed(err)
 	}
 	return nil
 }
@@ -120,13 +120,15 @@ var txns = sync.Pool{New: func() any { return new(codec.TxnRequest) }}
 // txnPoolOpsMax bounds what one pooled transaction may hold on to.
 const txnPoolOpsMax = 32
 
+func putTxn(r *codec.TxnRequest) {
+	if cap(r.Compare) <= txnPoolOpsMax && cap(r.Success) <= txnPoolOpsMax && cap(r.Failure) <= txnPoolOpsMax {
+		txns.Put(r)
+	}
+}
+
 func (k checker) fillTxn(c *Call) error {
 	r := txns.Get().(*codec.TxnRequest)
-	defer func() {
-		if cap(r.Compare) <= txnPoolOpsMax && cap(r.Success) <= txnPoolOpsMax && cap(r.Failure) <= txnPoolOpsMax {
-			txns.Put(r)
-		}
-	}()
+	defer putTxn(r)
 	switch err := codec.ParseTxn(c.Raw(), r); {
 	case errors.Is(err, codec.ErrTooDeep):
 		return rpctypes.ErrGRPCTooManyOps // every level costs an operation

@@ -134,6 +134,9 @@ func TestCheckMalformed(t *testing.T) {
 		if st := status.Convert(err); st.Code() != codes.Internal || !strings.HasPrefix(st.Message(), "grpc: error unmarshalling request: ") {
 			t.Errorf("%v: %v", m, err)
 		}
+		if _, err := ForwardedCall(m, []byte{0, 0x0a, 0x05, 'k'}); err == nil {
+			t.Errorf("%v: malformed bytes were forwarded", m)
+		}
 	}
 }
 
@@ -186,6 +189,10 @@ func TestRouting(t *testing.T) {
 		}
 		if !call.Keys.Equal(c.keys) || call.Write != c.write || call.Serializable != c.serial {
 			t.Errorf("%v %v: keys %v, write %v, serializable %v", c.method, c.req, call.Keys, call.Write, call.Serializable)
+		}
+		far, err := ForwardedCall(c.method, bytes.Clone(call.Command(0)))
+		if err != nil || !far.Keys.Equal(c.keys) || !bytes.Equal(far.Raw(), call.Raw()) {
+			t.Errorf("%v %v forwarded: keys %v, %v", c.method, c.req, far.Keys, err)
 		}
 	}
 }

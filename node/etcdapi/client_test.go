@@ -2,7 +2,6 @@ package etcdapi
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -364,16 +363,5 @@ func TestClientRangeStream(t *testing.T) {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("stream with a sort or filter: %v", err)
 		}
-	}
-}
-
-func TestClientTimeouts(t *testing.T) {
-	s := newStub(t)
-	c := client(t, s)
-	s.before = func(ctx context.Context) error { <-ctx.Done(); return fmt.Errorf("waiting: %w", ctx.Err()) }
-	ctx, cancel := context.WithTimeout(within(t), 50*time.Millisecond)
-	defer cancel()
-	if _, err := c.Put(ctx, "a", "b"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("put: %v", err)
 	}
 }

@@ -1,0 +1,49 @@
+package etcdapi
+
+import (
+	"fmt"
+
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+)
+
+// ForwardedCall makes a call of a request that another node checked: buf is one
+// spare byte and the request, and becomes the call's own. It fills in Keys and
+// Range; Write and Serializable come with the request. The bytes must be well
+// formed all the same, since nothing else may reach a log.
+func ForwardedCall(method Method, buf []byte) (*Call, error) {
+	if method == 0 || int(method) >= len(methodNames) || len(buf) == 0 {
+		return nil, fmt.Errorf("etcdapi: forwarded request names no known method (%d)", method)
+	}
+	c := &Call{Method: method, buf: buf}
+	switch method {
+	case MethodRange:
+		if err := codec.ParseRange(c.Raw(), &c.Range); err != nil {
+			return nil, err
+		}
+		c.Keys = keyRange(c.Range.Key, c.Range.RangeEnd)
+	case MethodPut:
+		var r codec.PutRequest
+		if err := codec.ParsePut(c.Raw(), &r); err != nil {
+			return nil, err
+		}
+		c.Keys = keyRange(r.Key, nil)
+	case MethodDeleteRange:
+		var r codec.DeleteRangeRequest
+		if err := codec.ParseDeleteRange(c.Raw(), &r); err != nil {
+			return nil, err
+		}
+		c.Keys = keyRange(r.Key, r.RangeEnd)
+	case MethodTxn:
+		r := txns.Get().(*codec.TxnRequest)
+		defer putTxn(r)
+		if err := codec.ParseTxn(c.Raw(), r); err != nil {
+			return nil, err
+		}
+		c.Keys = txnKeys(r)
+	default:
+		if err := wellFormed(c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
