@@ -1,0 +1,68 @@
+package entropy
+
+import (
+	"fmt"
+	"time"
+)
+
+// Thresholds is a pressure of 1000, per segment; the scope's policy sets them.
+type Thresholds struct {
+	WritesPerSec uint64
+	ReadsPerSec  uint64
+	BytesPerSec  uint64        // written and read
+	Commit       time.Duration // commit latency
+	Queue        uint64        // requests waiting to be proposed
+}
+
+// Config is how a segment is judged.
+type Config struct {
+	Thresholds Thresholds
+	Memory     time.Duration // time constant of the decay: shorter bursts are smoothed away
+	// Spread is the least spread, in thousandths, at which a split helps.
+	Spread uint64
+	// Low is the pressure, in thousandths, up to which a segment may be merged. Two
+	// of them together must stay clear of 1000 by a factor of two.
+	Low        uint64
+	SplitAfter time.Duration // pressure must have been high for so long
+	SleepAfter time.Duration // without any operation
+	MergeAfter time.Duration // pressure must have been low for so long
+	MinAge     time.Duration // after a structural change, before the next
+}
+
+// DefaultConfig fits a segment that one group of ordinary nodes carries with ease.
+func DefaultConfig() Config {
+	return Config{
+		Thresholds: Thresholds{
+			WritesPerSec: 5_000,
+			ReadsPerSec:  20_000,
+			BytesPerSec:  32 << 20,
+			Commit:       100 * time.Millisecond,
+			Queue:        2_000,
+		},
+		Memory:     20 * time.Second,
+		Spread:     500,
+		Low:        250,
+		SplitAfter: 30 * time.Second,
+		SleepAfter: 10 * time.Minute,
+		MergeAfter: 30 * time.Minute,
+		MinAge:     2 * time.Minute,
+	}
+}
+
+// Validate reports the first field that makes no sense.
+func (c Config) Validate() error {
+	t := c.Thresholds
+	switch {
+	case t.WritesPerSec == 0 || t.ReadsPerSec == 0 || t.BytesPerSec == 0 || t.Commit < time.Microsecond || t.Queue == 0:
+		return fmt.Errorf("entropy: a threshold of %+v is zero", t)
+	case c.Memory <= 0:
+		return fmt.Errorf("entropy: Memory is %v, want more than 0", c.Memory)
+	case c.Spread > 1000:
+		return fmt.Errorf("entropy: Spread is %d, want at most 1000", c.Spread)
+	case c.Low > 250:
+		return fmt.Errorf("entropy: Low is %d, want at most 250: two merged segments must stay below half of the split threshold", c.Low)
+	case c.SplitAfter <= 0 || c.SleepAfter <= 0 || c.MergeAfter < c.SleepAfter || c.MinAge <= 0:
+		return fmt.Errorf("entropy: want SplitAfter, SleepAfter and MinAge above 0 and MergeAfter not below SleepAfter")
+	}
+	return nil
+}
