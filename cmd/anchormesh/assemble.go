@@ -14,7 +14,8 @@ type member interface {
 	// Run serves until ctx ends, then stops in order and returns nil; any other
 	// end is an error.
 	Run(ctx context.Context) error
-	// Check does one linearizable read through this node. nil: it serves.
+	// Check does one linearizable read through this node. nil: it serves. It may
+	// be called at any time, also before Run, and heeds ctx.
 	Check(ctx context.Context) error
 }
 

@@ -41,16 +41,20 @@ func (m *devMesh) run(ctx context.Context, out io.Writer) error {
 		end := n.start(ctx)
 		go func() { ends <- <-end }()
 	}
-	go func() {
-		if m.waitReady(ctx) {
-			m.announce(out)
-		}
-	}()
+	ready := make(chan bool, 1)
+	go func() { ready <- m.waitReady(ctx) }()
 	var problems []error
-	for range m.nodes {
-		if err := <-ends; err != nil {
-			problems = append(problems, err)
-			cancel(err)
+	for running := len(m.nodes); running > 0 || ready != nil; {
+		select {
+		case ok := <-ready:
+			if ready = nil; ok && len(problems) == 0 {
+				m.announce(out)
+			}
+		case err := <-ends:
+			if running--; err != nil {
+				problems = append(problems, err)
+				cancel(err)
+			}
 		}
 	}
 	if len(problems) == 0 {

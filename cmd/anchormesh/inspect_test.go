@@ -6,7 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/internal/fsys"
 	"go.etcd.io/bbolt"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 )
 
 func makeStore(t *testing.T) string {
@@ -77,5 +81,75 @@ func TestInspectOfAnEmptyDirectorySaysSo(t *testing.T) {
 	dir := t.TempDir()
 	if status, _, errs := call(t, "inspect", dir); status != exitFailed || !strings.Contains(errs, "holds no log or store file") {
 		t.Errorf("status %d, stderr %q", status, errs)
+	}
+}
+
+// makeDataDir makes a directory with a log of two entries, a store and a lock file.
+func makeDataDir(t *testing.T) string {
+	dir := t.TempDir()
+	logDir := filepath.Join(dir, "log")
+	if err := os.Mkdir(logDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	opts := wal.DefaultOptions()
+	opts.FileBytes = 1 << 20
+	log, err := wal.Open(fsys.OS, logDir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, data := range []string{"first", "second"} {
+		entry := &raftpb.Entry{Index: proto.Uint64(uint64(i + 1)), Term: proto.Uint64(1), Data: []byte(data)}
+		if err := log.Append([]wal.Update{{Group: 0xabc, Entries: []*raftpb.Entry{entry}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(makeStore(t), filepath.Join(dir, "root.db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "node.lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestInspectOfADataDirectoryShowsLogAndStore(t *testing.T) {
+	dir := makeDataDir(t)
+	for _, form := range []string{"table", "json"} {
+		status, out, errs := call(t, "inspect", "-o", form, dir)
+		if status != exitDone || errs != "" || !strings.Contains(out, "0000000000000abc") || !strings.Contains(out, "root.db") {
+			t.Errorf("%s: status %d, stderr %q, stdout:\n%s", form, status, errs, out)
+		}
+	}
+}
+
+func TestInspectNamesDamageInTheLog(t *testing.T) {
+	dir := makeDataDir(t)
+	files, err := filepath.Glob(filepath.Join(dir, "log", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := ""
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := strings.Index(string(text), "first"); at >= 0 {
+			text[at] ^= 0xff
+			damaged = path
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if damaged == "" {
+		t.Fatalf("no file of %v holds the entry", files)
+	}
+	status, out, errs := call(t, "inspect", dir)
+	if status != exitFailed || !strings.Contains(errs, damaged) || !strings.Contains(out, "root.db") {
+		t.Errorf("status %d, stdout:\n%s\nstderr:\n%s", status, out, errs)
 	}
 }
