@@ -61,8 +61,9 @@ type ask struct {
 	revision int64
 }
 
-// NewHub returns a hub that serves h from its current revision on. Publish must
-// be wired before the segment changes again; Run must be started.
+// NewHub returns a hub that serves h from its current revision on; Run must be
+// started. If the segment may change before Publish is wired, call Restored
+// afterwards.
 func NewHub(h History, limits Limits) (*Hub, error) {
 	if err := limits.Validate(); err != nil {
 		return nil, err

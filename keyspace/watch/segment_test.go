@@ -141,7 +141,7 @@ func show(t testing.TB, r Response) string {
 }
 
 func kvText(kv *mvccpb.KeyValue) string {
-	return fmt.Sprintf("%s=%s@%d", kv.Key, kv.Value, kv.ModRevision)
+	return fmt.Sprintf("%s=%s@%d", kv.GetKey(), kv.GetValue(), kv.GetModRevision())
 }
 
 // decode reads the response's events with etcd's own messages.
