@@ -275,18 +275,20 @@ func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
 	return s, true
 }
 
-// Progress returns the leader's view of a group's replicas; empty elsewhere.
-func (e *Engine) Progress(segment anchormesh.SegmentID) map[anchormesh.ReplicaID]replica.PeerProgress {
-	out := make(map[anchormesh.ReplicaID]replica.PeerProgress)
+// Progress returns a leader's view of its group now: commit index and replicas.
+// It is false where this node does not lead.
+func (e *Engine) Progress(segment anchormesh.SegmentID) (commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress, ok bool) {
 	_ = e.worker(segment).do(func(s *shard.Shard) {
 		s.With(segment, func(r *replica.Replica) {
 			if !r.Leads() {
 				return
 			}
-			r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) { out[id] = p })
+			commit, ok = r.Status().Commit, true
+			peers = make(map[anchormesh.ReplicaID]replica.PeerProgress)
+			r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) { peers[id] = p })
 		})
 	})
-	return out
+	return commit, peers, ok
 }
 
 func (e *Engine) publish(s shard.Status) {

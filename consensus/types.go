@@ -95,6 +95,8 @@ func (s *Status) Leads() bool { return s.Status.Leader != 0 && s.Status.Leader =
 type Listener struct {
 	// StatusChanged: leader, role or term of a group changed.
 	StatusChanged func(anchormesh.SegmentID, Status)
+	// Stranger: a node sent a message for a replica that is not here.
+	Stranger func(segment anchormesh.SegmentID, from anchormesh.NodeID)
 	// Synced: one batch of the log writer, with how many groups it carried.
 	Synced func(groups int, took time.Duration)
 	// Batch: one entry was applied, with how many requests it carried.

@@ -43,6 +43,11 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	for _, s := range fx.Statuses {
 		w.engine.publish(s)
 	}
+	if f := w.engine.cfg.Listener.Stranger; f != nil {
+		for _, s := range fx.Strangers {
+			f(s.Segment, s.From)
+		}
+	}
 	for _, f := range fx.Frames {
 		w.engine.transport.Send(f.To, f.Data)
 	}

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
+	"github.com/anchormesh/anchormesh/node"
 	"github.com/anchormesh/anchormesh/node/config"
 )
 
@@ -21,5 +21,5 @@ type member interface {
 
 // newMember makes the node that cfg describes; it opens nothing before Run.
 var newMember = func(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (member, error) {
-	return nil, errors.New("package node is not built yet")
+	return node.New(cfg, key, version, log)
 }

@@ -16,8 +16,6 @@ type Shard struct {
 	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
 	out    *Effects
 	frames frames
-	// Strangers counts messages for groups or replicas that are not here.
-	Strangers uint64
 }
 
 type group struct {
@@ -95,6 +93,7 @@ type Effects struct {
 	Reads     []ReadReady
 	Snapshots []Snapshot
 	Statuses  []Status
+	Strangers []Stranger
 }
 
 // Frame goes to one node.
@@ -131,6 +130,13 @@ type Snapshot struct {
 	Segment anchormesh.SegmentID
 	Node    anchormesh.NodeID
 	replica.SnapshotRequest
+}
+
+// Stranger is a node that sent a message for a group or replica that is not
+// here: it knows something about the group that this node does not.
+type Stranger struct {
+	Segment anchormesh.SegmentID
+	From    anchormesh.NodeID
 }
 
 // Status is a change of leader, role or term.
@@ -305,11 +311,20 @@ func (s *Shard) receive(in Inbound) {
 		return
 	}
 	if in.Message.GetTo() != uint64(g.replica.ID()) {
-		s.Strangers++
+		s.stranger(in)
 		return
 	}
 	g.replica.Step(in.Message)
 	s.touch(g)
+}
+
+func (s *Shard) stranger(in Inbound) {
+	for _, known := range s.out.Strangers {
+		if known.Segment == in.Segment && known.From == in.From {
+			return
+		}
+	}
+	s.out.Strangers = append(s.out.Strangers, Stranger{in.Segment, in.From})
 }
 
 // answerAbsent makes a leader send a snapshot to a replica without state: an
@@ -319,7 +334,7 @@ func (s *Shard) answerAbsent(in Inbound) {
 	m := in.Message
 	id, ok := s.absent[in.Segment]
 	if !ok || m.GetTo() != uint64(id) {
-		s.Strangers++
+		s.stranger(in)
 		return
 	}
 	answer := &raftpb.Message{To: m.From, From: m.To, Term: m.Term}

@@ -1,7 +1,11 @@
 package etcdapi
 
 import (
+	"context"
 	"fmt"
+	"math"
+
+	"google.golang.org/grpc"
 
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 )
@@ -46,4 +50,19 @@ func ForwardedCall(method Method, buf []byte) (*Call, error) {
 		}
 	}
 	return c, nil
+}
+
+// Invoke runs a call on another node as a client would, over gRPC: for answers
+// too large for a mesh call. Nothing is decoded on the way.
+func Invoke(ctx context.Context, conn grpc.ClientConnInterface, call *Call) (codec.Chunks, error) {
+	if call.Method != MethodRange && call.Method != MethodTxn {
+		panic("etcdapi: " + call.Method.String() + " has no large answers")
+	}
+	var answer frame
+	err := conn.Invoke(ctx, "/etcdserverpb.KV/"+call.Method.String(), &frame{call.Raw()}, &answer,
+		grpc.ForceCodecV2(newWireCodec()), grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32))
+	if err != nil {
+		return nil, err
+	}
+	return codec.Chunks{answer.raw}, nil
 }

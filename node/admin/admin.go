@@ -1,0 +1,125 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+// Config says where the answers come from.
+type Config struct {
+	Mesh      *mesh.Mesh
+	Host      *host.Host
+	Engine    *consensus.Engine
+	Table     *route.Table
+	Addresses *meshpb.Addresses
+	Started   time.Time
+	// Check does one linearizable read.
+	Check func(context.Context) error
+	// Figures fills sizes and counts of the node.
+	Figures func(*meshpb.StatusReply)
+	// Load returns a segment's rates, pressure and spread.
+	Load func(anchormesh.SegmentID) (rates *meshpb.Rates, pressure, spread float64)
+}
+
+// Service implements meshpb.MeshServer.
+type Service struct {
+	meshpb.UnimplementedMeshServer
+	cfg Config
+}
+
+// New returns the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// Nodes implements meshpb.MeshServer.
+func (s *Service) Nodes(context.Context, *meshpb.NodesRequest) (*meshpb.NodesReply, error) {
+	out := &meshpb.NodesReply{Mesh: uint64(s.cfg.Host.Mesh())}
+	self := s.cfg.Mesh.Self()
+	for _, m := range s.cfg.Mesh.View().Members() {
+		out.Nodes = append(out.Nodes, nodeInfo(m, m.ID == self.ID))
+	}
+	return out, nil
+}
+
+func nodeInfo(m mesh.Member, self bool) *meshpb.NodeInfo {
+	states := map[mesh.State]meshpb.NodeState{
+		mesh.Alive: meshpb.NodeState_NODE_STATE_ALIVE, mesh.Left: meshpb.NodeState_NODE_STATE_LEFT, mesh.Dead: meshpb.NodeState_NODE_STATE_DEAD,
+	}
+	info := &meshpb.NodeInfo{
+		Id: string(m.ID), MemberId: m.ID.MemberID(), Name: m.Name, Zone: m.Zone, Version: m.Version,
+		PeerAddrs: m.PeerAddrs, ClientUrls: m.ClientURLs, State: states[m.State], Epoch: m.Epoch, Self: self,
+	}
+	if !m.Since.IsZero() {
+		info.SinceUnixMs = m.Since.UnixMilli()
+	}
+	return info
+}
+
+// Segments implements meshpb.MeshServer.
+func (s *Service) Segments(context.Context, *meshpb.SegmentsRequest) (*meshpb.SegmentsReply, error) {
+	out := &meshpb.SegmentsReply{Mesh: uint64(s.cfg.Host.Mesh())}
+	for _, d := range s.cfg.Table.All() {
+		out.Segments = append(out.Segments, s.segment(d))
+	}
+	slices.SortFunc(out.Segments, func(a, b *meshpb.SegmentInfo) int {
+		return bytes.Compare(a.GetDescriptor_().GetStart(), b.GetDescriptor_().GetStart())
+	})
+	return out, nil
+}
+
+func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
+	leader, _ := s.cfg.Table.Leader(d.Segment)
+	info := &meshpb.SegmentInfo{Descriptor_: meshpb.ToPB(d), Leader: string(leader)}
+	r, here := s.cfg.Host.Get(d.Segment)
+	st, ok := s.cfg.Engine.Status(d.Segment)
+	if !here || !ok {
+		return info
+	}
+	info.Local, info.Term, info.Applied = true, st.Term, st.Applied
+	info.Revision, info.CompactRevision = r.Machine.Segment().Revision()
+	_, info.SizeBytes = r.Store.SizeBytes()
+	info.Rates, info.Pressure, info.Spread = s.cfg.Load(d.Segment)
+	commit, peers, leading := s.cfg.Engine.Progress(d.Segment)
+	if !leading {
+		return info
+	}
+	for _, a := range d.Anchors {
+		p := peers[a.Replica]
+		lag := &meshpb.AnchorLag{Replica: uint64(a.Replica), Active: p.RecentActive || a.Replica == st.Replica}
+		if p.Match < commit {
+			lag.Entries = commit - p.Match
+		}
+		info.Lags = append(info.Lags, lag)
+	}
+	return info
+}
+
+// Status implements meshpb.MeshServer.
+func (s *Service) Status(ctx context.Context, _ *meshpb.StatusRequest) (*meshpb.StatusReply, error) {
+	out := &meshpb.StatusReply{
+		Node: nodeInfo(s.cfg.Mesh.Self(), true), Mesh: uint64(s.cfg.Host.Mesh()),
+		StartedUnixMs: s.cfg.Started.UnixMilli(), Addresses: s.cfg.Addresses,
+	}
+	bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := s.cfg.Check(bounded); err != nil {
+		out.Problems = append(out.Problems, "a linearizable read fails: "+err.Error())
+	}
+	out.Ready = len(out.Problems) == 0
+	for _, id := range s.cfg.Host.Segments() {
+		out.Segments++
+		if st, ok := s.cfg.Engine.Status(id); ok && st.Leads() {
+			out.Leading++
+		}
+	}
+	s.cfg.Figures(out)
+	return out, nil
+}

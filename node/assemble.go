@@ -1,0 +1,210 @@
+package node
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/recruit"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/lease"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/admin"
+	"github.com/anchormesh/anchormesh/node/compactor"
+	"github.com/anchormesh/anchormesh/node/dispatch"
+	"github.com/anchormesh/anchormesh/node/etcdapi"
+	"github.com/anchormesh/anchormesh/node/exchange"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/steward"
+	"github.com/anchormesh/anchormesh/node/transfer"
+	"github.com/anchormesh/anchormesh/node/watches"
+	"github.com/anchormesh/anchormesh/node/web"
+)
+
+func (n *Node) meshConfig(a *assembly, client net.Addr) mesh.Config {
+	listen := n.cfg.Listen
+	listen.Client = client.String()
+	local, err := net.InterfaceAddrs()
+	if err != nil {
+		local = nil // then loopback is advertised
+	}
+	told := n.cfg.Advertise.Resolve(listen, local)
+	return mesh.Config{
+		Key: n.key, DataDir: a.dir.Path(), Name: n.cfg.Identity.Name, Zone: n.cfg.Identity.Zone,
+		Version: n.version, Mesh: a.dir.Record().Mesh,
+		PeerAddr: n.cfg.Listen.Peer, AdvertisePeer: n.cfg.Advertise.Peer,
+		GossipAddr: n.cfg.Listen.Gossip, AdvertiseGossip: n.cfg.Advertise.Gossip,
+		ClientURLs: told.ClientURLs, Join: n.cfg.Mesh.Join, Logger: n.log,
+		Events: mesh.Events{
+			PeerDown: func(id anchormesh.NodeID) { n.peerDown(a, id) },
+			ForeignMesh: func(other anchormesh.MeshID, from anchormesh.NodeID) {
+				n.log.Error("a node of another mesh uses this mesh key; it is kept apart. Two meshes need two keys, and one mesh one --genesis",
+					"mesh", a.dir.Record().Mesh, "other", other, "from", from.Short())
+			},
+			IdentityInUse: func(detail string) {
+				n.log.Error("another process runs with this node's identity: its data directory was copied", "detail", detail)
+			},
+		},
+	}
+}
+
+// peerDown lets the groups led from a node that is gone elect at once. The
+// connection may only have blinked: then the election fails or moves the
+// leadership, both at no harm.
+func (n *Node) peerDown(a *assembly, id anchormesh.NodeID) {
+	if n.serving.Load() == nil {
+		return
+	}
+	n.log.Debug("connection to a node ended", "node", id.Short())
+	a.engine.NodeLost(id)
+}
+
+func (n *Node) engineConfig(a *assembly) consensus.Config {
+	cfg := consensus.DefaultConfig(a.mesh.Self().ID)
+	cfg.Tick = n.cfg.Raft.Heartbeat
+	cfg.ElectionTicks = max(2, int(n.cfg.Raft.Election/n.cfg.Raft.Heartbeat))
+	cfg.KeepEntries = n.cfg.Raft.SnapshotCount
+	cfg.Listener = a.metrics.Consensus()
+	counted := cfg.Listener.StatusChanged
+	cfg.Listener.StatusChanged = func(id anchormesh.SegmentID, s consensus.Status) {
+		counted(id, s)
+		a.table.SetLeader(id, s.Leader)
+		a.lessor.StatusChanged(id, s)
+		if s.Leads() {
+			n.log.Info("this node leads", "segment", id, "term", s.Term)
+			a.steward.Kick()
+		}
+	}
+	cfg.Listener.Stranger = func(_ anchormesh.SegmentID, from anchormesh.NodeID) { a.exchange.From(from) }
+	return cfg
+}
+
+func (n *Node) transferConfig() transfer.Config {
+	cfg := transfer.DefaultConfig()
+	cfg.Logger = n.log
+	return cfg
+}
+
+// assemble makes what stands between API and engine. Nothing runs yet.
+func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
+	self := a.mesh.Self().ID
+	limits := keyspace.DefaultLimits()
+	limits.QuotaBytes = n.cfg.Limits.Quota()
+	watchLimits := watch.DefaultLimits()
+	watchLimits.ProgressInterval = n.cfg.Watch.ProgressInterval
+	a.host = host.New(host.Config{
+		Self: self, Limits: limits, Watch: watchLimits, Logger: n.log,
+		Leases: func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
+	}, a.dir, a.stores, a.engine, a.wal, a.table)
+	transfers.SetHost(a.host)
+	leaseConfig := lease.DefaultConfig()
+	leaseConfig.Extend = n.cfg.Raft.Election
+	a.lessor = leases.New(leaseConfig, a.host, a.engine)
+	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
+	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, unmetered{})
+	recruiting := recruit.DefaultConfig()
+	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
+	a.steward = steward.New(steward.Config{
+		Self: self, ReplaceAfter: n.cfg.Recruit.ReplaceDeadAfter, Recruit: recruiting, Logger: n.log,
+		Load: func() recruit.Load { return n.load(a) },
+	}, a.host, a.engine, a.mesh)
+	a.exchange = exchange.New(exchange.Config{
+		Interval: 5 * time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
+	}, a.mesh, a.table)
+}
+
+// serveMesh opens the node to other nodes.
+func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
+	a.mesh.HandleMessages(raftClass, func(from anchormesh.NodeID, frame []byte) {
+		if err := a.engine.Receive(from, frame); err != nil {
+			n.log.Warn("raft frame refused", "from", from.Short(), "err", err)
+		}
+	})
+	a.mesh.HandleCalls(dispatch.Method, a.requests.Serve)
+	a.mesh.HandleCalls(exchange.Method, a.exchange.Serve)
+	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
+	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
+	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
+}
+
+// load is how this node stands when it is invited.
+func (n *Node) load(a *assembly) recruit.Load {
+	free, err := a.dir.FreeBytes()
+	if err != nil {
+		n.log.Warn("free space of the data directory is unknown", "err", err)
+	}
+	return recruit.Load{
+		Mesh: a.host.Mesh(), Leaving: n.serving.Load() == nil, Replicas: len(a.host.Segments()),
+		FreeBytes: int64(min(free, 1<<62)), ReserveBytes: reserveBytes,
+	}
+}
+
+// reserveBytes stay free on the disk of a node that takes a replica.
+const reserveBytes = 256 << 20
+
+func (n *Node) newAPI(a *assembly, client net.Addr, httpListener net.Listener) (*etcdapi.Server, error) {
+	cfg := etcdapi.DefaultConfig()
+	cfg.Logger, cfg.Listener = n.log, a.metrics.API()
+	cfg.MaxRequestBytes, cfg.MaxTxnOps = int(n.cfg.Limits.RequestBytes), int(n.cfg.Limits.TxnOps)
+	cfg.ElectionTimeout = n.cfg.Raft.Election
+	b := &backends{assembly: a, self: a.mesh.Self().ID, quota: n.cfg.Limits.Quota(), log: n.log}
+	api, err := etcdapi.New(cfg, etcdapi.Backends{
+		Requests: a.requests, Leases: a.leases, Cluster: b, Maintenance: b, Node: b,
+		Watches: watches.New(b.self, a.host, a.table, a.peers),
+	})
+	if err != nil {
+		return nil, err
+	}
+	addresses := &meshpb.Addresses{Client: client.String(), Peer: n.cfg.Listen.Peer, Gossip: n.cfg.Listen.Gossip}
+	if httpListener != nil {
+		addresses.Http = httpListener.Addr().String()
+	}
+	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
+		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
+		Check: a.check, Figures: b.figures, Load: func(anchormesh.SegmentID) (*meshpb.Rates, float64, float64) { return nil, 0, 0 },
+	}))
+	api.SetServing(true)
+	return api, nil
+}
+
+func (n *Node) newCompactor(a *assembly) *compactor.Compactor {
+	period, revisions, err := n.cfg.Compaction.Parse()
+	if err != nil {
+		panic("node: configuration was not validated: " + err.Error())
+	}
+	return compactor.New(compactions{a}, period, revisions, n.log)
+}
+
+func (n *Node) webConfig(a *assembly) web.Config {
+	cfg := web.Default()
+	cfg.Checks = []web.Check{{Name: "read", Func: a.check}}
+	cfg.Metrics, cfg.Pprof, cfg.Logger = a.metrics.Handler(), n.cfg.Listen.Pprof, n.log
+	return cfg
+}
+
+// handOver moves leaderships to other voters before this node stops, so that
+// clients need not wait for an election.
+func (n *Node) handOver(a *assembly) {
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
+	defer cancel()
+	for _, id := range a.host.Segments() {
+		if to, ok := a.successor(id); ok {
+			a.engine.TransferLeader(id, to)
+			a.awaitNotLeading(ctx, id)
+		}
+	}
+}
+
+// handOverTimeout bounds the handing over of all leaderships.
+const handOverTimeout = 2 * time.Second
+
+// unmetered takes no notice of load.
+type unmetered struct{}
+
+func (unmetered) Write(anchormesh.SegmentID, []byte, int) {}
+func (unmetered) Read(anchormesh.SegmentID, []byte, int)  {}

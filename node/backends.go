@@ -1,0 +1,295 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/etcdapi"
+)
+
+// backends answers what etcd's API asks about the node and the mesh.
+type backends struct {
+	*assembly
+	self  anchormesh.NodeID
+	quota int64
+	log   *slog.Logger
+}
+
+// Members implements etcdapi.Cluster: the nodes of the mesh. Those that left
+// are gone; dead ones stay until gossip forgets them.
+func (b *backends) Members(ctx context.Context, linearizable bool) ([]*pb.Member, error) {
+	if linearizable {
+		if err := b.check(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var out []*pb.Member
+	for _, m := range b.mesh.View().Members() {
+		if m.State == mesh.Left {
+			continue
+		}
+		out = append(out, &pb.Member{ID: m.ID.MemberID(), Name: m.Name, PeerURLs: m.PeerAddrs, ClientURLs: m.ClientURLs})
+	}
+	return out, nil
+}
+
+// root is the segment that holds the lowest key: what Status speaks of.
+func (b *backends) root() (*anchormesh.Descriptor, consensus.Status, bool) {
+	d, ok := b.table.Lookup(nil)
+	if !ok {
+		return nil, consensus.Status{}, false
+	}
+	st, ok := b.engine.Status(d.Segment)
+	return d, st, ok
+}
+
+// Status implements etcdapi.Maintenance.
+func (b *backends) Status(context.Context) (*pb.StatusResponse, error) {
+	out := &pb.StatusResponse{DbSizeQuota: b.quota}
+	b.stores.Each(func(s *mvcc.Store) {
+		total, inUse := s.SizeBytes()
+		out.DbSize += total
+		out.DbSizeInUse += inUse
+	})
+	d, st, here := b.root()
+	if d == nil {
+		out.Errors = append(out.Errors, etcdapi.ErrNoLeader.Error())
+		return out, nil
+	}
+	if leader, ok := b.table.Leader(d.Segment); ok {
+		out.Leader = leader.MemberID()
+	} else {
+		out.Errors = append(out.Errors, "etcdserver: no leader")
+	}
+	if mine, ok := d.AnchorOn(b.self); ok {
+		out.IsLearner = mine.Role == anchormesh.Learner
+	}
+	if r, ok := b.host.Get(d.Segment); ok && here {
+		out.RaftTerm, out.RaftIndex, out.RaftAppliedIndex = st.Term, max(st.Commit, st.Applied), st.Applied
+		for _, alarm := range r.Machine.Space().Alarms(codec.AlarmNone) {
+			out.Errors = append(out.Errors, (&pb.AlarmMember{MemberID: alarm.MemberID, Alarm: pb.AlarmType(alarm.Alarm)}).String())
+		}
+	}
+	return out, nil
+}
+
+// HashKV implements etcdapi.Maintenance: of the replica here, as in etcd, else
+// of an anchor's.
+func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error) {
+	d, ok := b.table.Lookup(nil)
+	if !ok {
+		return nil, etcdapi.ErrNoLeader
+	}
+	r, here := b.host.Get(d.Segment)
+	if !here {
+		return b.hashElsewhere(ctx, d, revision)
+	}
+	h, err := r.Machine.Space().HashKV(revision)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.HashKVResponse{
+		Header: &pb.ResponseHeader{}, Hash: h.Hash, CompactRevision: h.Compacted, HashRevision: h.Revision,
+	}, nil
+}
+
+func (b *backends) hashElsewhere(ctx context.Context, d *anchormesh.Descriptor, revision int64) (*pb.HashKVResponse, error) {
+	for _, v := range d.Voters() {
+		if !b.mesh.Connected(v.Node) {
+			continue
+		}
+		conn, err := b.peers.Conn(v.Node)
+		if err != nil {
+			return nil, err
+		}
+		return pb.NewMaintenanceClient(conn).HashKV(ctx, &pb.HashKVRequest{Revision: revision})
+	}
+	return nil, etcdapi.ErrUnhealthy
+}
+
+// Defragment implements etcdapi.Maintenance.
+func (b *backends) Defragment(context.Context) error {
+	var err error
+	b.stores.Each(func(s *mvcc.Store) {
+		if err == nil {
+			err = s.Defrag()
+		}
+	})
+	return err
+}
+
+// MoveLeader implements etcdapi.Maintenance.
+func (b *backends) MoveLeader(ctx context.Context, member uint64) error {
+	known, led := false, false
+	for _, m := range b.mesh.View().Members() {
+		known = known || m.ID.MemberID() == member
+	}
+	if !known {
+		return etcdapi.ErrMemberNotFound
+	}
+	for _, id := range b.host.Segments() {
+		st, ok := b.engine.Status(id)
+		r, here := b.host.Get(id)
+		if !ok || !here || !st.Leads() {
+			continue
+		}
+		led = true
+		to, ok := voterOf(r.Machine.Descriptor(), member)
+		if !ok {
+			return etcdapi.ErrBadTransferee
+		}
+		b.engine.TransferLeader(id, to)
+		b.awaitNotLeading(ctx, id)
+		if now, ok := b.engine.Status(id); ok && now.Leads() && now.Replica != to {
+			return etcdapi.ErrTimeout
+		}
+	}
+	if !led {
+		return etcdapi.ErrNotLeader
+	}
+	return nil
+}
+
+func voterOf(d *anchormesh.Descriptor, member uint64) (anchormesh.ReplicaID, bool) {
+	for _, v := range d.Voters() {
+		if v.Node.MemberID() == member {
+			return v.Replica, true
+		}
+	}
+	return 0, false
+}
+
+// Header implements etcdapi.Node.
+func (b *backends) Header() codec.Header {
+	h := codec.Header{ClusterID: uint64(b.host.Mesh()), MemberID: b.self.MemberID()}
+	d, st, ok := b.root()
+	if !ok {
+		return h
+	}
+	h.RaftTerm = st.Term
+	if r, here := b.host.Get(d.Segment); here {
+		h.Revision, _ = r.Machine.Segment().Revision()
+	}
+	return h
+}
+
+// KeysLed implements etcdapi.Node.
+func (b *backends) KeysLed(keys anchormesh.KeyRange) bool {
+	covering, whole := b.table.Covering(keys)
+	for _, d := range covering {
+		if _, ok := b.table.Leader(d.Segment); !ok && !b.anchoredElsewhere(d) {
+			return false
+		}
+	}
+	return whole
+}
+
+// anchoredElsewhere reports whether this node holds no anchor of the segment: it
+// hears of leaders only when it forwards, and asks then.
+func (b *backends) anchoredElsewhere(d *anchormesh.Descriptor) bool {
+	_, here := b.host.Get(d.Segment)
+	return !here
+}
+
+// LeasesLed implements etcdapi.Node.
+func (b *backends) LeasesLed() bool {
+	return b.KeysLed(anchormesh.KeyRange{Start: nil, End: []byte{0}})
+}
+
+// figures fills sizes and counts for `anchormesh status`.
+func (b *backends) figures(out *meshpb.StatusReply) {
+	out.LogBytes, out.QuotaBytes = b.wal.Stats().DiskBytes, b.quota
+	b.stores.Each(func(s *mvcc.Store) {
+		total, inUse := s.SizeBytes()
+		out.StoreBytes += total
+		out.StoreInUseBytes += inUse
+	})
+	for _, id := range b.host.Segments() {
+		if r, ok := b.host.Get(id); ok {
+			out.Watches += uint64(r.Hub.Stats().Watches)
+			out.Leases += uint64(len(r.Machine.Space().Leases()))
+		}
+	}
+}
+
+// compactions lets the compactor act on the segments led here.
+type compactions struct{ *assembly }
+
+// Led implements compactor.Segments.
+func (c compactions) Led() map[anchormesh.SegmentID]int64 {
+	out := make(map[anchormesh.SegmentID]int64)
+	for _, id := range c.host.Segments() {
+		st, ok := c.engine.Status(id)
+		r, here := c.host.Get(id)
+		if ok && here && st.Leads() {
+			out[id], _ = r.Machine.Segment().Revision()
+		}
+	}
+	return out
+}
+
+// Compact implements compactor.Segments.
+func (c compactions) Compact(ctx context.Context, id anchormesh.SegmentID, revision int64) error {
+	return c.requests.Compact(ctx, id, revision)
+}
+
+// check does one linearizable read of the lowest key.
+func (a *assembly) check(ctx context.Context) error {
+	raw, err := proto.Marshal(&pb.RangeRequest{Key: []byte{0}, CountOnly: true})
+	if err != nil {
+		return err
+	}
+	call, err := etcdapi.ForwardedCall(etcdapi.MethodRange, append([]byte{0}, raw...))
+	if err != nil {
+		return err
+	}
+	_, err = a.requests.Do(ctx, call)
+	return err
+}
+
+// successor picks who should lead a segment after this node: the voter that has
+// most of its log.
+func (a *assembly) successor(id anchormesh.SegmentID) (anchormesh.ReplicaID, bool) {
+	_, peers, leading := a.engine.Progress(id)
+	r, here := a.host.Get(id)
+	if !leading || !here {
+		return 0, false
+	}
+	var best anchormesh.ReplicaID
+	for _, v := range r.Machine.Descriptor().Voters() {
+		p, ok := peers[v.Replica]
+		if !ok || !p.RecentActive || v.Replica == r.ID {
+			continue
+		}
+		if best == 0 || p.Match > peers[best].Match {
+			best = v.Replica
+		}
+	}
+	return best, best != 0
+}
+
+// awaitNotLeading waits until this node leads a segment no longer, or ctx ends.
+func (a *assembly) awaitNotLeading(ctx context.Context, id anchormesh.SegmentID) {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if st, ok := a.engine.Status(id); !ok || !st.Leads() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/etcdapi"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+const (
+	// retryWait is the pause before another try when no change of the routes
+	// wakes the request first.
+	retryWait = 20 * time.Millisecond
+	// floorWait bounds how long a serializable read waits for a write that was
+	// answered through this node.
+	floorWait = 250 * time.Millisecond
+)
+
+var (
+	// errSpansSegments refuses keys that no single segment holds.
+	errSpansSegments = status.Error(codes.Unimplemented, "etcdserver: the request names keys of several segments")
+	// errAnswerTooLarge is an answer that does not fit into a call.
+	errAnswerTooLarge = errors.New("the answer is too large for a call")
+)
+
+// errRetry marks errors of a try that took effect nowhere.
+var errRetry = errors.New("took effect nowhere, to be tried again")
+
+// Caller sends requests to other nodes; mesh.Mesh is one.
+type Caller interface {
+	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+}
+
+// Local runs leases' reads, which need the leader's clock.
+type Local interface {
+	// LeaseRead answers LeaseTimeToLive and LeaseLeases on the leader.
+	LeaseRead(ctx context.Context, r *host.Replica, term uint64, method etcdapi.Method, raw []byte) ([]byte, error)
+}
+
+// Dispatcher implements etcdapi.Requests.
+type Dispatcher struct {
+	self   anchormesh.NodeID
+	host   *host.Host
+	engine *consensus.Engine
+	table  *route.Table
+	caller Caller
+	leases Local
+	peers  Peers
+	meter  Meter
+}
+
+// Peers gives gRPC connections to other nodes, for answers too large for a call.
+type Peers interface {
+	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
+}
+
+// Meter hears of the load on segments; it is on the data path.
+type Meter interface {
+	Write(segment anchormesh.SegmentID, key []byte, bytes int)
+	Read(segment anchormesh.SegmentID, key []byte, bytes int)
+}
+
+// New returns a dispatcher for the node self.
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, m Meter) *Dispatcher {
+	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, meter: m}
+}
+
+// Do implements etcdapi.Requests.
+func (d *Dispatcher) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error) {
+	var last error
+	for try := 0; ; try++ {
+		changed := d.table.Changed()
+		answer, err := d.try(ctx, call, try)
+		if err == nil || !errors.Is(err, errRetry) {
+			return answer, err
+		}
+		last = err
+		timer := time.NewTimer(retryWait)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, gaveUp(ctx, last)
+		}
+		timer.Stop()
+	}
+}
+
+// Compact compacts a segment's history below revision; for automatic compaction.
+func (d *Dispatcher) Compact(ctx context.Context, segment anchormesh.SegmentID, revision int64) error {
+	desc, ok := d.table.Segment(segment)
+	if !ok {
+		return consensus.ErrNoGroup
+	}
+	raw, err := proto.Marshal(&pb.CompactionRequest{Revision: revision})
+	if err != nil {
+		return err
+	}
+	return d.propose(ctx, desc, keyspace.AppendCommand(nil, keyspace.OpCompact, raw)).Err
+}
+
+// gaveUp words the end of a request that never took effect: a client that went
+// away gets its own error, one that waited in vain learns why.
+func gaveUp(ctx context.Context, last error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	if errors.Is(last, etcdapi.ErrNoLeader) {
+		return etcdapi.ErrTimeoutLeaderFail
+	}
+	return etcdapi.ErrTimeout
+}
+
+func (d *Dispatcher) try(ctx context.Context, call *etcdapi.Call, try int) (codec.Chunks, error) {
+	desc, err := d.segment(call)
+	if err != nil {
+		return nil, err
+	}
+	r, here := d.host.Get(desc.Segment)
+	if !here {
+		return d.forward(ctx, desc, call, d.anchor(desc, try))
+	}
+	desc = r.Machine.Descriptor()
+	if !call.Write && !leaderOnly(call.Method) {
+		return d.readLocal(ctx, r, desc, call)
+	}
+	status, ok := d.engine.Status(desc.Segment)
+	switch {
+	case !ok:
+		return nil, retry(consensus.ErrNoGroup)
+	case status.Leads():
+		return d.runLocal(ctx, r, desc, status.Term, call)
+	case status.Leader == "":
+		return nil, retry(etcdapi.ErrNoLeader)
+	}
+	answer, err := d.forward(ctx, desc, call, status.Leader)
+	return answer, err
+}
+
+// leaderOnly reports whether a read needs the leader's memory.
+func leaderOnly(m etcdapi.Method) bool {
+	return m == etcdapi.MethodLeaseTimeToLive || m == etcdapi.MethodLeaseLeases
+}
+
+// segment finds the one segment that holds all of a call's keys. Leases are
+// kept with the lowest key.
+func (d *Dispatcher) segment(call *etcdapi.Call) (*anchormesh.Descriptor, error) {
+	desc, ok := d.table.Lookup(call.Keys.Start)
+	if !ok {
+		return nil, retry(etcdapi.ErrNoLeader)
+	}
+	if wholeMesh(call.Method) || desc.Range.Covers(call.Keys) {
+		return desc, nil
+	}
+	return nil, errSpansSegments
+}
+
+// wholeMesh reports whether a method's Keys do not say where it goes.
+func wholeMesh(m etcdapi.Method) bool {
+	switch m {
+	case etcdapi.MethodLeaseGrant, etcdapi.MethodLeaseRevoke, etcdapi.MethodLeaseTimeToLive, etcdapi.MethodLeaseLeases:
+		return true
+	}
+	return false
+}
+
+// anchor picks who to ask when the segment is not here: the leader if known,
+// then every voter in turn.
+func (d *Dispatcher) anchor(desc *anchormesh.Descriptor, try int) anchormesh.NodeID {
+	if leader, ok := d.table.Leader(desc.Segment); ok && try%2 == 0 {
+		return leader
+	}
+	voters := desc.Voters()
+	if len(voters) == 0 {
+		return ""
+	}
+	return voters[try%len(voters)].Node
+}
+
+// retry marks an error of a try that took effect nowhere.
+func retry(err error) error { return errors.Join(errRetry, err) }
+
+// translate sorts the engine's and machine's errors: what took effect nowhere
+// is to be tried again.
+func translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
+		errors.Is(err, machine.ErrGeneration):
+		return retry(err)
+	case errors.Is(err, consensus.ErrOverloaded):
+		return etcdapi.ErrTooManyRequests
+	case errors.Is(err, consensus.ErrUnknown):
+		return etcdapi.ErrTimeoutLeaderFail
+	case errors.Is(err, consensus.ErrStopped):
+		return etcdapi.ErrStopped
+	}
+	return err
+}
+
+var _ Caller = (*mesh.Mesh)(nil)

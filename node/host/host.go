@@ -1,0 +1,304 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/lease"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/node/datadir"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/route"
+	"github.com/anchormesh/anchormesh/node/scopes"
+)
+
+var (
+	// ErrIncomplete says that log and store do not belong together.
+	ErrIncomplete = errors.New("data directory is incomplete")
+	// ErrRetired says that this replica was given up and may not come back.
+	ErrRetired = errors.New("this replica was retired on this node")
+	// ErrNotInvited says that a descriptor does not name this node.
+	ErrNotInvited = errors.New("the descriptor does not name this node as that replica")
+	// ErrMoved ends the watches of a replica that leaves this node.
+	ErrMoved = errors.New("the segment left this node")
+)
+
+// Config of a host.
+type Config struct {
+	Self   anchormesh.NodeID
+	Limits keyspace.Limits
+	Watch  watch.Limits
+	Logger *slog.Logger
+	// Leases returns who follows a segment's leases.
+	Leases func(anchormesh.SegmentID) func([]lease.Event)
+}
+
+// Host holds the replicas of a node.
+type Host struct {
+	cfg    Config
+	dir    *datadir.Dir
+	stores *scopes.Stores
+	engine *consensus.Engine
+	log    *wal.Log
+	table  *route.Table
+
+	mu       sync.Mutex // serialises changes of what is held, and dir
+	held     atomic.Pointer[map[anchormesh.SegmentID]*Replica]
+	awaiting map[anchormesh.SegmentID]anchormesh.ReplicaID
+	running  sync.WaitGroup
+}
+
+// Replica is a running replica on this node.
+type Replica struct {
+	ID      anchormesh.ReplicaID
+	Machine *machine.Machine
+	Hub     *watch.Hub
+	Store   *mvcc.Store // the scope's, shared with its other segments
+	// floor is the newest index of a write that this node answered for
+	// somebody else's apply; serializable reads here wait for it.
+	floor atomic.Uint64
+}
+
+// Raise notes that a write at index was answered through this node.
+func (r *Replica) Raise(index uint64) {
+	for {
+		old := r.floor.Load()
+		if old >= index || r.floor.CompareAndSwap(old, index) {
+			return
+		}
+	}
+}
+
+// Floor returns the newest index noted by Raise.
+func (r *Replica) Floor() uint64 { return r.floor.Load() }
+
+// New returns a host that holds nothing yet.
+func New(cfg Config, dir *datadir.Dir, stores *scopes.Stores, engine *consensus.Engine, log *wal.Log, table *route.Table) *Host {
+	h := &Host{
+		cfg: cfg, dir: dir, stores: stores, engine: engine, log: log, table: table,
+		awaiting: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
+	}
+	h.held.Store(&map[anchormesh.SegmentID]*Replica{})
+	return h
+}
+
+// Get returns the replica of a segment, if one runs here.
+func (h *Host) Get(id anchormesh.SegmentID) (*Replica, bool) {
+	r, ok := (*h.held.Load())[id]
+	return r, ok
+}
+
+// Segments returns what runs here, sorted.
+func (h *Host) Segments() []anchormesh.SegmentID {
+	return slices.Sorted(maps.Keys(*h.held.Load()))
+}
+
+// Mesh returns the mesh this node belongs to, zero if none yet.
+func (h *Host) Mesh() anchormesh.MeshID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dir.Record().Mesh
+}
+
+// JoinMesh makes the node a member of a mesh for good.
+func (h *Host) JoinMesh(id anchormesh.MeshID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rec := h.dir.Record()
+	if rec.Mesh == id {
+		return nil
+	}
+	if rec.Mesh != 0 {
+		return fmt.Errorf("this node belongs to mesh %s already", rec.Mesh)
+	}
+	rec.Mesh = id
+	return h.dir.Save(rec)
+}
+
+// Open starts every replica that the data directory holds.
+func (h *Host) Open() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	prefixes, err := h.dir.Scopes()
+	if err != nil {
+		return err
+	}
+	for _, prefix := range prefixes {
+		store, err := h.stores.Open(prefix)
+		if err != nil {
+			return err
+		}
+		for _, id := range store.Segments() {
+			if err := h.reopen(store, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
+	segment, ok := store.Segment(id)
+	if !ok {
+		return nil
+	}
+	state, err := machine.DecodeState(segment.Meta().State)
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", id, err)
+	}
+	self, ok := h.replicaOf(state)
+	if !ok || self <= h.dir.Record().Retired[id] {
+		return h.discard(store, id) // a retirement that a crash cut short
+	}
+	return h.run(store, segment, self)
+}
+
+// replicaOf finds this node's replica in a state, those leaving included.
+func (h *Host) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
+	for id, node := range state.Peers() {
+		if node == h.cfg.Self {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// run opens a present segment and starts its group.
+func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.ReplicaID) error {
+	meta := segment.Meta()
+	if err := h.checkLog(segment.ID(), meta); err != nil {
+		return err
+	}
+	state, err := machine.DecodeState(meta.State)
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", segment.ID(), err)
+	}
+	identity := keyspace.Identity{ClusterID: uint64(state.Descriptor.Mesh), MemberID: h.cfg.Self.MemberID()}
+	space, err := keyspace.NewSpace(segment, identity, h.cfg.Limits)
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", segment.ID(), err)
+	}
+	hub, err := watch.NewHub(segment, h.cfg.Watch)
+	if err != nil {
+		return err
+	}
+	segment.SetPublisher(hub)
+	space.OnLeases(h.cfg.Leases(segment.ID()))
+	m, err := machine.New(segment, space, h.changed)
+	if err != nil {
+		return err
+	}
+	h.running.Go(func() {
+		if err := hub.Run(context.Background()); err != nil {
+			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
+		}
+	})
+	h.hold(segment.ID(), &Replica{ID: id, Machine: m, Hub: hub, Store: store})
+	h.table.Learn(m.Descriptor())
+	delete(h.awaiting, segment.ID())
+	return h.engine.StartGroup(consensus.GroupSpec{
+		Segment: segment.ID(), Replica: id, Peers: m.State().Peers(), Start: m.Start(), Machine: m,
+	})
+}
+
+// checkLog makes sure that the log holds what lies behind the applied index.
+func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
+	log := h.log.Group(id)
+	first, err := log.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", id, err)
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", id, err)
+	}
+	if first > meta.Applied+1 || last < meta.Applied {
+		return fmt.Errorf("%w: the store of segment %s stands at log index %d, but the log holds %d to %d; "+
+			"remove %s and join again, the other anchors have the data", ErrIncomplete, id, meta.Applied, first, last, h.dir.Path())
+	}
+	return nil
+}
+
+func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
+	next := maps.Clone(*h.held.Load())
+	if r == nil {
+		delete(next, id)
+	} else {
+		next[id] = r
+	}
+	h.held.Store(&next)
+}
+
+// changed follows descriptor and configuration; it runs on the apply goroutine.
+func (h *Host) changed(s *machine.State) {
+	d := s.Descriptor
+	h.engine.SetPeers(d.Segment, s.Peers())
+	h.table.Learn(d)
+	h.cfg.Logger.Info("anchor group changed", "segment", d.Segment, "anchors", len(d.Anchors),
+		"voters", len(d.Voters()), "joint", s.Joint(), "index", d.Changed)
+}
+
+// Genesis creates the mesh's first segment, the whole keyspace with this node
+// as its only anchor. It may be repeated until it succeeded.
+func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zone string, want int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rec := h.dir.Record()
+	if rec.Genesis == 0 {
+		rec.Mesh, rec.Genesis = mesh, segment
+		if err := h.dir.Save(rec); err != nil {
+			return err
+		}
+	}
+	if _, ok := h.Get(rec.Genesis); ok {
+		return nil
+	}
+	store, err := h.stores.Open(nil)
+	if err != nil {
+		return err
+	}
+	start := wal.Mark{Index: genesisIndex, Term: 1}
+	if err := h.engine.RestartLog(rec.Genesis, start); err != nil {
+		return err
+	}
+	state := machine.State{
+		Want: want,
+		Descriptor: &anchormesh.Descriptor{
+			Mesh: rec.Mesh, Segment: rec.Genesis, Generation: 1, Changed: genesisIndex, NextReplica: 2,
+			Anchors: []anchormesh.Anchor{{Node: h.cfg.Self, Replica: 1, Role: anchormesh.Voter, Zone: zone}},
+		},
+		Conf: &raftpb.ConfState{Voters: []uint64{1}},
+	}
+	created, err := store.Create(rec.Genesis, anchormesh.KeyRange{}, mvcc.Meta{
+		Applied: start.Index, Term: start.Term, State: state.Encode(),
+	})
+	if err != nil {
+		return err
+	}
+	return h.run(store, created, 1)
+}
+
+// genesisIndex is above one so that every other anchor starts from a snapshot:
+// there is one way to begin, not two.
+const genesisIndex = 5
+
+// Close stops every replica's watches; the groups are the engine's to stop.
+func (h *Host) Close() {
+	for _, r := range *h.held.Load() {
+		r.Hub.Stop(nil)
+	}
+	h.running.Wait()
+}

@@ -1,0 +1,175 @@
+package host
+
+import (
+	"fmt"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// Await prepares for a replica that will come as a snapshot. It is harmless to
+// repeat.
+func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if id <= h.dir.Record().Retired[segment] {
+		return fmt.Errorf("segment %s replica %d: %w", segment, id, ErrRetired)
+	}
+	if r, ok := h.Get(segment); ok {
+		if r.ID == id {
+			return nil
+		}
+		return fmt.Errorf("segment %s: replica %d still runs here", segment, r.ID)
+	}
+	h.awaiting[segment] = id
+	h.engine.Await(segment, id)
+	return nil
+}
+
+// Descriptor takes a hint in, and acts if it concerns this node: a replica that
+// the group knows and this node lost the state of is awaited, one that the
+// group removed is retired.
+func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
+	h.table.Learn(d)
+	mine, named := d.AnchorOn(h.cfg.Self)
+	running, ok := h.Get(d.Segment)
+	switch {
+	case named && !ok:
+		return h.Await(d.Segment, mine.Replica)
+	case ok && !named && d.Newer(running.Machine.Descriptor()):
+		return h.Retire(d.Segment, running.ID)
+	}
+	return nil
+}
+
+// Retire gives a replica up for good. Everybody must know already that it left:
+// its state and its votes are gone afterwards.
+func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	running, ok := h.Get(segment)
+	if !ok || running.ID != id {
+		return nil
+	}
+	h.cfg.Logger.Info("replica retires from this node", "segment", segment, "replica", id)
+	rec := h.dir.Record()
+	rec.Retired[segment] = max(rec.Retired[segment], id)
+	if err := h.dir.Save(rec); err != nil {
+		return err
+	}
+	h.stopReplica(segment, running)
+	store, err := h.stores.Open(running.Machine.Descriptor().Scope)
+	if err != nil {
+		return err
+	}
+	return h.discard(store, segment)
+}
+
+func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica) {
+	h.hold(segment, nil)
+	h.engine.StopGroup(segment)
+	r.Hub.Stop(ErrMoved)
+}
+
+// discard removes what is left of a retired replica. The store goes first: a
+// log without a state is harmless.
+func (h *Host) discard(store *mvcc.Store, segment anchormesh.SegmentID) error {
+	if err := store.Remove(segment); err != nil {
+		return err
+	}
+	return h.engine.DropLog(segment)
+}
+
+// Offer describes a snapshot that another node wants to install here.
+type Offer struct {
+	To   anchormesh.ReplicaID
+	Meta mvcc.Meta
+}
+
+// Installing is an installation under way.
+type Installing struct {
+	host    *Host
+	segment anchormesh.SegmentID
+	id      anchormesh.ReplicaID
+	meta    mvcc.Meta
+	store   *mvcc.Store
+	into    *mvcc.Installer
+}
+
+// Install begins to install an offered snapshot. It returns nil if the replica
+// has everything the snapshot holds already.
+//
+// The old log is dropped with what it holds above the snapshot. That is safe:
+// if the log has another term at the snapshot's index, or ends before it,
+// nothing above was ever acknowledged as part of the committed log; if it has
+// the same term there, the snapshot is not needed and nil is returned.
+func (h *Host) Install(o Offer) (*Installing, error) {
+	state, err := machine.DecodeState(o.Meta.State)
+	if err != nil {
+		return nil, err
+	}
+	d := state.Descriptor
+	if state.Peers()[o.To] != h.cfg.Self {
+		return nil, fmt.Errorf("segment %s replica %d: %w", d.Segment, o.To, ErrNotInvited)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o.To <= h.dir.Record().Retired[d.Segment] {
+		return nil, fmt.Errorf("segment %s replica %d: %w", d.Segment, o.To, ErrRetired)
+	}
+	if r, ok := h.Get(d.Segment); ok {
+		if h.has(d.Segment, wal.Mark{Index: o.Meta.Applied, Term: o.Meta.Term}) {
+			return nil, nil
+		}
+		h.stopReplica(d.Segment, r)
+	}
+	store, err := h.stores.Open(d.Scope)
+	if err != nil {
+		return nil, err
+	}
+	into, err := store.Install(d.Segment, d.Range)
+	if err != nil {
+		return nil, err
+	}
+	return &Installing{host: h, segment: d.Segment, id: o.To, meta: o.Meta, store: store, into: into}, nil
+}
+
+// has reports whether the log already holds, or has left behind, a position.
+func (h *Host) has(segment anchormesh.SegmentID, at wal.Mark) bool {
+	log := h.log.Group(segment)
+	first, err := log.FirstIndex()
+	if err != nil || at.Index+1 < first {
+		return err == nil
+	}
+	term, err := log.Term(at.Index)
+	return err == nil && term == at.Term
+}
+
+// Add writes one chunk.
+func (i *Installing) Add(chunk []byte) error { return i.into.Add(chunk) }
+
+// Finish makes the replica present and starts it.
+func (i *Installing) Finish() error {
+	h := i.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.engine.RestartLog(i.segment, wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}); err != nil {
+		return err
+	}
+	segment, err := i.into.Finish(i.meta)
+	if err != nil {
+		return err
+	}
+	h.cfg.Logger.Info("replica installed from a snapshot", "segment", i.segment, "replica", i.id, "index", i.meta.Applied)
+	return h.run(i.store, segment, i.id)
+}
+
+// Abort leaves the replica absent; the leader will offer another snapshot.
+func (i *Installing) Abort() {
+	i.into.Abort()
+	if err := i.host.Await(i.segment, i.id); err != nil {
+		i.host.cfg.Logger.Warn("replica cannot be awaited", "segment", i.segment, "err", err)
+	}
+}

@@ -1,0 +1,72 @@
+package node
+
+import (
+	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/telemetry"
+)
+
+// sources are what a scrape of the metrics reads. Before the node serves they
+// are all zero.
+func (n *Node) sources(a *assembly) telemetry.Sources {
+	return telemetry.Sources{
+		Log: func() (s wal.Stats) {
+			if n.serving.Load() != nil {
+				s = a.wal.Stats()
+			}
+			return s
+		},
+		Watches: func() (sum watch.Stats) {
+			if n.serving.Load() == nil {
+				return sum
+			}
+			for _, id := range a.host.Segments() {
+				if r, ok := a.host.Get(id); ok {
+					one := r.Hub.Stats()
+					sum.Watches += one.Watches
+					sum.Streams += one.Streams
+					sum.Lagging += one.Lagging
+					sum.QueueBytes += one.QueueBytes
+					sum.QueueDrops += one.QueueDrops
+				}
+			}
+			return sum
+		},
+		Members: func() (m telemetry.Members) {
+			if n.serving.Load() == nil {
+				return m
+			}
+			for _, member := range a.mesh.View().Members() {
+				switch member.State {
+				case mesh.Alive:
+					m.Alive++
+				case mesh.Left:
+					m.Left++
+				case mesh.Dead:
+					m.Dead++
+				}
+			}
+			return m
+		},
+		Stores: func() (s telemetry.Stores) {
+			if n.serving.Load() == nil {
+				return s
+			}
+			s.QuotaBytes = n.cfg.Limits.Quota()
+			a.stores.Each(func(store *mvcc.Store) {
+				total, inUse := store.SizeBytes()
+				s.SizeBytes += total
+				s.InUseBytes += inUse
+				s.PendingBytes += int64(store.Pending())
+			})
+			for _, id := range a.host.Segments() {
+				if r, ok := a.host.Get(id); ok {
+					s.Leases += int64(len(r.Machine.Space().Leases()))
+				}
+			}
+			return s
+		},
+	}
+}

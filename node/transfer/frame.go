@@ -1,0 +1,106 @@
+package transfer
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+const (
+	version       = 1
+	maxStateBytes = 1 << 20
+	maxChunkBytes = 64 << 20 // one value may be its own chunk
+)
+
+const (
+	answerInstalled = iota
+	answerNotNeeded
+	answerRefused
+)
+
+// ErrMalformed says that a stream is not what a sender writes.
+var ErrMalformed = errors.New("malformed snapshot stream")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// header begins a stream.
+type header struct {
+	to   anchormesh.ReplicaID
+	meta mvcc.Meta
+}
+
+func (h *header) write(w *bufio.Writer) error {
+	b := []byte{version}
+	b = binary.AppendUvarint(b, uint64(h.to))
+	b = binary.AppendUvarint(b, h.meta.Applied)
+	b = binary.AppendUvarint(b, h.meta.Term)
+	b = binary.AppendUvarint(b, uint64(len(h.meta.State)))
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	_, err := w.Write(h.meta.State)
+	return err
+}
+
+func readHeader(r *bufio.Reader) (header, error) {
+	var h header
+	v, err := r.ReadByte()
+	if err != nil {
+		return h, err
+	}
+	if v != version {
+		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrMalformed, v, version)
+	}
+	var size uint64
+	for _, field := range []*uint64{(*uint64)(&h.to), &h.meta.Applied, &h.meta.Term, &size} {
+		if *field, err = binary.ReadUvarint(r); err != nil {
+			return h, err
+		}
+	}
+	if size > maxStateBytes {
+		return h, fmt.Errorf("%w: a segment's record of %d bytes", ErrMalformed, size)
+	}
+	h.meta.State = make([]byte, size)
+	_, err = io.ReadFull(r, h.meta.State)
+	return h, err
+}
+
+func writeChunk(w *bufio.Writer, chunk []byte) error {
+	var head [8]byte
+	binary.BigEndian.PutUint32(head[:], uint32(len(chunk)))
+	binary.BigEndian.PutUint32(head[4:], crc32.Checksum(chunk, castagnoli))
+	if _, err := w.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := w.Write(chunk)
+	return err
+}
+
+// readChunk returns nil at the end of the state. The chunk is the caller's.
+func readChunk(r *bufio.Reader) ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size == 0 {
+		return nil, nil
+	}
+	if size > maxChunkBytes {
+		return nil, fmt.Errorf("%w: a chunk of %d bytes", ErrMalformed, size)
+	}
+	chunk := make([]byte, size)
+	if _, err := io.ReadFull(r, chunk); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(chunk, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+		return nil, fmt.Errorf("%w: checksum of a chunk does not match", ErrMalformed)
+	}
+	return chunk, nil
+}

@@ -1,0 +1,75 @@
+package watches
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/node/etcdapi"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+// Peers gives connections of the client protocol to other nodes.
+type Peers interface {
+	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
+}
+
+// Watches implements etcdapi.Watches.
+type Watches struct {
+	self  anchormesh.NodeID
+	host  *host.Host
+	table *route.Table
+	peers Peers
+}
+
+// New returns the watches of the node self.
+func New(self anchormesh.NodeID, h *host.Host, t *route.Table, p Peers) *Watches {
+	return &Watches{self: self, host: h, table: t, peers: p}
+}
+
+// Open implements etcdapi.Watches.
+func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.WatchStream, error) {
+	d, ok := w.table.Lookup(keys.Start)
+	if !ok {
+		return nil, etcdapi.ErrNoLeader
+	}
+	r, here := w.host.Get(d.Segment)
+	if !here {
+		return nil, etcdapi.ErrNotAnchor
+	}
+	return stream{r.Hub.NewStream(), r}, nil
+}
+
+// Forward implements etcdapi.Watches: the leader if known, else any voter.
+func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.ClientConnInterface, error) {
+	d, ok := w.table.Lookup(keys.Start)
+	if !ok {
+		return nil, etcdapi.ErrNoLeader
+	}
+	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.self {
+		return w.peers.Conn(leader)
+	}
+	for _, a := range d.Voters() {
+		if a.Node != w.self {
+			return w.peers.Conn(a.Node)
+		}
+	}
+	return nil, etcdapi.ErrNoLeader
+}
+
+// stream is a hub's stream that refuses keys the segment does not hold.
+type stream struct {
+	*watch.Stream
+	replica *host.Replica
+}
+
+// Create implements etcdapi.WatchStream.
+func (s stream) Create(ctx context.Context, r watch.Request) (id, revision int64, err error) {
+	if !r.Range.Empty() && !s.replica.Machine.Descriptor().Range.Covers(r.Range) {
+		return 0, 0, etcdapi.ErrNotAnchor
+	}
+	return s.Stream.Create(ctx, r)
+}
