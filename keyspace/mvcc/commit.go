@@ -25,6 +25,9 @@ type frozen struct {
 func (s *Store) Commit() error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	if err := s.err(); err != nil {
+		return err // the frozen buffers of the commit that failed must not be replaced
+	}
 	var work []*frozen
 	for _, g := range s.live() {
 		if f := g.freeze(); f != nil {

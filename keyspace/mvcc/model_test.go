@@ -303,7 +303,7 @@ func (m *model) checkHistory(t *testing.T, g *Segment, rng *rand.Rand, prefix st
 	if rng.Intn(2) == 0 {
 		r = anchormesh.RequestRange(r.Start, nil)
 	}
-	from := m.current + 2 - rng.Int63n(min(m.current-max(m.compacted, 0), 60)+3)
+	from := max(1, m.current+2-rng.Int63n(min(m.current-max(m.compacted, 0), 60)+3))
 	if from < m.compacted {
 		if _, _, err := g.History(from, 0, r, 100); !errors.Is(err, ErrCompacted) {
 			t.Fatalf("history from %d, compacted %d: %v", from, m.compacted, err)

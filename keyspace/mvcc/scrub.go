@@ -22,6 +22,9 @@ type scrubState struct {
 func (s *Store) Scrub(budget int) (more bool, err error) {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	if err := s.err(); err != nil {
+		return false, err // the index must not lose what the backend will keep
+	}
 	for _, g := range s.live() {
 		dropped, target, done, ok := g.scrubIndex(budget)
 		if !ok {

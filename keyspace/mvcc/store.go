@@ -265,9 +265,19 @@ func (s *Store) awaitRoom() {
 	}
 }
 
+// err is the failure that stopped the store, if one did.
+func (s *Store) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
 // update is a transaction whose failure, whatever it is, stops the store: memory
-// and disk may then differ.
+// and disk may then differ. Reads go on, from the buffers and what was committed.
 func (s *Store) update(fn func(tx bolt.Tx) error) error {
+	if err := s.err(); err != nil {
+		return err
+	}
 	err := s.backend.Update(fn)
 	if err == nil {
 		return nil

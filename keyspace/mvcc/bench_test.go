@@ -1,0 +1,227 @@
+package mvcc
+
+import (
+	"fmt"
+	"math/rand"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/bolt"
+)
+
+const benchKeys = 100000
+
+func benchKey(i int) []byte { return fmt.Appendf(nil, "/registry/pods/namespace-%03d/pod-%08d", i%500, i) }
+
+func benchStore(b *testing.B) (*Store, *Segment) {
+	f, err := bolt.OpenFile(bolt.DefaultFileConfig(filepath.Join(b.TempDir(), "scope.db")))
+	must(b, err)
+	opts := DefaultOptions()
+	opts.MaxPendingBytes = 4 << 30
+	s, err := Open(f, opts)
+	must(b, err)
+	b.Cleanup(func() { f.Close() })
+	g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(b, err)
+	return s, g
+}
+
+// fill writes every key once, in the given order, and commits.
+func fill(b *testing.B, s *Store, g *Segment, order []int) {
+	val := make([]byte, 256)
+	for len(order) > 0 {
+		n := min(100, len(order))
+		index, _ := g.Applied()
+		batch := g.Begin(index+1, 1)
+		for _, i := range order[:n] {
+			x := batch.Txn()
+			x.Put(benchKey(i), val, 0)
+			x.End()
+		}
+		batch.End()
+		order = order[n:]
+	}
+	must(b, s.Commit())
+}
+
+func ascending() (out []int) {
+	for i := range benchKeys {
+		out = append(out, i)
+	}
+	return out
+}
+
+// BenchmarkPut applies puts of 256 bytes to existing keys, 32 in an entry, without
+// commits.
+func BenchmarkPut(b *testing.B) {
+	for _, pub := range []bool{false, true} {
+		b.Run(fmt.Sprintf("publisher=%v", pub), func(b *testing.B) {
+			s, g := benchStore(b)
+			fill(b, s, g, ascending())
+			if pub {
+				g.SetPublisher(discard{})
+			}
+			keys, val := make([][]byte, benchKeys), make([]byte, 256)
+			for i, k := range rand.New(rand.NewSource(1)).Perm(benchKeys) {
+				keys[i] = benchKey(k)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			index, _ := g.Applied()
+			for i := 0; i < b.N; {
+				index++
+				batch := g.Begin(index, 1)
+				for range 32 {
+					x := batch.Txn()
+					x.Put(keys[i%benchKeys], val, 0)
+					x.End()
+					i++
+				}
+				batch.End()
+			}
+		})
+	}
+}
+
+type discard struct{}
+
+func (discard) Publish([]Event, int64) {}
+
+// BenchmarkPutNew inserts new keys in random order.
+func BenchmarkPutNew(b *testing.B) {
+	_, g := benchStore(b)
+	keys, val := make([][]byte, b.N), make([]byte, 256)
+	for i, k := range rand.New(rand.NewSource(1)).Perm(b.N) {
+		keys[i] = benchKey(k)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := 0; i < b.N; {
+		batch := g.Begin(uint64(i+1), 1)
+		for n := 0; n < 32 && i < b.N; n++ {
+			x := batch.Txn()
+			x.Put(keys[i], val, 0)
+			x.End()
+			i++
+		}
+		batch.End()
+	}
+}
+
+// BenchmarkCommit is the cost per put of commits of 20000 puts.
+func BenchmarkCommit(b *testing.B) {
+	s, g := benchStore(b)
+	val := make([]byte, 256)
+	var spent time.Duration
+	index, puts := uint64(0), 0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		for range 200 {
+			index++
+			batch := g.Begin(index, 1)
+			for range 100 {
+				x := batch.Txn()
+				x.Put(benchKey(puts%benchKeys), val, 0)
+				x.End()
+				puts++
+			}
+			batch.End()
+		}
+		b.StartTimer()
+		start := time.Now()
+		must(b, s.Commit())
+		spent += time.Since(start)
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(puts), "ns/put")
+}
+
+// BenchmarkRange500 reads 500 neighbouring keys of a hundred thousand.
+func BenchmarkRange500(b *testing.B) {
+	read := func(b *testing.B, g *Segment) {
+		rng := rand.New(rand.NewSource(2))
+		b.ReportAllocs()
+		for b.Loop() {
+			v := g.Read()
+			start := benchKey(rng.Intn(benchKeys))
+			if res, err := v.Range(start, []byte{0}, 0, 500, false); err != nil || len(res.KVs) == 0 && res.Count > 0 {
+				b.Fatal(err)
+			}
+			v.Close()
+		}
+	}
+	bounded := func(b *testing.B, g *Segment) {
+		b.ReportAllocs()
+		for b.Loop() {
+			v := g.Read()
+			if res, err := v.Range([]byte("/registry/pods/namespace-042/"), []byte("/registry/pods/namespace-0420"), 0, 500, false); err != nil || len(res.KVs) == 0 {
+				b.Fatal(err, len(res.KVs))
+			}
+			v.Close()
+		}
+	}
+	_ = read
+	s, g := benchStore(b)
+	order := ascending()
+	rng := rand.New(rand.NewSource(1))
+	fill(b, s, g, order)
+	// Namespaces of 200 keys: two and a half are 500.
+	span := func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			v := g.Read()
+			if res, err := v.Range([]byte("/registry/pods/namespace-042/"), []byte("/registry/pods/namespace-045/"), 0, 500, false); err != nil || len(res.KVs) != 500 {
+				b.Fatal(err, len(res.KVs))
+			}
+			v.Close()
+		}
+	}
+	_ = bounded
+	b.Run("stored/interleaved", span)
+	rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	fill(b, s, g, order)
+	b.Run("stored/random", span)
+	opts := order[:0:0]
+	for i := range benchKeys {
+		if n := i % 500; n >= 42 && n < 45 {
+			opts = append(opts, i)
+		}
+	}
+	index, _ := g.Applied()
+	batch := g.Begin(index+1, 1)
+	for _, i := range opts {
+		x := batch.Txn()
+		x.Put(benchKey(i), make([]byte, 256), 0)
+		x.End()
+	}
+	batch.End()
+	b.Run("buffered", span)
+}
+
+// BenchmarkGet reads single keys that lie in the file.
+func BenchmarkGet(b *testing.B) {
+	s, g := benchStore(b)
+	fill(b, s, g, ascending())
+	rng := rand.New(rand.NewSource(1))
+	b.ReportAllocs()
+	for b.Loop() {
+		v := g.Read()
+		if res, err := v.Range(benchKey(rng.Intn(benchKeys)), nil, 0, 0, false); err != nil || len(res.KVs) != 1 {
+			b.Fatal(err)
+		}
+		v.Close()
+	}
+}
+
+// BenchmarkOpen rebuilds the index of a hundred thousand keys; the file stays open.
+func BenchmarkOpen(b *testing.B) {
+	s, g := benchStore(b)
+	fill(b, s, g, rand.New(rand.NewSource(1)).Perm(benchKeys))
+	for b.Loop() {
+		_, err := Open(s.backend, DefaultOptions())
+		must(b, err)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchKeys, "ns/revision")
+}
