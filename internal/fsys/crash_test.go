@@ -144,7 +144,10 @@ func TestHooks(t *testing.T) {
 		}
 	}
 	must(t, fsys.Rename("f", "g"))
-	want := "create f\nwrite f 0+5\nwrite f 5+5\nsync f\nsync f\nsync f\nrename f -> g\n"
+	if err := f.Sync(); err != nil {
+		t.Fatalf("sync under the new name: %v", err)
+	}
+	want := "create f\nwrite f 0+5\nwrite f 5+5\nsync f\nsync f\nsync f\nrename f -> g\nsync g\n"
 	if trace.String() != want {
 		t.Fatalf("trace:\n%swant:\n%s", trace.String(), want)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,7 +75,9 @@ type Hook func(Op) Fault
 
 // Wrap returns fs with hooks in front of every operation, asked in order until
 // one returns an error. Delays add up.
-func Wrap(fs FS, hooks ...Hook) FS { return &wrapped{fs, hooks} }
+func Wrap(fs FS, hooks ...Hook) FS {
+	return &wrapped{fs: fs, hooks: hooks, open: map[*wrappedFile]bool{}}
+}
 
 // Trace returns a hook that writes one line per operation that changes the
 // disk.
@@ -140,6 +143,9 @@ func Slow(kind OpKind, delay time.Duration) Hook {
 type wrapped struct {
 	fs    FS
 	hooks []Hook
+
+	mu   sync.Mutex
+	open map[*wrappedFile]bool // so that a renamed file is shown by its new name
 }
 
 // ask returns what the first failing hook wants, after all delays.
@@ -164,7 +170,12 @@ func (w *wrapped) file(op Op, open func(string) (File, error)) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wrappedFile{f, w, op.Path}, nil
+	wf := &wrappedFile{f: f, w: w}
+	wf.path.Store(&op.Path)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[wf] = true
+	return wf, nil
 }
 
 func (w *wrapped) Create(name string) (File, error) {
@@ -183,7 +194,17 @@ func (w *wrapped) Rename(from, to string) error {
 	if f := w.ask(Op{Kind: OpRename, Path: from, To: to}); f.Err != nil {
 		return f.Err
 	}
-	return w.fs.Rename(from, to)
+	if err := w.fs.Rename(from, to); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for f := range w.open {
+		if f.name() == from {
+			f.path.Store(&to)
+		}
+	}
+	return nil
 }
 
 func (w *wrapped) Remove(name string) error {
@@ -231,18 +252,20 @@ func (w *wrapped) FreeBytes(dir string) (uint64, error) {
 type wrappedFile struct {
 	f    File
 	w    *wrapped
-	path string
+	path atomic.Pointer[string]
 }
 
+func (f *wrappedFile) name() string { return *f.path.Load() }
+
 func (f *wrappedFile) ReadAt(p []byte, off int64) (int, error) {
-	if fault := f.w.ask(Op{Kind: OpRead, Path: f.path, Offset: off, Bytes: len(p)}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpRead, Path: f.name(), Offset: off, Bytes: len(p)}); fault.Err != nil {
 		return 0, fault.Err
 	}
 	return f.f.ReadAt(p, off)
 }
 
 func (f *wrappedFile) WriteAt(p []byte, off int64) (int, error) {
-	fault := f.w.ask(Op{Kind: OpWrite, Path: f.path, Offset: off, Bytes: len(p)})
+	fault := f.w.ask(Op{Kind: OpWrite, Path: f.name(), Offset: off, Bytes: len(p)})
 	if fault.Err == nil {
 		return f.f.WriteAt(p, off)
 	}
@@ -259,36 +282,39 @@ func (f *wrappedFile) WriteAt(p []byte, off int64) (int, error) {
 func (f *wrappedFile) Size() (int64, error) { return f.f.Size() }
 
 func (f *wrappedFile) Truncate(size int64) error {
-	if fault := f.w.ask(Op{Kind: OpTruncate, Path: f.path, Offset: size}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpTruncate, Path: f.name(), Offset: size}); fault.Err != nil {
 		return fault.Err
 	}
 	return f.f.Truncate(size)
 }
 
 func (f *wrappedFile) Preallocate(size int64) error {
-	if fault := f.w.ask(Op{Kind: OpPreallocate, Path: f.path, Offset: size}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpPreallocate, Path: f.name(), Offset: size}); fault.Err != nil {
 		return fault.Err
 	}
 	return f.f.Preallocate(size)
 }
 
 func (f *wrappedFile) Sync() error {
-	if fault := f.w.ask(Op{Kind: OpSync, Path: f.path}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpSync, Path: f.name()}); fault.Err != nil {
 		return fault.Err
 	}
 	return f.f.Sync()
 }
 
 func (f *wrappedFile) Datasync() error {
-	if fault := f.w.ask(Op{Kind: OpDatasync, Path: f.path}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpDatasync, Path: f.name()}); fault.Err != nil {
 		return fault.Err
 	}
 	return f.f.Datasync()
 }
 
 func (f *wrappedFile) Close() error {
-	if fault := f.w.ask(Op{Kind: OpClose, Path: f.path}); fault.Err != nil {
+	if fault := f.w.ask(Op{Kind: OpClose, Path: f.name()}); fault.Err != nil {
 		return fault.Err
 	}
+	f.w.mu.Lock()
+	delete(f.w.open, f)
+	f.w.mu.Unlock()
 	return f.f.Close()
 }
