@@ -8,6 +8,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/entropy"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
@@ -20,6 +21,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
 	"github.com/anchormesh/anchormesh/node/watches"
@@ -106,7 +108,8 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	leaseConfig.Extend = n.cfg.Raft.Election
 	a.lessor = leases.New(leaseConfig, a.host, a.engine)
 	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
-	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, unmetered{})
+	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers)
+	a.pulse = pulse.New(entropy.DefaultConfig(), a.host, n.log)
 	recruiting := recruit.DefaultConfig()
 	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
 	a.steward = steward.New(steward.Config{
@@ -166,7 +169,7 @@ func (n *Node) newAPI(a *assembly, client net.Addr, httpListener net.Listener) (
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
-		Check: a.check, Figures: b.figures, Load: func(anchormesh.SegmentID) (*meshpb.Rates, float64, float64) { return nil, 0, 0 },
+		Check: a.check, Figures: b.figures, Load: a.loadOf,
 	}))
 	api.SetServing(true)
 	return api, nil
@@ -202,9 +205,3 @@ func (n *Node) handOver(a *assembly) {
 
 // handOverTimeout bounds the handing over of all leaderships.
 const handOverTimeout = 2 * time.Second
-
-// unmetered takes no notice of load.
-type unmetered struct{}
-
-func (unmetered) Write(anchormesh.SegmentID, []byte, int) {}
-func (unmetered) Read(anchormesh.SegmentID, []byte, int)  {}

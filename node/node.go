@@ -25,6 +25,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/peers"
+	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/route"
 	"github.com/anchormesh/anchormesh/node/scopes"
 	"github.com/anchormesh/anchormesh/node/steward"
@@ -60,6 +61,7 @@ type assembly struct {
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
 	exchange *exchange.Exchange
+	pulse    *pulse.Pulse
 	peers    *peers.Peers
 	metrics  *telemetry.Metrics
 	api      *etcdapi.Server
@@ -155,6 +157,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	services.Go(func() error { return a.lessor.Run(run) })
 	services.Go(func() error { return a.steward.Run(run) })
 	services.Go(func() error { return a.exchange.Run(run) })
+	services.Go(func() error { return a.pulse.Run(run) })
 	services.Go(func() error { return n.newCompactor(a).Run(run) })
 	services.Go(func() error { return n.follow(run, a) })
 	services.Go(func() error { return a.api.Serve(client) })

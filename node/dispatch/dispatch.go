@@ -61,7 +61,6 @@ type Dispatcher struct {
 	caller Caller
 	leases Local
 	peers  Peers
-	meter  Meter
 }
 
 // Peers gives gRPC connections to other nodes, for answers too large for a call.
@@ -69,15 +68,9 @@ type Peers interface {
 	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
 }
 
-// Meter hears of the load on segments; it is on the data path.
-type Meter interface {
-	Write(segment anchormesh.SegmentID, key []byte, bytes int)
-	Read(segment anchormesh.SegmentID, key []byte, bytes int)
-}
-
 // New returns a dispatcher for the node self.
-func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, m Meter) *Dispatcher {
-	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, meter: m}
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers) *Dispatcher {
+	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p}
 }
 
 // Do implements etcdapi.Requests.

@@ -161,7 +161,7 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 		fail(to, err)
 		return
 	}
-	d.meter.Write(desc.Segment, req.call.Keys.Start, len(command))
+	r.Meter.Write(req.call.Keys.Start, len(command))
 	d.engine.Propose(desc.Segment, desc.Generation, command, func(res consensus.Result) {
 		if res.Err != nil {
 			d.failWith(to, req.segment, translate(res.Err))

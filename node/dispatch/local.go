@@ -26,7 +26,7 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 	if err := d.admit(r, desc, command); err != nil {
 		return nil, err
 	}
-	d.meter.Write(desc.Segment, call.Keys.Start, len(command))
+	r.Meter.Write(call.Keys.Start, len(command))
 	res := d.propose(ctx, desc, command)
 	if res.Err != nil {
 		return nil, translate(res.Err)
@@ -94,7 +94,7 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 	}
 	answer, err := d.read(ctx, r, status.Term, call)
 	if err == nil {
-		d.meter.Read(desc.Segment, call.Keys.Start, answer.Size())
+		r.Meter.Read(call.Keys.Start, answer.Size())
 	}
 	return answer, err
 }

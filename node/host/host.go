@@ -15,6 +15,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/entropy/sample"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -67,6 +68,7 @@ type Replica struct {
 	Machine *machine.Machine
 	Hub     *watch.Hub
 	Store   *mvcc.Store // the scope's, shared with its other segments
+	Meter   sample.Meter
 	// floor is the newest index of a write that this node answered for
 	// somebody else's apply; serializable reads here wait for it.
 	floor atomic.Uint64
