@@ -37,19 +37,34 @@ type ChunkBuilder struct {
 	done    Chunks
 	buf     []byte // the buffer being filled
 	flushed int    // how much of buf is in done already
+	left    int    // bytes still expected, behind this buffer
 }
 
 const (
-	// bufferSize is the size of the buffers small pieces gather in, 16 KiB:
-	// the largest HTTP/2 frame gRPC writes.
-	bufferSize = 16 << 10
+	// bufferSize is the size of the buffers small pieces gather in, 32 KiB: the
+	// largest that Go's allocator serves from a per-processor cache. Larger ones
+	// measured twice as slow.
+	bufferSize = 32 << 10
 	// referenceMin is the length from which a piece is referenced.
 	referenceMin = 4 << 10
 )
 
-// NewChunkBuilder returns a builder whose first buffer holds sizeHint bytes.
+// NewChunkBuilder returns a builder for a message of about sizeHint bytes.
 func NewChunkBuilder(sizeHint int) *ChunkBuilder {
-	return &ChunkBuilder{buf: make([]byte, 0, min(max(sizeHint, 64), bufferSize))}
+	c := &ChunkBuilder{left: max(sizeHint, 64)}
+	c.grow(0)
+	return c
+}
+
+// grow begins a buffer for at least n bytes: what is still expected, or a whole
+// one if the message was longer than expected.
+func (c *ChunkBuilder) grow(n int) {
+	size := bufferSize
+	if c.left > 0 {
+		size = min(c.left, bufferSize)
+	}
+	size = max(size, n)
+	c.buf, c.flushed, c.left = make([]byte, 0, size), 0, c.left-size
 }
 
 // AppendWith adds what write appends to its argument; at most n bytes.
@@ -85,7 +100,7 @@ func (c *ChunkBuilder) room(n int) {
 		return
 	}
 	c.flush()
-	c.buf, c.flushed = make([]byte, 0, max(n, bufferSize)), 0
+	c.grow(n)
 }
 
 // flush hands what is in the buffer over to the message.
