@@ -44,6 +44,7 @@ type Record struct {
 	Mesh       anchormesh.MeshID // zero: belongs to no mesh yet
 	Epoch      uint64            // grows with every record the node makes
 	Boot       uint64            // drawn anew by every process
+	Left       bool              // the last record of a process: it goes
 	Raw        string            // the signed bytes; orders records of one epoch
 }
 

@@ -68,7 +68,7 @@ func NewTable(mesh anchormesh.MeshID, limits Limits) *Table {
 }
 
 // Merge takes a record. It reports whether the record replaced what was held.
-// A record of a new boot makes its member alive.
+// A record of a new boot makes its member alive, a last record makes it left.
 func (t *Table) Merge(now time.Time, rec Record) bool {
 	e := t.entries[rec.ID]
 	switch {
@@ -77,14 +77,18 @@ func (t *Table) Merge(now time.Time, rec Record) bool {
 			t.counts.Refused++
 			return false
 		}
-		t.entries[rec.ID] = &entry{rec: rec, state: Alive, since: now, heard: now}
+		t.entries[rec.ID] = &entry{rec: rec, state: stateOf(&rec, Alive), since: now, heard: now}
 	case !rec.supersedes(&e.rec):
 		e.heard = now
 		t.counts.Stale++
 		return false
 	default:
-		if rec.Boot != e.rec.Boot && e.state != Alive {
-			e.state, e.since = Alive, now
+		was := e.state
+		if rec.Boot != e.rec.Boot {
+			was = Alive
+		}
+		if s := stateOf(&rec, was); s != e.state {
+			e.state, e.since = s, now
 		}
 		e.rec, e.heard = rec, now
 	}
@@ -93,16 +97,24 @@ func (t *Table) Merge(now time.Time, rec Record) bool {
 	return true
 }
 
+// stateOf is s, unless the record itself says that the member left.
+func stateOf(rec *Record, s State) State {
+	if rec.Left {
+		return Left
+	}
+	return s
+}
+
 // Observe takes the failure detector's word on one boot of a member. Words on
-// another boot than the one whose record is held are ignored. It reports
-// whether the state changed.
+// another boot than the one whose record is held are ignored, and so are words
+// on one that left. It reports whether the state changed.
 func (t *Table) Observe(now time.Time, id anchormesh.NodeID, boot uint64, s State) bool {
 	e := t.entries[id]
 	if e == nil || e.rec.Boot != boot {
 		return false
 	}
 	e.heard = now
-	if e.state == s {
+	if e.state == s || e.rec.Left {
 		return false
 	}
 	e.state, e.since = s, now
@@ -169,12 +181,14 @@ func (t *Table) evict() bool {
 // Counts returns how the news were treated so far.
 func (t *Table) Counts() Counts { return t.counts }
 
-// Boot returns the boot of the record held of a member, zero if none is.
-func (t *Table) Boot(id anchormesh.NodeID) uint64 {
-	if e := t.entries[id]; e != nil {
-		return e.rec.Boot
+// Holds returns the record held of a member if its signed bytes are raw: it was
+// verified before.
+func (t *Table) Holds(id anchormesh.NodeID, raw []byte) (Record, bool) {
+	e := t.entries[id]
+	if e == nil || e.rec.Raw != string(raw) {
+		return Record{}, false
 	}
-	return 0
+	return e.rec, true
 }
 
 // Dirty reports whether the table changed since the last View.

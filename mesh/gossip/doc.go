@@ -1,0 +1,2 @@
+// Package gossip is doc.
+package gossip
