@@ -88,7 +88,7 @@ const nodes = 3
 func name(i int) anchormesh.NodeID { return anchormesh.NodeID(fmt.Sprintf("n%d", i)) }
 
 // start runs a node over a directory that may hold a log already.
-func start(t *testing.T, n *net, dir string, i, groups int) *member {
+func start(t testing.TB, n *net, dir string, i, groups int) *member {
 	t.Helper()
 	opts := wal.DefaultOptions()
 	opts.FileBytes = 1 << 20
@@ -131,7 +131,7 @@ func start(t *testing.T, n *net, dir string, i, groups int) *member {
 	return m
 }
 
-func (m *member) stop(t *testing.T, n *net) {
+func (m *member) stop(t testing.TB, n *net) {
 	t.Helper()
 	n.mu.Lock()
 	delete(n.engines, m.id)
@@ -192,7 +192,7 @@ func TestManyGroupsShareOneLogAndSurviveARestart(t *testing.T) {
 	const groups, perGroup = 40, 20
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	n := &net{engines: map[anchormesh.NodeID]*consensus.Engine{}}
+	n := newNet()
 	dirs := make([]string, nodes)
 	members := make([]*member, nodes)
 	for i := range nodes {
@@ -232,7 +232,7 @@ func TestManyGroupsShareOneLogAndSurviveARestart(t *testing.T) {
 func TestReadIndexFollowsAcknowledgedWrites(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	n := &net{engines: map[anchormesh.NodeID]*consensus.Engine{}}
+	n := newNet()
 	members := make([]*member, nodes)
 	for i := range nodes {
 		members[i] = start(t, n, t.TempDir(), i, 1)
@@ -256,3 +256,5 @@ func TestReadIndexFollowsAcknowledgedWrites(t *testing.T) {
 		m.stop(t, n)
 	}
 }
+
+func newNet() *net { return &net{engines: map[anchormesh.NodeID]*consensus.Engine{}} }
