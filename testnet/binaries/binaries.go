@@ -43,7 +43,7 @@ func sourceRoot() (string, error) {
 
 // HasAnchorMesh reports whether this tree can build anchormesh.
 func HasAnchorMesh() bool {
-	if os.Getenv("ANCHORMESH_BIN") != "" {
+	if os.Getenv("TESTNET_ANCHORMESH") != "" {
 		return true
 	}
 	root, err := sourceRoot()
@@ -58,7 +58,7 @@ func HasAnchorMesh() bool {
 // the program's path. The directory is left to the system's temporary-file
 // cleaning: other processes started from it may outlive us.
 func AnchorMesh(ctx context.Context) (string, error) {
-	if path := os.Getenv("ANCHORMESH_BIN"); path != "" {
+	if path := os.Getenv("TESTNET_ANCHORMESH"); path != "" {
 		return path, nil
 	}
 	anchormesh.Lock()

@@ -11,6 +11,6 @@
 // own; Go's build cache makes that cheap, and a stale program would make every
 // comparison a lie.
 //
-// Both can be replaced: ANCHORMESH_ETCD_DIR names a directory that holds etcd,
-// etcdctl and etcdutl, ANCHORMESH_BIN names the program.
+// Both can be replaced: TESTNET_ETCD_DIR names a directory that holds etcd,
+// etcdctl and etcdutl, TESTNET_ANCHORMESH names the program.
 package binaries

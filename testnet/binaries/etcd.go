@@ -17,13 +17,13 @@ import (
 // EtcdPaths are the programs of one etcd version.
 type EtcdPaths struct {
 	Etcd, Etcdctl, Etcdutl string
-	Version                string // as pinned, without the leading v; "" if replaced by ANCHORMESH_ETCD_DIR
+	Version                string // as pinned, without the leading v; "" if replaced by TESTNET_ETCD_DIR
 }
 
 // Etcd returns the pinned etcd programs, building them if no process has yet.
 // The first build takes about a minute of CPU; ctx bounds it.
 func Etcd(ctx context.Context) (EtcdPaths, error) {
-	if dir := os.Getenv("ANCHORMESH_ETCD_DIR"); dir != "" {
+	if dir := os.Getenv("TESTNET_ETCD_DIR"); dir != "" {
 		return etcdIn(dir, ""), nil
 	}
 	root, err := sourceRoot()

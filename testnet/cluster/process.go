@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,6 +31,7 @@ func startProcess(path string, args []string, logPath string) (*process, error) 
 	fmt.Fprintf(log, "# %s starts %s %q\n", time.Now().Format(time.RFC3339Nano), path, args)
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = cleanEnviron()
 	cmd.SysProcAttr = endWithParent()
 
 	p := &process{done: make(chan struct{})}
@@ -52,6 +55,14 @@ func startProcess(path string, args []string, logPath string) (*process, error) 
 		return nil, fmt.Errorf("cluster: start %s: %w", path, err)
 	}
 	return p, nil
+}
+
+// cleanEnviron is our environment without the variables from which etcd and
+// anchormesh take flags: a node is what its command line says.
+func cleanEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "ETCD_") || strings.HasPrefix(v, "ANCHORMESH_")
+	})
 }
 
 // running reports whether the process has not ended.

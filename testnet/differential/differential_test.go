@@ -25,12 +25,12 @@ var (
 const shrinkTries = 150
 
 // TestTargetAnswersLikeEtcd is the differential test. The target is chosen by
-// package target, or by ANCHORMESH_ENDPOINT, the client URL of a server whose
+// package target, or by TESTNET_ENDPOINT, the client URL of a server whose
 // data may be destroyed.
 //
 //	go test ./testnet/differential -run Target -args -seed 17 -seeds 1
 func TestTargetAnswersLikeEtcd(t *testing.T) {
-	endpoint, name, isEtcd := os.Getenv("ANCHORMESH_ENDPOINT"), "endpoint", false
+	endpoint, name, isEtcd := os.Getenv("TESTNET_ENDPOINT"), "endpoint", false
 	if endpoint == "" {
 		c := target.Start(t, 1)
 		endpoint, name, isEtcd = c.Nodes[0].Endpoint(), string(c.Kind), c.Kind == cluster.Etcd

@@ -3,7 +3,7 @@
 // survive kill -9. The target is chosen by package target; run against etcd, the
 // tests try themselves:
 //
-//	ANCHORMESH_TARGET=etcd go test ./testnet/e2e
+//	TESTNET_TARGET=etcd go test ./testnet/e2e
 //
 // The package holds tests only.
 package e2e

@@ -1,7 +1,7 @@
 // Package target gives tests the cluster they are to try: a mesh, or, to try the
 // tests themselves, a real etcd.
 //
-// The environment variable ANCHORMESH_TARGET chooses: "mesh" or "etcd". It is
+// The environment variable TESTNET_TARGET chooses: "mesh" or "etcd". It is
 // not a flag because flags must be known to every package of a "go test" run.
 // Without it a mesh is taken as soon as this tree can build one.
 package target
@@ -19,7 +19,7 @@ import (
 
 // Kind returns what is to be tried.
 func Kind() (cluster.Kind, error) {
-	switch text := os.Getenv("ANCHORMESH_TARGET"); cluster.Kind(text) {
+	switch text := os.Getenv("TESTNET_TARGET"); cluster.Kind(text) {
 	case cluster.Mesh, cluster.Etcd:
 		return cluster.Kind(text), nil
 	case "":
@@ -28,7 +28,7 @@ func Kind() (cluster.Kind, error) {
 		}
 		return cluster.Etcd, nil
 	default:
-		return "", fmt.Errorf("target: ANCHORMESH_TARGET is %q, known are %q and %q", text, cluster.Mesh, cluster.Etcd)
+		return "", fmt.Errorf("target: TESTNET_TARGET is %q, known are %q and %q", text, cluster.Mesh, cluster.Etcd)
 	}
 }
 
