@@ -178,6 +178,9 @@ func checkModel(t *testing.T, seed int64, rng *rand.Rand, b Backend, model map[s
 	for range 20 {
 		from := fmt.Sprintf("%04d", rng.Intn(2100))
 		i, _ := slices.BinarySearch(keys, from)
+		if got := r.Get([]byte(from)); got == nil != (i == len(keys) || keys[i] != from) {
+			t.Fatalf("seed %d: Get(%s) = %v", seed, from, got)
+		}
 		k, _ := c.Seek([]byte(from))
 		for range 5 {
 			want := ""
@@ -197,6 +200,46 @@ func checkModel(t *testing.T, seed int64, rng *rand.Rand, b Backend, model map[s
 			k, _ = c.Next()
 		}
 	}
+}
+
+// Trees of every depth, values of several pages, and all their keys.
+func TestGetFindsEveryKey(t *testing.T) {
+	backends(t, func(t *testing.T, open func() Backend) {
+		b := open()
+		for n := 1; n <= 30000; n *= 30 {
+			err := b.Update(func(tx Tx) error {
+				bk, err := tx.Bucket("x")
+				for i := range n {
+					val := bytes.Repeat([]byte("v"), i%100)
+					if i%5000 == 17 {
+						val = make([]byte, 50000)
+					}
+					err = errors.Join(err, bk.Put(fmt.Appendf(nil, "%d.%d", i*7919%n, i), val))
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := b.Snapshot()
+			r := s.Bucket("x")
+			seen := 0
+			c := r.Cursor()
+			for k, v := c.Seek(nil); k != nil; k, v = c.Next() {
+				if got := r.Get(k); got == nil || !bytes.Equal(got, v) {
+					t.Fatalf("Get(%s) has %d bytes, the cursor %d", k, len(got), len(v))
+				}
+				if r.Get(append(k[:len(k):len(k)], 0)) != nil {
+					t.Fatalf("found a key that is not there, near %s", k)
+				}
+				seen++
+			}
+			if seen < n {
+				t.Fatalf("%d keys, want %d", seen, n)
+			}
+			s.Release()
+		}
+	})
 }
 
 func TestReadersAndWriterTogether(t *testing.T) {

@@ -35,11 +35,14 @@
 // # Choices
 //
 //   - Pages of 8 KiB: against 4 KiB a random lookup among a million records of 300
-//     bytes costs 230 ns and not 300, an appended one 1.2 µs and not 1.4.
-//   - The freelist is not written (bbolt's NoFreelistSync): after a compaction that
-//     frees a gigabyte every commit would write a megabyte of page numbers. The
-//     price is a walk over the tree when the file is opened, and the layer above
-//     reads all of it then anyway.
+//     bytes costs a quarter less, an appended one 1.2 µs and not 1.4.
+//   - The freelist is not written (bbolt's NoFreelistSync): with 300 MB freed by a
+//     compaction a small commit takes 1.2 ms and not 3.9. The price is a walk over
+//     the tree when the file is opened (27 ms for a million records), and the layer
+//     above reads all of it then anyway.
+//   - Lookups go through one bbolt cursor: it descends in 160 ns, Bucket.Get in 280
+//     with three allocations. Reading the mapped pages by hand, with bbolt's format
+//     in mind, was tried and saved 20 ns: not worth the unsafe code.
 //   - Buckets that are appended to are filled to 95 %, bbolt's default of 50 %
 //     would double the file.
 package bolt

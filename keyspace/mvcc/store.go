@@ -229,7 +229,7 @@ func (s *Store) becomeAbsent(records map[anchormesh.SegmentID]*record, gone []an
 }
 
 // Pending is the bytes that are applied and not committed.
-func (s *Store) Pending() int { return int(s.pending.Load()) }
+func (s *Store) Pending() int { return int(max(0, s.pending.Load())) }
 
 // Wanted has a value when more than Options.CommitBytes wait for a commit.
 func (s *Store) Wanted() <-chan struct{} { return s.wanted }
