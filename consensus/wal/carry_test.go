@@ -85,6 +85,7 @@ func TestCarryRecordsPendingMarks(t *testing.T) {
 	for l.active().num() == 1 {
 		mustAppend(t, l, Update{Group: 2, HardState: hardState(1, 1, 1), Snapshot: &Mark{Index: l.seq + 1, Term: 1}})
 	}
+	l.carry = carrier{}                                               // rotation has begun it
 	mustAppend(t, l, Update{Group: 1, HardState: hardState(2, 1, 5)}) // its head has left file 1
 	l.Truncate(1, Mark{Index: 5, Term: 1})
 	l.pendMu.Lock()
