@@ -75,24 +75,23 @@ func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Tab
 
 // Do implements etcdapi.Requests.
 func (d *Dispatcher) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error) {
-	var last error
-	for try := 0; ; try++ {
-		changed := d.table.Changed()
-		answer, err := d.try(ctx, call, try)
-		if err == nil || !errors.Is(err, errRetry) {
-			return answer, err
+	answer, err := d.try(ctx, call, 0)
+	for try := 1; errors.Is(err, errRetry); try++ {
+		changed := d.table.Changed() // before the try, so that no change is missed
+		if answer, err = d.try(ctx, call, try); !errors.Is(err, errRetry) {
+			break
 		}
-		last = err
 		timer := time.NewTimer(retryWait)
 		select {
 		case <-changed:
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, gaveUp(ctx, last)
+			return nil, gaveUp(ctx, err)
 		}
 		timer.Stop()
 	}
+	return answer, err
 }
 
 // Compact compacts a segment's history below revision; for automatic compaction.

@@ -1,0 +1,178 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/mesh/meshkey"
+	"github.com/anchormesh/anchormesh/node"
+	"github.com/anchormesh/anchormesh/node/config"
+)
+
+// testMesh is a mesh of nodes in this process, on loopback.
+type testMesh struct {
+	t     *testing.T
+	key   meshkey.Key
+	dir   string
+	nodes []*testNode
+}
+
+type testNode struct {
+	cfg  config.Config
+	stop context.CancelFunc
+	done chan error
+}
+
+// newMesh starts n nodes and waits until the group has the anchors it wants.
+func newMesh(t *testing.T, n int) *testMesh {
+	t.Helper()
+	m := &testMesh{t: t, key: meshkey.Generate(), dir: t.TempDir()}
+	for i := range n {
+		cfg := config.Default()
+		cfg.Identity.Name = fmt.Sprintf("n%d", i+1)
+		cfg.Identity.DataDir = filepath.Join(m.dir, cfg.Identity.Name)
+		cfg.Listen = config.Listen{Client: freeAddr(t), Peer: "/ip4/127.0.0.1/tcp/" + freePort(t), Gossip: freeAddr(t)}
+		cfg.Mesh.Genesis = i == 0
+		if i > 0 {
+			cfg.Mesh.Join = []string{m.nodes[0].cfg.Listen.Gossip}
+		}
+		m.nodes = append(m.nodes, &testNode{cfg: cfg})
+		m.start(i)
+	}
+	t.Cleanup(func() {
+		for i := range m.nodes {
+			m.stop(i)
+		}
+	})
+	m.awaitVoters(min(n|1, 3))
+	return m
+}
+
+func freeAddr(t *testing.T) string { return "127.0.0.1:" + freePort(t) }
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func (m *testMesh) start(i int) {
+	m.t.Helper()
+	level := slog.LevelWarn
+	if os.Getenv("ANCHORMESH_TEST_VERBOSE") != "" {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(m.t.Output(), &slog.HandlerOptions{Level: level})).With("node", m.nodes[i].cfg.Identity.Name)
+	n, err := node.New(m.nodes[i].cfg, m.key, "test", log)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	m.nodes[i].stop, m.nodes[i].done = stop, done
+	go func() { done <- n.Run(ctx) }()
+}
+
+func (m *testMesh) stop(i int) {
+	m.t.Helper()
+	if m.nodes[i].stop == nil {
+		return
+	}
+	m.nodes[i].stop()
+	m.nodes[i].stop = nil
+	if err := <-m.nodes[i].done; err != nil {
+		m.t.Errorf("node %d: %v", i+1, err)
+	}
+}
+
+// client connects to one node, or to all.
+func (m *testMesh) client(nodes ...int) *clientv3.Client {
+	m.t.Helper()
+	var endpoints []string
+	for i := range m.nodes {
+		if len(nodes) == 0 {
+			endpoints = append(endpoints, m.nodes[i].cfg.Listen.Client)
+		}
+	}
+	for _, i := range nodes {
+		endpoints = append(endpoints, m.nodes[i].cfg.Listen.Client)
+	}
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// segments asks a node what it knows.
+func (m *testMesh) segments(i int) []*meshpb.SegmentInfo {
+	m.t.Helper()
+	conn, err := grpc.NewClient(m.nodes[i].cfg.Listen.Client, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	reply, err := meshpb.NewMeshClient(conn).Segments(ctx, &meshpb.SegmentsRequest{})
+	if err != nil {
+		return nil // not up yet
+	}
+	return reply.GetSegments()
+}
+
+// awaitVoters waits until every running node knows the group with n voters and
+// a leader.
+func (m *testMesh) awaitVoters(n int) {
+	m.t.Helper()
+	m.eventually(30*time.Second, fmt.Sprintf("%d voters", n), func() bool {
+		for i := range m.nodes {
+			if m.nodes[i].stop == nil {
+				continue
+			}
+			list := m.segments(i)
+			if len(list) == 0 {
+				return false
+			}
+			d, err := meshpb.FromPB(list[0].GetDescriptor_())
+			if err != nil || len(d.Voters()) != n {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (m *testMesh) eventually(limit time.Duration, what string, f func() bool) {
+	m.t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-deadline:
+			m.t.Fatalf("no %s within %v", what, limit)
+		case <-tick.C:
+		}
+	}
+}
