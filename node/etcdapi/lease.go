@@ -56,7 +56,7 @@ func (s *Server) keepAlive(_ any, stream grpc.ServerStream) error {
 }
 
 func (s *Server) renew(ctx context.Context, stream grpc.ServerStream, ids []int64) error {
-	bounded, cancel := context.WithTimeout(ctx, s.timeout)
+	bounded, cancel := s.bound(ctx)
 	defer cancel()
 	header, ttls, err := s.leases.KeepAlive(bounded, ids)
 	if err != nil {

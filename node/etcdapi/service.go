@@ -128,7 +128,7 @@ func typed[Req any, Answer proto.Message, P interface {
 		if err := s.admit(ctx, func() bool { return s.node.KeysLed(anchormesh.KeyRange{}) }); err != nil {
 			return nil, err
 		}
-		bounded, cancel := context.WithTimeout(ctx, s.timeout)
+		bounded, cancel := s.bound(ctx)
 		defer cancel()
 		answer, err := fn(bounded, req)
 		if err != nil {
