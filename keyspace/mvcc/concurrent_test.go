@@ -218,6 +218,9 @@ func TestApplyAndReadsDuringCommit(t *testing.T) {
 	if d := g.Durable(); d != 1 {
 		t.Fatalf("durable %d, the commit began at 1", d)
 	}
+	if g.frozen.n != 0 || g.active.n != 1 {
+		t.Fatalf("%d frozen and %d active writes after the commit", g.frozen.n, g.active.n)
+	}
 }
 
 type heldUp struct {
@@ -232,4 +235,59 @@ func (h *heldUp) Update(fn func(tx bolt.Tx) error) error {
 		<-h.leave
 	}
 	return h.Memory.Update(fn)
+}
+
+// A commit that finishes between the moment a reader took its backend snapshot and
+// the moment it looks at the buffers must not fall through the gap.
+func TestCommitWhileAReaderOpens(t *testing.T) {
+	between := &interleaved{Memory: bolt.NewMemory()}
+	s := mustStore(t, between)
+	g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	commit := func() { must(t, s.Commit()) }
+	for i, open := range []func() (Result, error){
+		func() (Result, error) {
+			v := g.Read()
+			defer v.Close()
+			return v.Range([]byte("k"), nil, 0, 0, false)
+		},
+		func() (Result, error) {
+			index, _ := g.Applied()
+			b := g.Begin(index+1, 1)
+			x := b.Txn()
+			defer func() { x.End(); b.End() }()
+			return x.Range([]byte("k"), nil, 0, 0, false)
+		},
+		func() (res Result, err error) {
+			g.ForEachAux("t", func(_, v []byte) { res.KVs = append(res.KVs, KV{Raw: v, ValueLen: len(v)}) })
+			return res, nil
+		},
+	} {
+		want := fmt.Sprint(i)
+		putAll(g, "k", want)
+		index, _ := g.Applied()
+		b := g.Begin(index+1, 1)
+		b.PutAux("t", []byte("k"), []byte(want))
+		b.End()
+		between.hook = commit
+		res, err := open()
+		if err != nil || len(res.KVs) != 1 || string(res.KVs[0].Value()) != want {
+			t.Fatalf("reader %d: %+v, %v", i, res, err)
+		}
+	}
+}
+
+// interleaved runs a hook once, right after a snapshot was taken.
+type interleaved struct {
+	*bolt.Memory
+	hook func()
+}
+
+func (i *interleaved) Snapshot() bolt.Snapshot {
+	s := i.Memory.Snapshot()
+	if hook := i.hook; hook != nil {
+		i.hook = nil
+		hook()
+	}
+	return s
 }

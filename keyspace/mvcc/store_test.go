@@ -371,6 +371,9 @@ func TestPendingLimit(t *testing.T) {
 		default:
 			t.Fatal("nobody asked for a commit")
 		}
+		if applied > 10 {
+			t.Fatalf("%d entries of 500 bytes went through a limit of 4 KiB", applied)
+		}
 		for rounds := 0; applied < 100; rounds++ {
 			if s.Pending() < 4<<10 || s.Pending() > 6<<10 || rounds > 50 {
 				t.Fatalf("apply waits at %d pending bytes, %d entries, round %d", s.Pending(), applied, rounds)
