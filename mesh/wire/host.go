@@ -280,6 +280,10 @@ func (h *Host) forget(p *peerState) {
 // foreign reports a node of another mesh under the same key.
 func (h *Host) foreign(other anchormesh.MeshID, from anchormesh.NodeID) {
 	h.counters.foreign.Add(1)
+	if !h.log.allow("mesh " + other.String()) {
+		return
+	}
+	h.cfg.Logger.Warn("refused a node of another mesh that uses this mesh's key", "their_mesh", other, "peer", from)
 	if f := h.cfg.Events.ForeignMesh; f != nil {
 		f(other, from)
 	}

@@ -89,7 +89,7 @@ func newIdentity(key crypto.PrivKey) (Identity, error) {
 // A crash leaves either no identity or a whole one.
 func LoadIdentity(files fsys.FS, dir string) (Identity, error) {
 	path := filepath.Join(dir, IdentityFile)
-	text, err := readSmall(files, path, identityBytesMax)
+	text, err := ReadSmall(files, path, identityBytesMax)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return createIdentity(files, dir)
@@ -138,8 +138,8 @@ func parseIdentity(text []byte) (Identity, error) {
 	return newIdentity(key)
 }
 
-// readSmall reads a whole file of at most limit bytes.
-func readSmall(files fsys.FS, path string, limit int64) ([]byte, error) {
+// ReadSmall reads a whole file of at most limit bytes.
+func ReadSmall(files fsys.FS, path string, limit int64) ([]byte, error) {
 	f, err := files.Open(path)
 	if err != nil {
 		return nil, err

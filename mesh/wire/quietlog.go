@@ -24,16 +24,22 @@ func newQuietLog(log *slog.Logger) *quietLog {
 }
 
 func (q *quietLog) warn(subject, msg string, args ...any) {
+	if q.allow(subject) {
+		q.log.Warn(msg, args...)
+	}
+}
+
+// allow reports whether the subject has been quiet for long enough.
+func (q *quietLog) allow(subject string) bool {
 	now := time.Now()
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if last, ok := q.last[subject]; ok && now.Sub(last) < quietEvery {
-		q.mu.Unlock()
-		return
+		return false
 	}
 	if len(q.last) >= quietKeysMax {
 		clear(q.last)
 	}
 	q.last[subject] = now
-	q.mu.Unlock()
-	q.log.Warn(msg, args...)
+	return true
 }
