@@ -137,8 +137,9 @@ func (l *Log) settleFloor() {
 		l.carry = carrier{}
 	}
 	if l.carry.file != 0 {
-		f := l.file(l.carry.file)
-		invariant.Always(l.carry.group < len(f.groups), "log file %d was emptied and has %d live records", f.num(), f.live)
+		if f := l.file(l.carry.file); l.carry.group >= len(f.groups) {
+			invariant.Broken("log file %d was emptied and has %d live records", f.num(), f.live)
+		}
 	}
 	if l.floor != before || l.rotated {
 		l.decideCarry()

@@ -163,9 +163,10 @@ func (g *GroupLog) truncate(upTo Mark) bool {
 	if g.headFile == 0 || upTo.Index <= g.want.Index || upTo.Index > g.lastLocked() {
 		return false
 	}
-	term := g.refLocked(upTo.Index).term
-	invariant.Always(term == upTo.Term, "group %v truncated up to index %d of term %d, but the log has term %d there",
-		g.id, upTo.Index, upTo.Term, term)
+	if term := g.refLocked(upTo.Index).term; term != upTo.Term {
+		invariant.Broken("group %v truncated up to index %d of term %d, but the log has term %d there",
+			g.id, upTo.Index, upTo.Term, term)
+	}
 	g.want = upTo
 	return true
 }

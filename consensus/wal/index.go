@@ -139,7 +139,9 @@ func (l *Log) freeRef(r *ref) {
 		f := l.file(r.file)
 		f.live--
 		f.liveBytes -= int64(r.diskBytes())
-		invariant.Always(f.live >= 0, "log file %d has %d live records", r.file, f.live)
+		if f.live < 0 {
+			invariant.Broken("log file %d has %d live records", r.file, f.live)
+		}
 	}
 	if r.ent != nil {
 		l.cache.bytes.Add(-cacheCost(r))

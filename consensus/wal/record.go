@@ -138,10 +138,7 @@ func appendEntry(b []byte, group anchormesh.SegmentID, index uint64, r *ref, dat
 }
 
 func entrySum(group anchormesh.SegmentID, index uint64, body []byte) uint32 {
-	var id [16]byte
-	binary.LittleEndian.PutUint64(id[:], uint64(group))
-	binary.LittleEndian.PutUint64(id[8:], index)
-	return frame.Checksum(frame.Checksum(0, id[:]), body)
+	return frame.Checksum(frame.Mix(uint64(group), index), body)
 }
 
 // entryIntact reports whether b is the encoded entry that r describes.

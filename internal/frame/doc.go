@@ -6,7 +6,7 @@
 // A frame begins at a multiple of Align and is padded with zeros to one, so that
 // its header never crosses a sector:
 //
-//	 0  u32  checksum of the header, the file's seed and the frame's offset
+//	 0  u32  checksum of the rest of the header, from Mix(file's seed, offset) on
 //	 4  u32  payload length in bytes
 //	 8  u64  sequence number, dense over all files of a log
 //	16  u64  mark, a word of the caller's

@@ -21,6 +21,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Checksum is the CRC-32C of b, continued from sum.
 func Checksum(sum uint32, b []byte) uint32 { return crc32.Update(sum, castagnoli, b) }
 
+// Mix folds two numbers into a sum to continue a checksum from, so that the
+// checksum covers them without their being copied next to the bytes. It is the
+// finalizer of SplitMix64 (Steele, Lea, Flood 2014), twice.
+func Mix(a, b uint64) uint32 { return uint32(splitMix(splitMix(a)+b) >> 32) }
+
+func splitMix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
 // Padded returns the bytes that a frame of n payload bytes occupies.
 func Padded(n int) int { return (HeaderBytes + n + Align - 1) &^ (Align - 1) }
 
@@ -38,8 +50,9 @@ type Header struct {
 // What follows b up to Padded must be zero.
 func Seal(b []byte, seed uint32, offset int64, seq, mark uint64) {
 	payload := b[HeaderBytes:]
-	invariant.Always(offset%Align == 0 && len(payload) <= PayloadBytesMax && seq > 0,
-		"frame %d of %d bytes at offset %d", seq, len(payload), offset)
+	if offset%Align != 0 || len(payload) > PayloadBytesMax || seq == 0 {
+		invariant.Broken("frame %d of %d bytes at offset %d", seq, len(payload), offset)
+	}
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(payload)))
 	binary.LittleEndian.PutUint64(b[8:], seq)
 	binary.LittleEndian.PutUint64(b[16:], mark)
@@ -49,12 +62,7 @@ func Seal(b []byte, seed uint32, offset int64, seq, mark uint64) {
 }
 
 func headerSum(b []byte, seed uint32, offset int64) uint32 {
-	// One buffer, one call: half the cost of two updates. The complement keeps
-	// the sum of zeros from being zero under every seed.
-	var in [8 + HeaderBytes - 4]byte
-	binary.LittleEndian.PutUint64(in[:], ^uint64(offset))
-	copy(in[8:], b[4:HeaderBytes])
-	return Checksum(seed, in[:])
+	return Checksum(Mix(uint64(seed), uint64(offset)), b[4:HeaderBytes])
 }
 
 // ParseHeader reads the header at the beginning of b, which was read from

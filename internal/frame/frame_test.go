@@ -40,7 +40,7 @@ func randomPayload(rng *rand.Rand) []byte {
 func TestGoldenFormat(t *testing.T) {
 	file := make([]byte, 96)
 	put(file, 32, 5, []byte("anchor"))
-	want := "b2f8a130" + "06000000" + "0500000000000000" + "0700000000000000" + "296384bd" + "00000000" +
+	want := "7d0b99df" + "06000000" + "0500000000000000" + "0700000000000000" + "296384bd" + "00000000" +
 		hex.EncodeToString([]byte("anchor"))
 	if got := hex.EncodeToString(file[32:70]); got != want {
 		t.Fatalf("stored bytes changed:\n got %s\nwant %s", got, want)

@@ -9,12 +9,16 @@ type Violation string
 func (v Violation) Error() string { return "broken invariant: " + string(v) }
 
 // Always panics with the formatted state if cond is false. The arguments are
-// evaluated on every call, so give it values that are at hand.
+// evaluated and boxed on every call; where that counts, write the condition out
+// and call Broken.
 func Always(cond bool, format string, args ...any) {
 	if !cond {
 		fail(format, args)
 	}
 }
+
+// Broken panics with the formatted state.
+func Broken(format string, args ...any) { fail(format, args) }
 
 // Costly runs check in builds with the tag "invariants" and panics with the
 // error it returns. In other builds the call costs nothing, and neither does

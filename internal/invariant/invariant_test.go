@@ -26,6 +26,12 @@ func TestAlways(t *testing.T) {
 	}
 }
 
+func TestBroken(t *testing.T) {
+	if got := caught(func() { Broken("term %d", 3) }); got != "broken invariant: term 3" {
+		t.Fatalf("got %q", got)
+	}
+}
+
 func TestCostlyRunsOnlyWithTheTag(t *testing.T) {
 	ran := false
 	got := caught(func() {
