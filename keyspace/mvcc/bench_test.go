@@ -195,3 +195,37 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchKeys, "ns/revision")
 }
+
+// BenchmarkReadDuringCommit reads single keys while a commit of 100 MB runs, and
+// reports the latency without it beside that with it.
+func BenchmarkReadDuringCommit(b *testing.B) {
+	s, g := benchStore(b)
+	fill(b, s, g, ascending())
+	sample := func(name string, until func(n int) bool) {
+		var took []time.Duration
+		rng := rand.New(rand.NewSource(1))
+		for n := 0; !until(n); n++ {
+			key := benchKey(rng.Intn(benchKeys))
+			start := time.Now()
+			v := g.Read()
+			if res, err := v.Range(key, nil, 0, 0, false); err != nil || len(res.KVs) != 1 {
+				b.Fatal(err)
+			}
+			v.Close()
+			took = append(took, time.Since(start))
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), name+"-p50-ns")
+		b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), name+"-p99-ns")
+	}
+	for b.Loop() {
+		sample("idle", func(n int) bool { return n > 50000 })
+		for s.Pending() < 100<<20 {
+			apply(g, ascending())
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.Commit() }()
+		sample("busy", func(int) bool { return len(done) > 0 })
+		must(b, <-done)
+	}
+}
