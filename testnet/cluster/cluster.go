@@ -10,6 +10,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
 // ErrNotReady is returned when the context ended before every running node was
@@ -166,6 +169,9 @@ func (c *Cluster) nodeReady(ctx context.Context, n *Node) error {
 	defer tick.Stop()
 	for {
 		err := c.check(ctx, client)
+		if err == nil && c.Kind == Mesh {
+			err = checkAnchors(ctx, client.ActiveConnection(), len(c.Nodes))
+		}
 		if err == nil {
 			return nil
 		}
@@ -199,6 +205,30 @@ func (c *Cluster) check(ctx context.Context, client *clientv3.Client) error {
 	}
 	if voters != len(c.Nodes) {
 		return fmt.Errorf("%d voting members, want %d", voters, len(c.Nodes))
+	}
+	return nil
+}
+
+// checkAnchors asks a mesh node whether its segments have the anchors they want:
+// as many as there are nodes, at most three, an odd number.
+func checkAnchors(ctx context.Context, conn *grpc.ClientConn, nodes int) error {
+	ctx, cancel := context.WithTimeout(ctx, readyAttempt)
+	defer cancel()
+	want := min(3, nodes-1+nodes%2)
+	reply, err := meshpb.NewMeshClient(conn).Segments(ctx, &meshpb.SegmentsRequest{})
+	if err != nil {
+		return fmt.Errorf("segments: %w", err)
+	}
+	for _, s := range reply.GetSegments() {
+		voters := 0
+		for _, a := range s.GetDescriptor_().GetAnchors() {
+			if a.GetRole() == meshpb.Role_ROLE_VOTER {
+				voters++
+			}
+		}
+		if voters < want {
+			return fmt.Errorf("a segment has %d voting anchors, want %d", voters, want)
+		}
 	}
 	return nil
 }
