@@ -71,6 +71,7 @@ func FuzzRequests(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer srv.grpc.Stop()
 		var methods []grpc.MethodDesc
 		var streams []grpc.StreamDesc
 		for _, svc := range []service{srv.kvService(), srv.watchService(), srv.leaseService(), srv.clusterService(), srv.maintenanceService(), srv.authService()} {
