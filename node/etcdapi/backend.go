@@ -27,7 +27,8 @@ type Backends struct {
 type Requests interface {
 	// Do routes and runs the call and returns the encoded etcd response, its
 	// header included. It returns soon after ctx ends. A write whose outcome
-	// is not known then is ErrTimeout or one of its kin, never a retry.
+	// is not known then is ErrTimeout or one of its kin, never a retry. An
+	// unknown lease is a TTL of -1 in LeaseTimeToLive's answer, not an error.
 	Do(ctx context.Context, call *Call) (codec.Chunks, error)
 }
 

@@ -30,7 +30,7 @@
 // # What a bytes slice may be
 //
 // gRPC sends after a handler has returned. Everything in a [codec.Chunks] or a
-// [WatchResponse] handed to this package must therefore stay as it is for ever
+// [watch.Response] handed to this package must therefore stay as it is for ever
 // (heap memory nobody changes); a slice of a memory-mapped file is not allowed.
 //
 // # What it does not do
