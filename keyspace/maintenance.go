@@ -10,10 +10,11 @@ type HashKV struct {
 	Compacted int64 // when the hash was taken; -1 for never
 }
 
-// HashKV hashes the history up to rev; 0 is the newest. The errors are ErrCompacted
+// HashKV hashes the history up to rev; 0 is the newest, and below it there is
+// nothing to hash, as in etcd. The errors are ErrCompacted
 // and ErrFutureRev.
 func (s *Space) HashKV(rev int64) (HashKV, error) {
-	hash, compacted, at, err := s.seg.Hash(max(rev, 0))
+	hash, compacted, at, err := s.seg.Hash(rev)
 	if err != nil {
 		return HashKV{}, err
 	}

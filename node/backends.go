@@ -94,6 +94,7 @@ func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVRespon
 	if !here {
 		return b.hashElsewhere(ctx, d, revision)
 	}
+	b.host.CatchUp(ctx, r)
 	h, err := r.Machine.Space().HashKV(revision)
 	if err != nil {
 		return nil, err

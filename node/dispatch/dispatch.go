@@ -22,14 +22,9 @@ import (
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
-const (
-	// retryWait is the pause before another try when no change of the routes
-	// wakes the request first.
-	retryWait = 20 * time.Millisecond
-	// floorWait bounds how long a serializable read waits for a write that was
-	// answered through this node.
-	floorWait = 250 * time.Millisecond
-)
+// retryWait is the pause before another try when no change of the routes wakes
+// the request first.
+const retryWait = 20 * time.Millisecond
 
 var (
 	// errSpansSegments refuses keys that no single segment holds.
@@ -195,7 +190,7 @@ func translate(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
-		errors.Is(err, machine.ErrGeneration):
+		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

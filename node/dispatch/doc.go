@@ -17,6 +17,6 @@
 //
 // A write that was answered through this node is seen by serializable reads
 // through this node afterwards, as in etcd, although the answer came from
-// another node's apply: such reads wait, for at most floorWait, until the
-// replica here has applied it.
+// another node's apply: such reads wait until the replica here has applied it
+// (host.CatchUp).
 package dispatch

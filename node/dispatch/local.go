@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -78,7 +77,7 @@ func (d *Dispatcher) propose(ctx context.Context, desc *anchormesh.Descriptor, c
 // readLocal reads from the replica here.
 func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
 	if call.Serializable {
-		d.waitFloor(ctx, r, desc.Segment)
+		d.host.CatchUp(ctx, r)
 	} else {
 		if err := d.readIndex(ctx, desc.Segment); err != nil {
 			return nil, err
@@ -132,24 +131,6 @@ func (d *Dispatcher) readIndex(ctx context.Context, segment anchormesh.SegmentID
 		return nil
 	case <-ctx.Done():
 		return gaveUp(ctx, etcdapi.ErrNoLeader)
-	}
-}
-
-// waitFloor waits until the replica has applied the newest write that was
-// answered through this node.
-func (d *Dispatcher) waitFloor(ctx context.Context, r *host.Replica, segment anchormesh.SegmentID) {
-	floor := r.Floor()
-	if applied, _ := r.Machine.Segment().Applied(); applied >= floor {
-		return
-	}
-	done := make(chan struct{})
-	d.engine.WhenApplied(segment, floor, func(error) { close(done) })
-	timer := time.NewTimer(floorWait)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type checker struct {
 	maxRequestBytes int
 	maxTxnOps       int
+	minLeaseTTL     int64 // seconds; shorter grants get this, as in etcd
 }
 
 // check dispatches on the method. The error is a gRPC status.
@@ -161,12 +162,16 @@ func (k checker) fillGrant(c *Call) error {
 		return rpctypes.ErrGRPCLeaseTTLTooLarge
 	}
 	c.Write = true
+	// The log must name ID and TTL, so both are settled before. A field that
+	// stands last wins in protobuf: appending it keeps the client's bytes.
+	var settled codec.LeaseGrantRequest
 	if r.ID == 0 {
-		// The log must name the ID, so it is drawn before: positive, as etcd's.
-		// A field that stands last wins in protobuf: appending it keeps the
-		// client's bytes.
-		c.buf = codec.AppendLeaseGrant(c.buf, codec.LeaseGrantRequest{ID: 1 + rand.Int64N(math.MaxInt64)})
+		settled.ID = 1 + rand.Int64N(math.MaxInt64) // positive, as etcd's
 	}
+	if r.TTL < k.minLeaseTTL {
+		settled.TTL = k.minLeaseTTL
+	}
+	c.buf = codec.AppendLeaseGrant(c.buf, settled)
 	return nil
 }
 

@@ -114,6 +114,12 @@ func (c Config) requestTimeout() time.Duration {
 	return 5*time.Second + 2*c.ElectionTimeout
 }
 
+// minLeaseTTL is etcd's rule: one and a half election timeouts, in whole seconds
+// rounded up, so that a lease survives the time in which nobody can renew it.
+func (c Config) minLeaseTTL() int64 {
+	return int64((c.ElectionTimeout*3/2 + time.Second - 1) / time.Second)
+}
+
 // Listener hears what the API does. Each func may be nil, is called on the
 // request's goroutine and must not block. Methods are gRPC's full names.
 type Listener struct {

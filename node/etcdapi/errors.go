@@ -7,32 +7,34 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/anchormesh/anchormesh/keyspace"
 )
 
 // What a backend can answer. Wrap them: only errors.Is counts, and the client
 // sees etcd's text, because clientv3 tells errors apart by text.
 var (
 	// ErrCompacted: the revision asked for lies below the compacted one.
-	ErrCompacted = errors.New("etcdapi: the revision has been compacted")
+	ErrCompacted = keyspace.ErrCompacted
 	// ErrFutureRevision: the revision asked for was not given out yet.
-	ErrFutureRevision = errors.New("etcdapi: the revision lies in the future")
+	ErrFutureRevision = keyspace.ErrFutureRev
 	// ErrKeyNotFound: a put that keeps value or lease found no key.
-	ErrKeyNotFound = errors.New("etcdapi: the key does not exist")
+	ErrKeyNotFound = keyspace.ErrKeyNotFound
 	// ErrLeaseNotFound: no such lease.
-	ErrLeaseNotFound = errors.New("etcdapi: the lease does not exist")
+	ErrLeaseNotFound = keyspace.ErrLeaseNotFound
 	// ErrLeaseExists: a grant named an ID that is taken.
-	ErrLeaseExists = errors.New("etcdapi: the lease exists already")
+	ErrLeaseExists = keyspace.ErrLeaseExists
 	// ErrLeaseTTLTooLarge: a grant asked for more than 9,000,000,000 s.
-	ErrLeaseTTLTooLarge = errors.New("etcdapi: the TTL is too large")
+	ErrLeaseTTLTooLarge = keyspace.ErrLeaseTTLTooLarge
 
 	// ErrTooLarge: the request does not fit into a log entry.
 	ErrTooLarge = errors.New("etcdapi: the request is too large")
 	// ErrNoSpace: the quota is used up or its alarm is raised.
-	ErrNoSpace = errors.New("etcdapi: the quota is used up")
+	ErrNoSpace = keyspace.ErrNoSpace
 	// ErrTooManyRequests: a queue is full; nothing was proposed.
 	ErrTooManyRequests = errors.New("etcdapi: too many requests are waiting")
 	// ErrCorrupt: replicas differ, or this one is damaged.
-	ErrCorrupt = errors.New("etcdapi: the data is corrupt")
+	ErrCorrupt = keyspace.ErrCorrupt
 
 	// ErrNoLeader: the segment has no leader; nothing was proposed.
 	ErrNoLeader = errors.New("etcdapi: no leader")

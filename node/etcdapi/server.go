@@ -50,7 +50,7 @@ func New(cfg Config, b Backends) (*Server, error) {
 		cfg:         cfg,
 		timeout:     cfg.requestTimeout(),
 		log:         cfg.Logger,
-		checker:     checker{maxRequestBytes: cfg.MaxRequestBytes, maxTxnOps: cfg.MaxTxnOps},
+		checker:     checker{maxRequestBytes: cfg.MaxRequestBytes, maxTxnOps: cfg.MaxTxnOps, minLeaseTTL: cfg.minLeaseTTL()},
 		codec:       newWireCodec(),
 		requests:    b.Requests,
 		watches:     b.Watches,

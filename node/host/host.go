@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -70,7 +71,7 @@ type Replica struct {
 	Store   *mvcc.Store // the scope's, shared with its other segments
 	Meter   sample.Meter
 	// floor is the newest index of a write that this node answered for
-	// somebody else's apply; serializable reads here wait for it.
+	// somebody else's apply.
 	floor atomic.Uint64
 }
 
@@ -84,8 +85,29 @@ func (r *Replica) Raise(index uint64) {
 	}
 }
 
-// Floor returns the newest index noted by Raise.
-func (r *Replica) Floor() uint64 { return r.floor.Load() }
+// catchUpWait bounds how long a local answer waits for a write that was answered
+// through this node.
+const catchUpWait = 250 * time.Millisecond
+
+// CatchUp waits until the replica has applied every write that was answered
+// through this node: what a client wrote here it then sees here, in local
+// answers too (serializable reads, new watches, hashes). The wait is bounded;
+// only a replica that is cut off or far behind misses it.
+func (h *Host) CatchUp(ctx context.Context, r *Replica) {
+	floor := r.floor.Load()
+	if applied, _ := r.Machine.Segment().Applied(); applied >= floor {
+		return
+	}
+	done := make(chan struct{})
+	h.engine.WhenApplied(r.Machine.Descriptor().Segment, floor, func(error) { close(done) })
+	timer := time.NewTimer(catchUpWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
 
 // New returns a host that holds nothing yet.
 func New(cfg Config, dir *datadir.Dir, stores *scopes.Stores, engine *consensus.Engine, log *wal.Log, table *route.Table) *Host {

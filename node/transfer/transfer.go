@@ -68,7 +68,7 @@ func (t *Transfers) Send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 		bytes, err := t.send(segment, node, to)
 		<-t.out
 		if err != nil {
-			t.cfg.Logger.Warn("snapshot was not sent", "segment", segment, "to", node.Short(), "err", err)
+			t.cfg.Logger.Info("snapshot was not sent", "segment", segment, "to", node.Short(), "err", err)
 		} else {
 			t.cfg.Logger.Info("snapshot sent", "segment", segment, "to", node.Short(), "bytes", bytes, "took", time.Since(begin))
 		}
@@ -80,6 +80,11 @@ func (t *Transfers) send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 	r, ok := t.host.Get(segment)
 	if !ok || node == "" {
 		return 0, errors.New("segment or its new anchor is not known here")
+	}
+	// What is exported is what is committed. The receiver must find itself in it,
+	// and its entry may be only seconds old.
+	if err := r.Store.Commit(); err != nil {
+		panic("transfer: the store cannot be committed, the process stops: " + err.Error())
 	}
 	export, err := r.Machine.Segment().Export()
 	if err != nil {
@@ -173,7 +178,7 @@ func (t *Transfers) Receive(from anchormesh.NodeID, s mesh.BulkStream) {
 
 func (t *Transfers) receive(from anchormesh.NodeID, s mesh.BulkStream) []byte {
 	refuse := func(err error) []byte {
-		t.cfg.Logger.Warn("snapshot was not installed", "from", from.Short(), "err", err)
+		t.cfg.Logger.Info("snapshot was not installed", "from", from.Short(), "err", err)
 		return append([]byte{answerRefused}, err.Error()...)
 	}
 	_ = s.SetDeadline(time.Now().Add(t.cfg.Idle))

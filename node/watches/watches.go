@@ -40,7 +40,7 @@ func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.Wat
 	if !here {
 		return nil, etcdapi.ErrNotAnchor
 	}
-	return stream{r.Hub.NewStream(), r}, nil
+	return stream{r.Hub.NewStream(), w.host, r}, nil
 }
 
 // Forward implements etcdapi.Watches: the leader if known, else any voter.
@@ -63,6 +63,7 @@ func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.Cli
 // stream is a hub's stream that refuses keys the segment does not hold.
 type stream struct {
 	*watch.Stream
+	host    *host.Host
 	replica *host.Replica
 }
 
@@ -71,5 +72,6 @@ func (s stream) Create(ctx context.Context, r watch.Request) (id, revision int64
 	if !r.Range.Empty() && !s.replica.Machine.Descriptor().Range.Covers(r.Range) {
 		return 0, 0, etcdapi.ErrNotAnchor
 	}
+	s.host.CatchUp(ctx, s.replica) // "from now" begins behind what the client wrote here
 	return s.Stream.Create(ctx, r)
 }
