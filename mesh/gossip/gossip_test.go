@@ -434,6 +434,19 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
+// TestGoldenRecord pins the format: another one needs another version.
+func TestGoldenRecord(t *testing.T) {
+	b, err := encode(&view.Record{
+		Name: "n", Zone: "z", Version: "v", Mesh: 7, Boot: 8, Epoch: 300, Left: true,
+		PeerAddrs: []string{"p"}, ClientURLs: []string{"c", "d"},
+	}, fixed{bytes.Repeat([]byte{0xaa}, 32)})
+	want := "0101" + strings.Repeat("aa", 32) + "0000000000000007" + "0000000000000008" + "ac02" +
+		"016e" + "017a" + "0176" + "01" + "0170" + "02" + "0163" + "0164" + strings.Repeat("00", 64)
+	if err != nil || hex.EncodeToString(b) != want {
+		t.Fatalf("%x, %v", b, err)
+	}
+}
+
 // fixed has a public key and signs with zeros.
 type fixed struct{ public []byte }
 

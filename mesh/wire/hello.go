@@ -34,7 +34,6 @@ const (
 	statusVersion
 	statusMesh
 	statusHandler
-	statusOverloaded
 )
 
 var errHello = errors.New("malformed hello")
@@ -127,8 +126,6 @@ func (w welcome) err() error {
 		return nil
 	case statusHandler:
 		return fmt.Errorf("%w: %s", ErrNoHandler, w.text)
-	case statusOverloaded:
-		return fmt.Errorf("%w: %s", ErrOverloaded, w.text)
 	}
 	return fmt.Errorf("%w: %s", ErrRefused, w.text)
 }

@@ -124,7 +124,7 @@ func (p *peerState) refused(err error) error {
 		p.host.counters.refused.Add(1)
 		p.host.log.warn("refused "+string(p.id), "a peer refused our streams", "peer", p.id, "error", err)
 		return fmt.Errorf("%s: %w", p.id.Short(), err)
-	case errors.Is(err, ErrNoHandler), errors.Is(err, ErrOverloaded):
+	case errors.Is(err, ErrNoHandler):
 		return fmt.Errorf("%s: %w", p.id.Short(), err)
 	}
 	return fmt.Errorf("%w: no stream to %s: %w", ErrUnreachable, p.id.Short(), err)
