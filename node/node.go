@@ -34,6 +34,10 @@ import (
 	"github.com/anchormesh/anchormesh/node/web"
 )
 
+// logCacheBytes of recent entries stay in memory: what followers that keep up
+// still need. Those that lag are fed from the files.
+const logCacheBytes = 4 << 20
+
 // stopTimeout bounds how long requests may take once the node stops.
 const stopTimeout = 3 * time.Second
 
@@ -115,6 +119,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 	// Log and stores: what was acknowledged before the last stop.
 	walOptions := wal.DefaultOptions()
+	walOptions.CacheBytes = logCacheBytes
 	walOptions.Listener = a.metrics.Log(func(err error) { n.log.Warn("log", "err", err) })
 	if a.wal, err = wal.Open(fsys.OS, a.dir.Log(), walOptions); err != nil {
 		return err
