@@ -127,7 +127,11 @@ func TestReadersWhileFilesGo(t *testing.T) {
 			}
 		}
 	}()
-	<-started
+	select {
+	case <-started:
+	case err := <-result:
+		t.Fatal(err)
+	}
 	for i := uint64(1); i <= 3000; i++ {
 		mustAppend(t, l, Update{Group: 2, HardState: hardState(1, 1, i), Entries: entries(i, i, 1, 300)})
 		l.Truncate(2, Mark{Index: i, Term: 1})

@@ -35,7 +35,11 @@ type Log struct {
 	statMu sync.Mutex
 	stats  Stats
 
-	// Owned by the appender.
+	appender
+}
+
+// appender is what the appender alone reads and writes.
+type appender struct {
 	seq      uint64 // of the last frame
 	recorded uint32 // first needed file, as the last synced frame says
 	floor    uint32 // first needed file, as the next frame will say
@@ -45,7 +49,7 @@ type Log struct {
 	spare    spare
 	enc      encoder
 	carry    carrier
-	cache    cache
+	cache    cache // its size is read by all
 }
 
 // spare is the next file: there, asked for, or failed.
