@@ -28,9 +28,9 @@ import (
 	"github.com/anchormesh/anchormesh/node/web"
 )
 
-func (n *Node) meshConfig(a *assembly, client net.Addr) mesh.Config {
+func (n *Node) meshConfig(a *assembly) mesh.Config {
 	listen := n.cfg.Listen
-	listen.Client = client.String()
+	listen.Client = a.ports.client.Addr().String()
 	local, err := net.InterfaceAddrs()
 	if err != nil {
 		local = nil // then loopback is advertised
@@ -150,7 +150,7 @@ func (n *Node) load(a *assembly) recruit.Load {
 // reserveBytes stay free on the disk of a node that takes a replica.
 const reserveBytes = 256 << 20
 
-func (n *Node) newAPI(a *assembly, client net.Addr, httpListener net.Listener) (*etcdapi.Server, error) {
+func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	cfg := etcdapi.DefaultConfig()
 	cfg.Logger, cfg.Listener = n.log, a.metrics.API()
 	cfg.MaxRequestBytes, cfg.MaxTxnOps = int(n.cfg.Limits.RequestBytes), int(n.cfg.Limits.TxnOps)
@@ -163,9 +163,9 @@ func (n *Node) newAPI(a *assembly, client net.Addr, httpListener net.Listener) (
 	if err != nil {
 		return nil, err
 	}
-	addresses := &meshpb.Addresses{Client: client.String(), Peer: n.cfg.Listen.Peer, Gossip: n.cfg.Listen.Gossip}
-	if httpListener != nil {
-		addresses.Http = httpListener.Addr().String()
+	addresses := &meshpb.Addresses{Client: a.ports.client.Addr().String(), Peer: n.cfg.Listen.Peer, Gossip: n.cfg.Listen.Gossip}
+	if a.ports.http != nil {
+		addresses.Http = a.ports.http.Addr().String()
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -69,6 +70,14 @@ type assembly struct {
 	peers    *peers.Peers
 	metrics  *telemetry.Metrics
 	api      *etcdapi.Server
+	ports    ports
+	closers  []func() error // of what is open, in the order of its opening
+}
+
+// ports are the TCP ports that clients use.
+type ports struct {
+	client net.Listener
+	http   net.Listener // nil if off
 }
 
 // New returns a node; it opens nothing before Run. cfg must be valid.
@@ -95,85 +104,97 @@ func (n *Node) Check(ctx context.Context) error {
 // is an error.
 func (n *Node) Run(ctx context.Context) (err error) {
 	a := &assembly{started: time.Now(), table: route.NewTable()}
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := n.open(ctx, a); err != nil {
+		return err
+	}
+	transfers, err := n.startEngine(a)
+	if err != nil {
+		return err
+	}
+	n.serveMesh(a, transfers)
+	if a.api, err = n.newAPI(a); err != nil {
+		return err
+	}
+	return n.serve(ctx, a)
+}
 
+// open opens what the replicas stand on, from the ground up.
+func (n *Node) open(ctx context.Context, a *assembly) (err error) {
 	// The data directory: one process at a time.
 	if a.dir, err = datadir.Open(fsys.OS, n.cfg.Identity.Dir()); err != nil {
 		return err
 	}
-	defer closing(&err, a.dir.Close)
+	a.closeLater(a.dir.Close)
 	a.metrics = telemetry.New(n.sources(a), n.version)
 
 	// The ports: a busy one is found before anything else is done.
-	client, err := net.Listen("tcp", n.cfg.Listen.Client)
-	if err != nil {
+	if a.ports.client, err = net.Listen("tcp", n.cfg.Listen.Client); err != nil {
 		return fmt.Errorf("--client-addr: %w", err)
 	}
-	defer client.Close()
-	httpListener, err := listenHTTP(n.cfg.Listen.HTTP)
-	if err != nil {
+	a.closeLater(closeListener(a.ports.client))
+	if a.ports.http, err = listenHTTP(n.cfg.Listen.HTTP); err != nil {
 		return err
 	}
-	if httpListener != nil {
-		defer httpListener.Close()
+	if a.ports.http != nil {
+		a.closeLater(closeListener(a.ports.http))
 	}
 
 	// Log and stores: what was acknowledged before the last stop.
 	walOptions := wal.DefaultOptions()
-	walOptions.CacheBytes = logCacheBytes
 	walOptions.Listener = a.metrics.Log(func(err error) { n.log.Warn("log", "err", err) })
 	if a.wal, err = wal.Open(fsys.OS, a.dir.Log(), walOptions); err != nil {
 		return err
 	}
-	defer closing(&err, a.wal.Close)
+	a.closeLater(a.wal.Close)
 	storeConfig := scopes.DefaultConfig()
 	storeConfig.Committed = a.metrics.Committed
 	a.stores = scopes.New(storeConfig, a.dir.Scope)
-	defer closing(&err, a.stores.Close)
+	a.closeLater(a.stores.Close)
 
 	// The mesh: identity, gossip, streams.
-	if a.mesh, err = mesh.Start(ctx, n.meshConfig(a, client.Addr())); err != nil {
+	if a.mesh, err = mesh.Start(ctx, n.meshConfig(a)); err != nil {
 		return err
 	}
-	defer closing(&err, a.mesh.Close)
+	a.closeLater(a.mesh.Close)
 	a.peers = peers.New(a.mesh)
-	defer closing(&err, a.peers.Close)
+	a.closeLater(a.peers.Close)
+	return nil
+}
 
-	// The engine and the replicas it runs.
-	transfers := transfer.New(n.transferConfig(), a.mesh)
+// startEngine starts the engine and opens the replicas it runs.
+func (n *Node) startEngine(a *assembly) (transfers *transfer.Transfers, err error) {
+	transfers = transfer.New(n.transferConfig(), a.mesh)
 	if a.engine, err = consensus.New(n.engineConfig(a), a.wal, raftWire{a.mesh}, transfers); err != nil {
-		return err
+		return nil, err
 	}
 	n.assemble(a, transfers)
 	a.engine.Start()
-	defer a.engine.Stop()
-	defer a.host.Close()
-	if err := a.host.Open(); err != nil {
-		return err
-	}
-	n.serveMesh(a, transfers)
+	a.closeLater(func() error { a.engine.Stop(); return nil })
+	a.closeLater(func() error { a.host.Close(); return nil })
+	return transfers, a.host.Open()
+}
 
-	// The services around them.
-	if a.api, err = n.newAPI(a, client.Addr(), httpListener); err != nil {
-		return err
-	}
+// serve runs the services around the engine until told to stop, or until
+// something fails.
+func (n *Node) serve(ctx context.Context, a *assembly) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	services, run := errgroup.WithContext(run)
-	services.Go(func() error { return a.lessor.Run(run) })
-	services.Go(func() error { return a.steward.Run(run) })
-	services.Go(func() error { return a.exchange.Run(run) })
-	services.Go(func() error { return a.pulse.Run(run) })
-	services.Go(func() error { return n.newCompactor(a).Run(run) })
-	services.Go(func() error { return n.follow(run, a) })
-	services.Go(func() error { return a.api.Serve(client) })
-	services.Go(func() error { return a.api.Serve(a.mesh.ListenClients()) })
-	if httpListener != nil {
-		services.Go(func() error { return web.Serve(run, httpListener, n.webConfig(a)) })
+	for _, service := range []func(context.Context) error{
+		a.lessor.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
+		func(ctx context.Context) error { return n.follow(ctx, a) },
+		func(context.Context) error { return a.api.Serve(a.ports.client) },
+		func(context.Context) error { return a.api.Serve(a.mesh.ListenClients()) },
+	} {
+		services.Go(func() error { return service(run) })
+	}
+	if a.ports.http != nil {
+		services.Go(func() error { return web.Serve(run, a.ports.http, n.webConfig(a)) })
 	}
 	n.serving.Store(a)
-	n.log.Info("node serves", "id", a.mesh.Self().ID, "client", client.Addr().String())
+	n.log.Info("node serves", "id", a.mesh.Self().ID, "client", a.ports.client.Addr().String())
 
-	// Until told to stop, or until something fails.
 	select {
 	case <-ctx.Done():
 		n.log.Info("node stops")
@@ -188,8 +209,23 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	return services.Wait()
 }
 
-// closing adds a close error to the function's own.
-func closing(err *error, f func() error) { *err = errors.Join(*err, f()) }
+// closeLater has f called when the node stops, before what was opened earlier is
+// closed.
+func (a *assembly) closeLater(f func() error) { a.closers = append(a.closers, f) }
+
+// close closes everything in the reverse order of its opening.
+func (a *assembly) close() error {
+	var errs []error
+	for _, f := range slices.Backward(a.closers) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// closeListener closes a listener that its server may have closed already.
+func closeListener(l net.Listener) func() error {
+	return func() error { l.Close(); return nil }
+}
 
 func listenHTTP(addr string) (net.Listener, error) {
 	if addr == "" {

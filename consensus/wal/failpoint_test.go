@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		last, _ := l.Group(1).LastIndex()
 		i := last + 1
 		if err = l.Append([]Update{{Group: 1, HardState: hardState(1, 1, i), Entries: entries(i, i, 1, 500)}}); err == nil {
-			fmt.Println(i)
+			fmt.Fprintln(os.Stdout, i)
 			l.Truncate(1, Mark{Index: i, Term: 1})
 		}
 	}

@@ -3,8 +3,8 @@
 //
 //	layers    layers.txt says which package may import which, and who owns each
 //	          module of others; the bare import graph is compared with it
-//	purity    packages marked pure have no goroutine, channel, lock, clock, I/O,
-//	          logger or random source
+//	purity    packages marked pure, and files named core.go, have no goroutine,
+//	          channel, lock, clock, I/O, logger or random source
 //	sizes     functions, files, structs and packages stay small; allow.txt holds
 //	          the exceptions and may only shrink
 //	words     every package has one package comment, code is as gofmt writes it,

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path"
 	"strconv"
 	"testing"
 )
@@ -62,7 +63,10 @@ func impurities(fset *token.FileSet, f *ast.File) []string {
 func TestPurePackagesArePure(t *testing.T) {
 	rules, tree := loadTable(t), load(t)
 	for _, s := range tree.sources {
-		if r := ruleList(rules.layers).first(s.pkg.name()); s.test || r == nil || !r.pure {
+		r := ruleList(rules.layers).first(s.pkg.name())
+		// A core.go is the core of a package whose other files are its shell.
+		core := path.Base(s.path) == "core.go"
+		if s.test || !core && (r == nil || !r.pure) {
 			continue
 		}
 		for _, wrong := range impurities(tree.fset, s.file) {

@@ -43,7 +43,15 @@ type Gossip struct {
 
 	updating sync.Mutex // one change of the own record at a time
 
-	mu        sync.Mutex // guards what follows; memberlist's lock is taken before it, never under it
+	mu sync.Mutex // guards state; memberlist's lock is taken before it, never under it
+	state
+
+	changed chan struct{} // capacity 1
+	view    atomic.Pointer[view.View]
+}
+
+// state is what the goroutines share under the lock.
+type state struct {
 	table     *view.Table
 	coalescer view.Coalescer
 	self      view.Record
@@ -52,9 +60,6 @@ type Gossip struct {
 	rivals    map[uint64]uint64            // highest epoch seen, of other boots of this node
 	outbid    uint64                       // a rival's epoch that must be exceeded; zero for none
 	events    []func()                     // to be told by the publishing goroutine
-
-	changed chan struct{} // capacity 1
-	view    atomic.Pointer[view.View]
 }
 
 type counters struct {
@@ -86,12 +91,14 @@ func Start(ctx context.Context, cfg Config) (*Gossip, error) {
 	}
 	g := &Gossip{
 		cfg: cfg, log: cfg.Logger,
-		table:     view.NewTable(cfg.Self.Mesh, cfg.Members),
-		coalescer: view.Coalescer{Quantum: cfg.Pace.Quantum, Quiescence: cfg.Pace.Quiescence},
-		self:      cfg.Self,
-		addrs:     make(map[anchormesh.NodeID]string),
-		rivals:    make(map[uint64]uint64),
-		changed:   make(chan struct{}, 1),
+		state: state{
+			table:     view.NewTable(cfg.Self.Mesh, cfg.Members),
+			coalescer: view.Coalescer{Quantum: cfg.Pace.Quantum, Quiescence: cfg.Pace.Quiescence},
+			self:      cfg.Self,
+			addrs:     make(map[anchormesh.NodeID]string),
+			rivals:    make(map[uint64]uint64),
+		},
+		changed: make(chan struct{}, 1),
 	}
 	g.self.ID = cfg.Identity.NodeID()
 	g.ctx, g.cancel = context.WithCancel(context.Background())

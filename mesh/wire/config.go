@@ -52,24 +52,30 @@ type Limits struct {
 	CallCount    int // requests to one peer that wait for an answer; above it ErrOverloaded
 	AnswerBytes  int // answers queued to one peer; above it the stream is reset, its callers see ErrUnknownOutcome
 
-	Peers          int           // peers for which state is kept
-	ConnsInbound   int           // open connections others made; further ones are closed at once
-	ConnsOutbound  int           // open connections this node made
-	ConnsPerPeer   int           // of either kind
-	Handshakes     int           // connections not yet authenticated; further ones are closed at once
-	StreamsPerConn int           // streams others opened; further ones are reset
-	ClientBacklog  int           // client streams not yet accepted; further ones are reset
-	WindowBytes    int           // receive window of a stream at its start, at least 256 KiB
-	WindowBytesMax int           // to which it grows
-	BufferBytes    int64         // receive windows of all connections together (reserved, not allocated)
-	Handshake      time.Duration // from TCP connect to an authenticated connection, and from a new stream to its hello
-	Dial           time.Duration // one attempt to reach a peer at all its addresses
-	DialStagger    time.Duration // after which the next address is tried beside the first
-	Backoff        time.Duration // first pause after a failed dial; doubles
-	BackoffMax     time.Duration
-	KeepAlive      time.Duration // an idle connection is pinged this often and given up when one ping takes as long
-	Idle           time.Duration // a spare connection without streams is closed after this
-	Calm           time.Duration // a stream idle for so long may move to another connection: nothing of it is under way any more
+	Peers          int   // peers for which state is kept
+	ConnsInbound   int   // open connections others made; further ones are closed at once
+	ConnsOutbound  int   // open connections this node made
+	ConnsPerPeer   int   // of either kind
+	Handshakes     int   // connections not yet authenticated; further ones are closed at once
+	StreamsPerConn int   // streams others opened; further ones are reset
+	ClientBacklog  int   // client streams not yet accepted; further ones are reset
+	WindowBytes    int   // receive window of a stream at its start, at least 256 KiB
+	WindowBytesMax int   // to which it grows
+	BufferBytes    int64 // receive windows of all connections together (reserved, not allocated)
+
+	Pace
+}
+
+// Pace is how long things may take and when they are tried again.
+type Pace struct {
+	Handshake   time.Duration // from TCP connect to an authenticated connection, and from a new stream to its hello
+	Dial        time.Duration // one attempt to reach a peer at all its addresses
+	DialStagger time.Duration // after which the next address is tried beside the first
+	Backoff     time.Duration // first pause after a failed dial; doubles
+	BackoffMax  time.Duration
+	KeepAlive   time.Duration // an idle connection is pinged this often and given up when one ping takes as long
+	Idle        time.Duration // a spare connection without streams is closed after this
+	Calm        time.Duration // a stream idle for so long may move to another connection: nothing of it is under way any more
 }
 
 // DefaultLimits suit machines of a few cores and meshes of up to a thousand
@@ -92,14 +98,16 @@ func DefaultLimits() Limits {
 		WindowBytes:    1 << 20, // 1 Gbit/s at 8 ms
 		WindowBytesMax: 16 << 20,
 		BufferBytes:    64 << 30,
-		Handshake:      5 * time.Second,
-		Dial:           6 * time.Second,
-		DialStagger:    250 * time.Millisecond,
-		Backoff:        100 * time.Millisecond,
-		BackoffMax:     5 * time.Second,
-		KeepAlive:      4 * time.Second,
-		Idle:           time.Minute,
-		Calm:           5 * time.Second,
+		Pace: Pace{
+			Handshake:   5 * time.Second,
+			Dial:        6 * time.Second,
+			DialStagger: 250 * time.Millisecond,
+			Backoff:     100 * time.Millisecond,
+			BackoffMax:  5 * time.Second,
+			KeepAlive:   4 * time.Second,
+			Idle:        time.Minute,
+			Calm:        5 * time.Second,
+		},
 	}
 }
 

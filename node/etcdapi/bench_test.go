@@ -146,7 +146,7 @@ func benchServer(spec string) {
 		}
 		go s.Serve(l)
 	}
-	fmt.Println(l.Addr())
+	fmt.Fprintln(os.Stdout, l.Addr())
 	end := make(chan os.Signal, 1)
 	ossignal.Notify(end, syscall.SIGTERM)
 	<-end
