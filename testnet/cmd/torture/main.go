@@ -1,0 +1,199 @@
+// Command torture runs the testnet of containers and does bad things to it.
+//
+//	go run ./testnet/cmd/torture up      build and start five containers, wait until they serve
+//	go run ./testnet/cmd/torture down    remove them with their volumes
+//	go run ./testnet/cmd/torture run     faults and traffic, then the checkers
+//
+// "run" starts a mesh of its own and takes it down at the end, unless one is up.
+// "run -target process" needs no Docker. Exit statuses: 0 all promises kept (or, with
+// -if-docker, nothing done for lack of an engine); 1 a promise was broken or the run
+// failed; 2 wrong command line.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/anchormesh/anchormesh/testnet/cluster"
+	"github.com/anchormesh/anchormesh/testnet/compose"
+	"github.com/anchormesh/anchormesh/testnet/torture"
+	"github.com/anchormesh/anchormesh/testnet/torture/target"
+	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
+)
+
+var (
+	errUsage  = errors.New("usage: torture up|down|run [flags]; torture run -h lists the flags")
+	errBroken = errors.New("promises were broken")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == nil:
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "torture:", err)
+		os.Exit(1)
+	}
+}
+
+func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	o := options{cfg: torture.Default()}
+	flags := flag.NewFlagSet("torture "+args[0], flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	o.bind(flags, args[0])
+	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil || flags.NArg() > 0 {
+		return errUsage
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	o.compose.Root = root
+	if _, err := os.Stat(filepath.Join(root, "testnet", "compose")); err != nil {
+		return fmt.Errorf("run it in the source tree: %w", err)
+	}
+	switch args[0] {
+	case "up":
+		return up(ctx, o.compose, stdout)
+	case "down":
+		return compose.Down(ctx, o.compose)
+	case "run":
+		o.cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
+		return o.run(ctx, stdout)
+	}
+	return errUsage
+}
+
+func up(ctx context.Context, cfg compose.Config, stdout io.Writer) error {
+	mesh, err := compose.Up(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	for _, n := range mesh.Nodes {
+		fmt.Fprintf(stdout, "%s\t%s\n", n.Name, n.Endpoint)
+	}
+	return nil
+}
+
+// options are the flags.
+type options struct {
+	cfg      torture.Config
+	compose  compose.Config
+	target   string
+	kind     string
+	nodes    int
+	minutes  float64
+	out      string
+	keep     bool
+	ifDocker bool
+}
+
+func (o *options) bind(flags *flag.FlagSet, name string) {
+	flags.StringVar(&o.compose.Bin, "bin", "", "directory with a static anchormesh; empty: build it into bin/")
+	flags.IntVar(&o.compose.Anchors, "anchors", 3, "anchors of the root scope: 1, 3 or 5")
+	if name != "run" {
+		return
+	}
+	flags.StringVar(&o.target, "target", "docker", "docker or process")
+	flags.StringVar(&o.kind, "kind", string(cluster.Mesh), "of -target process: mesh or etcd (to try the torture itself)")
+	flags.IntVar(&o.nodes, "nodes", compose.Size, "of -target process")
+	flags.Float64Var(&o.minutes, "minutes", 2, "of traffic under faults")
+	flags.IntVar(&o.cfg.Faults, "faults", o.cfg.Faults, "to do in that time")
+	flags.Uint64Var(&o.cfg.Seed, "seed", uint64(time.Now().Unix()), "of the plan and the traffic")
+	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
+	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
+	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl if a promise was broken")
+	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
+	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
+}
+
+func (o *options) run(ctx context.Context, stdout io.Writer) (err error) {
+	o.cfg.Length = time.Duration(o.minutes * float64(time.Minute))
+	if o.target == "docker" && o.ifDocker {
+		if _, err := compose.Engine(ctx); err != nil {
+			fmt.Fprintf(stdout, "SKIPPED: the torture of containers did not run: %v\n", err)
+			return nil
+		}
+	}
+	t, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	report, log, err := torture.Run(ctx, o.cfg, t)
+	if err != nil {
+		return err
+	}
+	if err := o.write(report, log); err != nil {
+		return err
+	}
+	if err := report.Print(stdout); err != nil {
+		return err
+	}
+	if len(report.Violations) > 0 {
+		return fmt.Errorf("%w: see %s", errBroken, o.out)
+	}
+	return nil
+}
+
+func (o *options) open(ctx context.Context) (*target.Target, error) {
+	switch o.target {
+	case "docker":
+		return target.Docker(ctx, o.compose)
+	case "process":
+		dir, err := os.MkdirTemp("", "anchormesh-torture-")
+		if err != nil {
+			return nil, err
+		}
+		t, err := target.Processes(ctx, cluster.Kind(o.kind), o.nodes, dir)
+		if err != nil {
+			return nil, err
+		}
+		closeTarget := t.Close
+		t.Close = func() error { return errors.Join(closeTarget(), os.RemoveAll(dir)) }
+		return t, nil
+	}
+	return nil, errUsage
+}
+
+// write keeps the report, and the history if somebody will want to look at it.
+func (o *options) write(report *torture.Report, log *traffic.Log) error {
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(o.out, "report.json"), append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	if len(report.Violations) == 0 && !o.keep {
+		return nil
+	}
+	f, err := os.Create(filepath.Join(o.out, "history.jsonl"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Write(f), f.Close())
+}

@@ -1,0 +1,50 @@
+package torture
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
+)
+
+// Config says what a run is.
+type Config struct {
+	Seed    uint64
+	Length  time.Duration // of the traffic under faults
+	Faults  int
+	Traffic traffic.Config // endpoints, names, prefix and seed are filled in
+	// OutageGoal is the longest outage of writes after a fault of a single node that
+	// is accepted. 0: it is only reported.
+	OutageGoal time.Duration
+	Recovery   time.Duration // in which every node must serve again after a fault
+	Log        *slog.Logger
+}
+
+// Default returns a short run.
+func Default() Config {
+	return Config{
+		Length:   2 * time.Minute,
+		Faults:   8,
+		Traffic:  traffic.Default(),
+		Recovery: time.Minute,
+		Log:      slog.New(slog.DiscardHandler),
+	}
+}
+
+const lengthMax = 24 * time.Hour
+
+// Validate reports the first thing that is wrong.
+func (c Config) Validate() error {
+	switch {
+	case c.Length <= 0 || c.Length > lengthMax:
+		return fmt.Errorf("torture: length is %v, must be above 0 and at most %v", c.Length, lengthMax)
+	case c.Faults < 0:
+		return fmt.Errorf("torture: %d faults", c.Faults)
+	case c.Recovery <= 0:
+		return fmt.Errorf("torture: recovery is %v, must be positive", c.Recovery)
+	case c.OutageGoal < 0:
+		return fmt.Errorf("torture: outage goal is %v", c.OutageGoal)
+	}
+	return nil
+}

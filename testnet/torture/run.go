@@ -1,0 +1,160 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/target"
+	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
+	"github.com/anchormesh/anchormesh/testnet/torture/verify"
+)
+
+// ErrEnded: a node ended though nothing was done to it that makes it.
+var ErrEnded = errors.New("node ended by itself")
+
+const (
+	warmUp      = 3 * time.Second  // of traffic before the first fault
+	finishLimit = 2 * time.Minute  // for the last reads and the watches
+	leaseLate   = 90 * time.Second // after its promise a lease must be gone: times without a leader, and a TTL anew with each
+	searchLimit = 20 * time.Second // for one register's history
+)
+
+// run is one run.
+type run struct {
+	cfg     Config
+	target  *target.Target
+	ask     *asker
+	inject  injector
+	traffic *traffic.Traffic
+	report  *Report
+}
+
+// Run tortures a mesh that serves. The report is valid if the error is nil; it says
+// whether promises were broken. The log is what clients saw.
+func Run(ctx context.Context, cfg Config, t *target.Target) (*Report, *traffic.Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	plan, err := fault.Plan(fault.Config{Seed: cfg.Seed, Count: cfg.Faults, Nodes: len(t.Names), Kinds: t.Kinds(), Within: cfg.Length})
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &run{cfg: cfg, target: t, report: newReport(cfg, t)}
+	if r.ask, err = newAsker(t); err != nil {
+		return nil, nil, err
+	}
+	defer r.ask.close()
+	r.inject = injector{t: t, ready: r.ask.ready}
+	load := cfg.Traffic
+	load.Endpoints, load.Names, load.Seed = t.Endpoints, t.Names, cfg.Seed
+	load.Prefix = fmt.Sprintf("torture/%d-%d/", cfg.Seed, time.Now().UnixNano())
+	if r.traffic, err = traffic.Start(ctx, load); err != nil {
+		return nil, nil, err
+	}
+	log, err := r.perform(ctx, plan)
+	return r.report, log, err
+}
+
+// perform is the run proper: faults, healing, judgement.
+func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, error) {
+	began := time.Now()
+	faults := r.faults(ctx, plan)
+	hold(ctx, r.cfg.Length-time.Since(began))
+	r.report.Length = time.Since(began)
+	r.traffic.StopWork()
+	_, err := r.inject.heal(context.WithoutCancel(ctx))
+	r.report.broken("healing", err)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("torture: interrupted: %w", ctx.Err())
+	}
+	r.report.broken("recovery", r.ready(ctx))
+	finish, cancel := context.WithTimeout(ctx, finishLimit)
+	defer cancel()
+	log, err := r.traffic.Stop(finish)
+	r.report.broken("end of traffic", err)
+	r.atRest(ctx)
+	r.report.judge(log, verify.All(log, verify.Bounds{
+		Lease: check.LeaseBounds{Late: leaseLate}, Until: r.traffic.Now(), Limit: searchLimit,
+	}))
+	r.report.outages(log.Acks, faults)
+	return log, ctx.Err()
+}
+
+// atRest asks the nodes what can be asked only when nothing changes any more: equal
+// hashes, before and after a compaction, and no lease left.
+func (r *run) atRest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaseLate)
+	defer cancel()
+	r.report.verdict("no lease is left", 1, r.ask.leasesGone(ctx))
+	n, rev, err := r.ask.hashes(ctx)
+	r.report.verdict("HashKV is equal on all nodes", n, err)
+	if err == nil {
+		err = r.ask.compact(ctx, rev)
+	}
+	if err == nil {
+		n, _, err = r.ask.hashes(ctx)
+	}
+	r.report.verdict("HashKV is equal after a compaction", n, err)
+}
+
+func (r *run) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Recovery)
+	defer cancel()
+	return r.ask.ready(ctx)
+}
+
+// faults does a plan. It falls behind its time if recovery takes long, and gives up
+// when a mesh does not recover.
+func (r *run) faults(ctx context.Context, plan []fault.Fault) []Injected {
+	began := time.Now()
+	hold(ctx, warmUp)
+	var out []Injected
+	for i, f := range plan {
+		if ctx.Err() != nil {
+			return out
+		}
+		hold(ctx, time.Until(began.Add(warmUp+time.Duration(i)*(r.cfg.Length-warmUp)/time.Duration(len(plan)))))
+		done, err := r.one(ctx, f)
+		out = append(out, done)
+		if err != nil && ctx.Err() == nil {
+			r.report.broken(f.String(), err)
+			if errors.Is(err, ErrNotRecovered) {
+				return out
+			}
+		}
+	}
+	return out
+}
+
+// one does one fault and waits until every node serves again.
+func (r *run) one(ctx context.Context, f fault.Fault) (Injected, error) {
+	node := f.Node
+	if f.Whom == fault.Leader {
+		if leader := r.ask.leader(ctx); leader >= 0 {
+			node = leader
+		}
+	}
+	done := Injected{Fault: f, Victim: node, From: r.traffic.Now()}
+	err := r.inject.begin(ctx, f, node)
+	if f.Kind != fault.Restart && f.Kind != fault.Rolling {
+		hold(ctx, f.For)
+	}
+	revived, healErr := r.inject.heal(context.WithoutCancel(ctx))
+	done.Healed = r.traffic.Now()
+	err = errors.Join(err, healErr)
+	if len(revived) > 0 && !mayEnd(f.Kind) {
+		for _, i := range revived {
+			err = errors.Join(err, fmt.Errorf("%w: %s: %s", ErrEnded, r.target.Names[i], r.target.Machines.LogTail(i)))
+		}
+	}
+	err = errors.Join(err, r.ready(ctx))
+	done.Recovered = r.traffic.Now()
+	r.cfg.Log.Info("fault", "what", f.String(), "victim", r.target.Names[node], "recovery", (done.Recovered - done.Healed).Round(time.Millisecond), "err", err)
+	hold(ctx, f.Rest)
+	done.Until = r.traffic.Now()
+	return done, err
+}
