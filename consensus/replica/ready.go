@@ -86,14 +86,13 @@ func (r *Replica) sort(msgs []*raftpb.Message, out *Ready) {
 			out.Messages = append(out.Messages, m)
 		}
 	}
-	out.Messages = dropOvertaken(out.Messages)
 }
 
-// dropOvertaken removes appends that only carry a commit index when a later
-// append to the same replica carries entries and a commit index at least as
-// high: one message and one answer less per batch. Raft allows any message to
-// be lost.
-func dropOvertaken(msgs []*raftpb.Message) []*raftpb.Message {
+// DropOvertaken removes appends that only carry a commit index when a later
+// append to the same replica carries a commit index at least as high: one
+// message and one answer less per batch. Raft allows any message to be lost.
+// The messages are one replica's, in order; the slice is reused.
+func DropOvertaken(msgs []*raftpb.Message) []*raftpb.Message {
 	kept := msgs[:0]
 	for i, m := range msgs {
 		if isEmptyAppend(m) && overtaken(m, msgs[i+1:]) {

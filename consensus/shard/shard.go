@@ -16,6 +16,7 @@ type Shard struct {
 	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
 	out    *Effects
 	frames frames
+	msgs   []*raftpb.Message // of one group and step; kept for reuse
 }
 
 type group struct {
@@ -357,22 +358,32 @@ func (s *Shard) drain() {
 		s.dirty = nil
 		for _, g := range dirty {
 			g.dirty = false
-			for g.replica.Pending() {
-				rd, ok := g.replica.Ready()
-				if !ok {
-					break
-				}
-				s.collect(g, rd)
-			}
+			s.run(g)
 		}
 	}
 	s.out.Frames = s.frames.list
 }
 
-func (s *Shard) collect(g *group, rd replica.Ready) {
-	for _, m := range rd.Messages {
+// run gets everything out of a replica. Its messages are put into frames at the
+// end: an entry that commits frees the way for the next, whose append then
+// makes the one that only told of the commit superfluous.
+func (s *Shard) run(g *group) {
+	s.msgs = s.msgs[:0]
+	for g.replica.Pending() {
+		rd, ok := g.replica.Ready()
+		if !ok {
+			break
+		}
+		s.msgs = append(s.msgs, rd.Messages...)
+		s.collect(g, rd)
+	}
+	for _, m := range replica.DropOvertaken(s.msgs) {
 		s.frames.add(g, m)
 	}
+	clear(s.msgs)
+}
+
+func (s *Shard) collect(g *group, rd replica.Ready) {
 	if a := rd.Append; a != nil {
 		var later frames
 		for _, m := range a.Remote {
