@@ -123,7 +123,8 @@ func judge(now time.Time, c Config, s *Situation, a anchormesh.Anchor, p Progres
 		t.contact = now.Sub(heard) < c.ContactWithin
 	}
 	t.silent = now.Sub(heard)
-	t.ready = t.contact && p.Match+c.CatchUpEntries >= s.Commit
+	// A replica without a match may have no state at all yet, however short the log.
+	t.ready = t.contact && p.Match > 0 && p.Match+c.CatchUpEntries >= s.Commit
 	m, known := members[a.Node]
 	reported := !known || (!m.Alive && now.Sub(m.Since) >= s.Policy.ReplaceAfter)
 	t.dead = reported && t.silent >= s.Policy.ReplaceAfter
