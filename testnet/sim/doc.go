@@ -1,0 +1,41 @@
+// Package sim runs whole meshes in one goroutine on virtual time and lets the
+// checkers of package check judge them.
+//
+// # What is real and what is a model
+//
+//	real    consensus/shard, consensus/replica (and raft below them), consensus/wal
+//	        over fsys.Mem, node/datadir, keyspace/mvcc over bolt.Memory, keyspace,
+//	        keyspace/lease, keyspace/watch, node/machine, node/route,
+//	        anchors/recruit: every decision, and every byte on a disk
+//	mirror  the shells around them (package consensus, node/host, transfer,
+//	        steward, leases, dispatch, exchange): the same steps in the same order,
+//	        with each wait turned into an event
+//	model   network, disks' timing, clocks, failure detection, crashes
+//
+// A crash keeps of the files what was synced and, of the rest, what chance leaves
+// sector by sector (fsys.Mem.CrashClone); of a store the last commit. It comes
+// between two events or, with a fuse, in the middle of one: the n-th disk operation
+// from now fails, and so does all that follows.
+//
+// # Two phases
+//
+// In the first, clients read, write, watch and keep leases while faults of all
+// kinds come at random; safety is judged all the time. In the second all faults end,
+// and the mesh must come to rest: every group has a leader and its full number of
+// voters, nobody runs a replica that was removed, all replicas stand at one index
+// with equal states, and every request is answered.
+//
+// # One seed, one run
+//
+// A seed draws the configuration (Swarm) and everything that happens. The trace hash
+// covers every event; two runs of one seed must agree on it.
+//
+//	go run ./testnet/sim/cmd/sim -seed 17
+//	go run ./testnet/sim/cmd/sim -seed 1 -seeds 1000
+//
+// # Not covered
+//
+// Goroutines, locks and sockets of the real shells (their own tests do, and the
+// testnet); gRPC and package etcdapi; memberlist and libp2p; bit rot in closed log
+// files; bbolt itself.
+package sim

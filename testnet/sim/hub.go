@@ -1,0 +1,119 @@
+package sim
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+)
+
+// hub drives the real watch hub of one replica. Hub.Run is a loop that ends each
+// round by waiting for its wake-up or its context; as a coroutine whose context
+// hands control back where it would wait, it runs exactly when the simulation says.
+type hub struct {
+	p    *process
+	line string
+	hub  *watch.Hub
+	due  bool
+	next func() (struct{}, bool)
+	stop func()
+	over bool
+}
+
+func newHub(p *process, segment *mvcc.Segment) (*hub, error) {
+	limits := watch.DefaultLimits()
+	size := p.mesh.cfg.Mesh.WatchBytes
+	limits.QueueBytes, limits.StepBytes, limits.StreamBytes, limits.ResponseBytes = size, size, size, size/2
+	limits.ProgressInterval = time.Hour // real time, which must not show
+	h, err := watch.NewHub(segment, limits)
+	if err != nil {
+		return nil, err
+	}
+	out := &hub{p: p, line: lineOf(segment.ID()), hub: h}
+	out.next, out.stop = iter.Pull(func(yield func(struct{}) bool) {
+		ctx := &turn{Context: context.Background(), yield: yield}
+		err := h.Run(ctx)
+		if ctx.err == nil {
+			p.mesh.fail(err)
+		}
+	})
+	return out, nil
+}
+
+// turn is the context of a hub's coroutine.
+type turn struct {
+	context.Context
+	yield func(struct{}) bool
+	err   error
+}
+
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done is asked for when the hub is about to wait.
+func (t *turn) Done() <-chan struct{} {
+	if !t.yield(struct{}{}) {
+		t.err = context.Canceled
+	}
+	return always
+}
+
+func (t *turn) Err() error { return t.err }
+
+// Publish implements mvcc.Publisher: the simulation sees every event, too.
+func (h *hub) Publish(events []mvcc.Event, rev int64) {
+	for i := range events {
+		h.p.mesh.published(h.line, &events[i])
+	}
+	if h.p.mesh.cfg.Plant == PlantSkipEvent && h.p.rng.IntN(20) == 0 {
+		events = slices.Clone(events[:len(events)-1])
+	}
+	h.hub.Publish(events, rev)
+	h.kick()
+}
+
+// kick lets the hub run soon; sometimes it is late, so that watches lag.
+func (h *hub) kick() {
+	if h.due || h.over {
+		return
+	}
+	h.due = true
+	wait := h.p.moment()
+	if h.p.rng.IntN(20) == 0 {
+		wait += time.Duration(h.p.rng.Int64N(int64(time.Second)))
+	}
+	h.p.after(wait, func() {
+		h.due = false
+		h.run()
+	})
+}
+
+// run lets the hub work until it would wait.
+func (h *hub) run() {
+	if !h.over {
+		h.next()
+	}
+}
+
+// close ends every watch as a replica does that leaves.
+func (h *hub) close() {
+	if !h.over {
+		h.over = true
+		h.hub.Stop(errMoved)
+		h.next()
+		h.stop()
+	}
+}
+
+// now is a context that never waits.
+var now = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()

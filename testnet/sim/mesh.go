@@ -1,0 +1,229 @@
+package sim
+
+import (
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/recruit"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/internal/simkit"
+	"github.com/anchormesh/anchormesh/keyspace/lease"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/testnet/check"
+)
+
+const meshID anchormesh.MeshID = 0xa5c0
+
+// mesh is the whole simulated world, and what the checkers see of it.
+type mesh struct {
+	cfg       Config
+	k         *simkit.Kernel
+	net       *simkit.Network
+	rng       *rand.Rand // of faults and of everything that belongs to no machine
+	computers []*computer
+	segments  []segment
+	born      map[anchormesh.SegmentID]bool // created at least once, durably
+	wrong     map[[2]int]time.Duration      // gossip of one node is wrong about another until then
+	clients   []*client
+	watchers  []*watcher
+	healed    bool
+	jumps     int
+	err       error
+
+	witness
+	stats Stats
+}
+
+// witness is what the checkers are fed with.
+type witness struct {
+	leaders check.Leaders
+	log     check.Log
+	states  check.States
+	history check.History
+	events  map[string][]check.Event // by line, as first applied
+	acked   map[anchormesh.SegmentID]uint64
+	ends    map[int64]time.Duration // leases: first proposal to end it; negative: ended
+}
+
+// segment is a part of the keyspace, named by its letter.
+type segment struct {
+	id  anchormesh.SegmentID
+	rng anchormesh.KeyRange
+}
+
+// Stats counts what a run did.
+type Stats struct {
+	Acked, Reads, Unknown, Dropped                                     uint64
+	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Faults uint64
+	Renewed, Expired, WatchEvents                                      uint64
+}
+
+func newMesh(cfg Config) *mesh {
+	k := simkit.New(cfg.Seed)
+	m := &mesh{cfg: cfg, k: k, net: simkit.NewNetwork(k, cfg.Link), rng: k.Stream("mesh"),
+		born: make(map[anchormesh.SegmentID]bool), wrong: make(map[[2]int]time.Duration)}
+	m.witness = witness{events: make(map[string][]check.Event), acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration)}
+	for i := range cfg.Mesh.Groups {
+		s := segment{id: anchormesh.SegmentID(0x51 + i)}
+		if i > 0 {
+			s.rng.Start = []byte{byte('a' + i)}
+		}
+		if i < cfg.Mesh.Groups-1 {
+			s.rng.End = []byte{byte('a' + i + 1)}
+		}
+		m.segments = append(m.segments, s)
+	}
+	for i := range cfg.Mesh.Nodes {
+		m.computers = append(m.computers, newComputer(m, i))
+	}
+	return m
+}
+
+func lineOf(id anchormesh.SegmentID) string { return fmt.Sprintf("%x", uint64(id)) }
+
+// fail ends the run with the first error.
+func (m *mesh) fail(err error) {
+	if err != nil && m.err == nil {
+		m.err = err
+	}
+}
+
+func (m *mesh) find(id anchormesh.NodeID) *computer {
+	for _, n := range m.computers {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
+
+// running lists the processes that run, in order.
+func (m *mesh) running() []*process {
+	var out []*process
+	for _, n := range m.computers {
+		if n.proc != nil {
+			out = append(out, n.proc)
+		}
+	}
+	return out
+}
+
+// gossip is what a node believes of the others: late, and at times wrong.
+func (m *mesh) gossip(p *process, now time.Time) []recruit.Member {
+	var out []recruit.Member
+	for _, n := range m.computers {
+		alive, since := n.alive, n.since
+		if m.k.Now()-since < time.Duration(1+(p.idx+n.idx)%3)*time.Second {
+			alive = !alive
+		}
+		if until := m.wrong[[2]int{p.idx, n.idx}]; until > m.k.Now() {
+			alive = false
+		}
+		out = append(out, recruit.Member{Node: n.id, Alive: alive || n == p.computer, Since: now.Add(since - m.k.Now()), Zone: n.zone, Room: 1})
+	}
+	return out
+}
+
+// connectionsEnd lets others notice that a process ended.
+func (m *mesh) connectionsEnd(n *computer) {
+	for _, p := range m.running() {
+		if m.rng.IntN(4) > 0 {
+			p.after(time.Duration(m.rng.Int64N(int64(100*time.Millisecond))), func() { p.nodeLost(n.id) })
+		}
+	}
+}
+
+// applied sees every entry that a replica applies.
+func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
+	h := fnv.New64a()
+	fmt.Fprint(h, e.Term, e.Refused, e.Generation, e.Conf != nil)
+	for _, payload := range e.Payloads {
+		h.Write(payload)
+	}
+	m.fail(m.log.Applied(uint64(g.segment), e.Index, h.Sum64(), string(p.id)))
+	m.k.Note("apply", p.idx, uint64(g.segment), e.Index, e.Term, h.Sum64()&0xffff)
+}
+
+// acknowledged sees every write that a client was told of.
+func (m *mesh) acknowledged(segment anchormesh.SegmentID, index uint64) {
+	m.stats.Acked++
+	m.acked[segment] = max(m.acked[segment], index)
+}
+
+// published sees every event of every replica; all must agree.
+func (m *mesh) published(line string, ev *mvcc.Event) {
+	e := check.Event{Line: line, Rev: ev.Main, Delete: ev.Delete, KV: check.KV{Key: string(ev.KV.Key), Mod: ev.Main}}
+	if !ev.Delete {
+		e.KV = check.KV{Key: string(ev.KV.Key), Value: string(ev.KV.Value()), Create: ev.KV.Create, Mod: ev.KV.Mod, Version: ev.KV.Version, Lease: ev.KV.Lease}
+	}
+	list := m.events[line]
+	if n := len(list); n == 0 || list[n-1].Rev <= e.Rev && !slices.ContainsFunc(list[from(list, e.Rev):], func(o check.Event) bool { return o.KV.Key == e.KV.Key }) {
+		m.events[line] = append(list, e)
+		return
+	}
+	for _, o := range list[from(list, e.Rev):] {
+		if o.Rev == e.Rev && o.KV == e.KV && o.Delete == e.Delete {
+			return
+		}
+		if o.Rev > e.Rev {
+			break
+		}
+	}
+	m.fail(fmt.Errorf("line %s: %w: a replica published %+v, another did not", line, check.ErrDiverged, e))
+}
+
+// from returns the first event at or above a revision.
+func from(list []check.Event, rev int64) int {
+	return sort.Search(len(list), func(i int) bool { return list[i].Rev >= rev })
+}
+
+// expiring sees a leader decide that a lease has run out.
+func (m *mesh) expiring(id int64) {
+	if _, known := m.ends[id]; !known {
+		m.ends[id] = m.k.Now()
+	}
+}
+
+// leaseEvents sees the ends of leases as the first replica applies them.
+func (m *mesh) leaseEvents(segment anchormesh.SegmentID, events []lease.Event) {
+	for _, ev := range events {
+		end, ok := ev.(lease.Revoked)
+		if !ok || m.ends[end.ID] < 0 || eternal(end.ID) {
+			continue
+		}
+		first := m.ends[end.ID]
+		m.ends[end.ID] = -1
+		m.stats.Expired++
+		m.k.Note("lease ends", -1, uint64(end.ID), 0, 0, 0)
+		m.history.Leases = append(m.history.Leases, check.Lease{What: check.Expire, ID: end.ID, At: int64(m.k.Now())})
+		m.history.Ops = append(m.history.Ops, check.Op{
+			Client: -1, Line: lineOf(segment), Request: check.Request{Kind: check.Expire, Lease: end.ID},
+			Call: int64(first), Return: int64(m.k.Now()), Result: &check.Result{},
+		})
+	}
+}
+
+// compareStates hashes the replicas that stand at the same index.
+func (m *mesh) compareStates() {
+	for _, p := range m.running() {
+		for _, id := range slices.Sorted(maps.Keys(p.host.held)) {
+			r := p.host.held[id]
+			g := r.machine.Segment()
+			index, _ := g.Applied()
+			sum, compacted, rev, err := g.Hash(0)
+			if err != nil {
+				m.fail(fmt.Errorf("node %d: hash of segment %s: %w", p.idx, id, err))
+				return
+			}
+			h := fnv.New64a()
+			fmt.Fprint(h, sum, compacted, rev, r.machine.Space().Leases(), r.machine.State().Descriptor, r.machine.State().Conf)
+			m.fail(m.states.At(uint64(id), index, h.Sum64(), string(p.id)))
+		}
+	}
+}
