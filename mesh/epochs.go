@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh/internal/fsys"
-	"github.com/anchormesh/anchormesh/mesh/wire"
 )
 
 // EpochFile keeps the epoch of the node's newest record: one line,
@@ -35,7 +34,7 @@ type epochs struct {
 // loadEpochs reads what was kept. A damaged file costs nothing but its use.
 func loadEpochs(files fsys.FS, dir string) (*epochs, error) {
 	e := &epochs{files: files, dir: dir}
-	text, err := wire.ReadSmall(files, filepath.Join(dir, EpochFile), 128)
+	text, err := fsys.ReadSmall(files, filepath.Join(dir, EpochFile), 128)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return e, nil
@@ -54,7 +53,7 @@ func (e *epochs) Next(atLeast uint64) (uint64, error) {
 	defer e.mu.Unlock()
 	next := max(e.last+1, atLeast, uint64(max(time.Now().UnixMilli(), 0)))
 	text := epochPrefix + strconv.FormatUint(next, 10) + "\n"
-	if err := wire.WriteSmall(e.files, e.dir, EpochFile, []byte(text)); err != nil {
+	if err := fsys.WriteSmall(e.files, e.dir, EpochFile, []byte(text)); err != nil {
 		return 0, fmt.Errorf("cannot keep it in %s: %w", e.dir, err)
 	}
 	e.last = next

@@ -1,7 +1,6 @@
 package mesh_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,11 +8,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/gossip"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
@@ -22,23 +21,6 @@ import (
 )
 
 var testKey = meshkey.Key{4, 5, 6}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // loopbackConfig is a node on this machine in a hurry.
 func loopbackConfig(t *testing.T, join ...string) mesh.Config {
@@ -61,26 +43,6 @@ func start(t *testing.T, cfg mesh.Config) *mesh.Mesh {
 	}
 	t.Cleanup(func() { m.Close() })
 	return m
-}
-
-func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 func TestConformance(t *testing.T) {
@@ -110,8 +72,8 @@ func TestRestartKeepsTheIdentityAndFindsNewAddresses(t *testing.T) {
 	b := start(t, cfg)
 	b.HandleCalls(1, echo)
 	id, epoch, boot := b.ID(), b.Self().Epoch, b.Self().Boot
-	eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
-	if _, err := a.Call(within(t), id, 1); err != nil {
+	testkit.Eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
+	if _, err := a.Call(testkit.Within(t), id, 1); err != nil {
 		t.Fatal(err)
 	}
 	if <-up != id {
@@ -126,8 +88,8 @@ func TestRestartKeepsTheIdentityAndFindsNewAddresses(t *testing.T) {
 	if self := b.Self(); self.ID != id || self.Epoch <= epoch || self.Boot == boot {
 		t.Fatalf("%+v", self)
 	}
-	eventually(t, "a calls b at its new address", func() bool {
-		_, err := a.Call(within(t), id, 1)
+	testkit.Eventually(t, "a calls b at its new address", func() bool {
+		_, err := a.Call(testkit.Within(t), id, 1)
 		return err == nil
 	})
 	if <-up != id || !a.Connected(id) {
@@ -147,11 +109,11 @@ func TestTwoMeshesUnderOneKeyStayApart(t *testing.T) {
 	if other := <-met; other != 2 {
 		t.Fatalf("met %v", other)
 	}
-	eventually(t, "both know both", func() bool { return len(a.MeshIDs()) == 2 && len(b.MeshIDs()) == 2 })
+	testkit.Eventually(t, "both know both", func() bool { return len(a.MeshIDs()) == 2 && len(b.MeshIDs()) == 2 })
 	if a.View().Len() != 1 || b.View().Len() != 1 {
 		t.Fatal("one is in the other's view")
 	}
-	if _, err := a.Call(within(t), b.ID(), 1); !errors.Is(err, mesh.ErrUnreachable) {
+	if _, err := a.Call(testkit.Within(t), b.ID(), 1); !errors.Is(err, mesh.ErrUnreachable) {
 		t.Fatalf("%v", err)
 	}
 }
@@ -159,12 +121,12 @@ func TestTwoMeshesUnderOneKeyStayApart(t *testing.T) {
 func TestCopiedDataDirectoryIsLoud(t *testing.T) {
 	a := start(t, loopbackConfig(t))
 	loud := make(chan string, 10)
-	logs := new(logBuffer)
+	logs := new(testkit.Log)
 	cfg := loopbackConfig(t, a.GossipAddr())
 	cfg.Logger = slog.New(slog.NewTextHandler(logs, nil))
 	cfg.Events.IdentityInUse = func(detail string) { loud <- detail }
 	b := start(t, cfg)
-	eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
+	testkit.Eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
 	cfg.DataDir = copyDir(t, cfg.DataDir)
 	start(t, cfg)
 	<-loud
@@ -215,7 +177,7 @@ func TestBadStartsAreOneSentence(t *testing.T) {
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: more than one line: %q", name, err)
 		}
-		eventually(t, name+" leaves nothing behind", func() bool { return runtime.NumGoroutine() <= before })
+		testkit.Eventually(t, name+" leaves nothing behind", func() bool { return runtime.NumGoroutine() <= before })
 	}
 }
 
@@ -224,13 +186,13 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	a := start(t, loopbackConfig(t))
 	b := start(t, loopbackConfig(t, a.GossipAddr()))
 	b.HandleCalls(1, func(_ anchormesh.NodeID, p []byte, r mesh.Responder) { r.Reply(p) })
-	eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
-	if _, err := a.Call(within(t), b.ID(), 1); err != nil {
+	testkit.Eventually(t, "a sees b", func() bool { return len(a.View().Alive()) == 2 })
+	if _, err := a.Call(testkit.Within(t), b.ID(), 1); err != nil {
 		t.Fatal(err)
 	}
 	a.Close()
 	b.Close()
-	eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.Eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestGossipPaceOfDefaults(t *testing.T) {

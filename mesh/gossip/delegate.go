@@ -65,7 +65,7 @@ func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 	detail := fmt.Sprintf("the same process of node %s is at %s and at %s", nodeOf(existing.Name), hostPort(existing), hostPort(other))
 	if nodeOf(existing.Name) == g.cfg.Identity.NodeID() {
 		g.identityInUse(detail)
-	} else if g.quiet.allow("conflict " + existing.Name) {
+	} else if g.quiet.Allow("conflict " + existing.Name) {
 		g.log.Warn("a node appears twice: was its machine cloned?", "detail", detail)
 	}
 }
@@ -95,7 +95,7 @@ func (g *Gossip) take(b []byte, name string) error {
 		return nil
 	}
 	g.counts.foreign.Add(1)
-	if g.quiet.allow("mesh " + rec.Mesh.String()) {
+	if g.quiet.Allow("mesh " + rec.Mesh.String()) {
 		g.log.Error("a node of another mesh uses this mesh's key; the meshes stay apart, but one of them needs another key",
 			"their_mesh", rec.Mesh, "our_mesh", own, "node", rec.ID, "name", rec.Name, "addresses", rec.PeerAddrs)
 		if f := g.cfg.Events.ForeignMesh; f != nil {
@@ -134,7 +134,7 @@ func (g *Gossip) refuse(err error, name string) {
 	default:
 		g.counts.malformed.Add(1)
 	}
-	if g.quiet.allow("record " + err.Error()) {
+	if g.quiet.Allow("record " + err.Error()) {
 		g.log.Warn("ignored a node record that its node did not make, or of another version", "member", name, "error", err)
 	}
 }
@@ -196,7 +196,7 @@ func (g *Gossip) outbidRival() {
 }
 
 func (g *Gossip) identityInUse(detail string) {
-	if !g.quiet.allow("identity") {
+	if !g.quiet.Allow("identity") {
 		return
 	}
 	g.log.Error("another running node has this node's identity: its data directory was copied; stop one of them and give it a data directory of its own",

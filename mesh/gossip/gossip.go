@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/quiet"
 	"github.com/anchormesh/anchormesh/mesh/view"
 )
 
@@ -31,7 +32,7 @@ const (
 type Gossip struct {
 	cfg    Config
 	log    *slog.Logger
-	quiet  quiet
+	quiet  quiet.Gate
 	counts counters
 	ml     *memberlist.Memberlist
 	port   int

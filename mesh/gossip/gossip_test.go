@@ -12,11 +12,11 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/mesh/view"
 )
@@ -43,27 +43,10 @@ func (s signer) NodeID() anchormesh.NodeID {
 }
 func (s signer) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(s.key, msg), nil }
 
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 type testNode struct {
 	*Gossip
 	id   anchormesh.NodeID
-	logs *logBuffer
+	logs *testkit.Log
 }
 
 var (
@@ -92,7 +75,7 @@ func testConfig(name string, join ...string) Config {
 
 func start(t *testing.T, cfg Config) *testNode {
 	t.Helper()
-	n := &testNode{id: cfg.Identity.NodeID(), logs: new(logBuffer)}
+	n := &testNode{id: cfg.Identity.NodeID(), logs: new(testkit.Log)}
 	cfg.Logger = slog.New(slog.NewTextHandler(n.logs, nil))
 	g, err := Start(context.Background(), cfg)
 	if err != nil {
@@ -103,26 +86,12 @@ func start(t *testing.T, cfg Config) *testNode {
 	return n
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 // sees waits until every one of nodes shows who in this state.
 func sees(t *testing.T, who *testNode, s view.State, nodes ...*testNode) view.Member {
 	t.Helper()
 	var m view.Member
 	for _, n := range nodes {
-		eventually(t, fmt.Sprintf("%s is %v", who.id[:8], s), func() bool {
+		testkit.Eventually(t, fmt.Sprintf("%s is %v", who.id[:8], s), func() bool {
 			var ok bool
 			m, ok = n.View().Get(who.id)
 			return ok && m.State == s
@@ -154,7 +123,7 @@ func TestNodesMeetChangeAndLeave(t *testing.T) {
 	if err := b.Update(func(r *view.Record) { r.ClientURLs = []string{"http://127.0.0.1:2379"} }); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the change arrives", func() bool {
+	testkit.Eventually(t, "the change arrives", func() bool {
 		m, _ := c.View().Get(b.id)
 		return len(m.ClientURLs) == 1
 	})
@@ -173,12 +142,12 @@ func TestNodeReturnsAtANewAddressAtOnce(t *testing.T) {
 	b.crash()
 	cfg.Self.Boot = 1 << 40
 	b2 := start(t, cfg) // the port is another one: it was free for a moment only by chance
-	eventually(t, "the new process is seen", func() bool {
+	testkit.Eventually(t, "the new process is seen", func() bool {
 		m, ok := a.View().Get(b.id)
 		return ok && m.Boot == 1<<40 && m.State == view.Alive
 	})
 	// The death of the old process must not touch the new one.
-	eventually(t, "the old process is given up", func() bool {
+	testkit.Eventually(t, "the old process is given up", func() bool {
 		for _, n := range a.ml.Members() {
 			if n.Name == memberName(b.id, b.cfg.Self.Boot) {
 				return false
@@ -199,7 +168,7 @@ func TestJoinWaitsForOthersToComeUp(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	a := start(t, testConfig("a", "no-such-host.invalid:7946", addr))
-	eventually(t, "a says that it cannot join", func() bool { return strings.Contains(a.logs.String(), "cannot join yet") })
+	testkit.Eventually(t, "a says that it cannot join", func() bool { return strings.Contains(a.logs.String(), "cannot join yet") })
 	cfg := testConfig("b")
 	cfg.Listen = addr
 	b := start(t, cfg)
@@ -226,8 +195,8 @@ func TestAnotherKeyIsHeardOfOnce(t *testing.T) {
 	cfg := testConfig("b", a.Addr())
 	cfg.Key = meshkey.Key{9}
 	b := start(t, cfg)
-	eventually(t, "a counts what it cannot read", func() bool { return a.Stats().Undecrypted > 2 })
-	eventually(t, "b is told", func() bool { return strings.Contains(b.logs.String(), "another mesh key") })
+	testkit.Eventually(t, "a counts what it cannot read", func() bool { return a.Stats().Undecrypted > 2 })
+	testkit.Eventually(t, "b is told", func() bool { return strings.Contains(b.logs.String(), "another mesh key") })
 	if n := strings.Count(a.logs.String(), "another mesh key"); n != 1 {
 		t.Fatalf("%d log lines:\n%s", n, a.logs)
 	}
@@ -247,7 +216,7 @@ func TestTwoMeshesStayApart(t *testing.T) {
 	if m := <-foreign; m != 8 {
 		t.Fatalf("met mesh %v", m)
 	}
-	eventually(t, "both know", func() bool { return len(a.Meshes()) == 2 && len(b.Meshes()) == 2 })
+	testkit.Eventually(t, "both know", func() bool { return len(a.Meshes()) == 2 && len(b.Meshes()) == 2 })
 	if a.View().Len() != 1 || b.View().Len() != 1 {
 		t.Fatal("members of another mesh in the view")
 	}
@@ -267,7 +236,7 @@ func TestTwoMeshesStayApart(t *testing.T) {
 	if err := c.Update(func(r *view.Record) { r.Mesh = 7 }); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "c is of mesh 7 only", func() bool {
+	testkit.Eventually(t, "c is of mesh 7 only", func() bool {
 		_, inA := a.View().Get(c.id)
 		_, inB := b.View().Get(c.id)
 		_, hasB := c.View().Get(b.id)
@@ -286,7 +255,7 @@ func TestCopiedIdentityIsLoud(t *testing.T) {
 	cfg.Epochs = new(MemoryEpochs) // the copy counts from where the original did
 	copied := start(t, cfg)
 	<-loud
-	eventually(t, "both are loud", func() bool {
+	testkit.Eventually(t, "both are loud", func() bool {
 		return strings.Contains(b.logs.String(), "data directory was copied") &&
 			strings.Contains(copied.logs.String(), "data directory was copied")
 	})
@@ -306,7 +275,7 @@ func TestOwnPastIsNoRival(t *testing.T) {
 	cfg.Self.Boot = 1 << 43
 	cfg.Epochs = new(MemoryEpochs)
 	b = start(t, cfg)
-	eventually(t, "the new process outbids the old record", func() bool {
+	testkit.Eventually(t, "the new process outbids the old record", func() bool {
 		m, _ := a.View().Get(b.id)
 		return m.Boot == 1<<43 && m.Epoch > 1000
 	})
@@ -383,7 +352,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	b.Close()
 	a.Close()
 	a.Close()
-	eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.Eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestConfigIsChecked(t *testing.T) {

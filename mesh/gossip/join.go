@@ -65,7 +65,7 @@ func (g *Gossip) reach(addr string) {
 	if err == nil || g.ctx.Err() != nil {
 		return
 	}
-	if g.ml.NumMembers() <= 1 && g.quiet.allow("join "+addr) {
+	if g.ml.NumMembers() <= 1 && g.quiet.Allow("join "+addr) {
 		g.log.Warn("cannot join yet, trying on", "address", addr, "error", joinError(err))
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh"
 )
 
@@ -67,35 +68,11 @@ func Conformance(t *testing.T, factory Factory) {
 	}
 }
 
-// patience is how long anything may take on a busy machine.
-const patience = 20 * time.Second
-
-func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 // meet makes nodes and waits until all see all.
 func meet(t *testing.T, factory Factory, n int) []Mesh {
 	t.Helper()
 	nodes := factory(t, n)
-	eventually(t, "all see all", func() bool {
+	testkit.Eventually(t, "all see all", func() bool {
 		return !slices.ContainsFunc(nodes, func(m Mesh) bool { return len(m.View().Alive()) != n })
 	})
 	return nodes
@@ -129,14 +106,14 @@ func testViews(t *testing.T, factory Factory) {
 		m, ok := v.Get(c.ID())
 		return ok && m.State == mesh.Left
 	})
-	if _, err := a.Call(within(t), c.ID(), 1); !errors.Is(err, mesh.ErrUnreachable) && !errors.Is(err, mesh.ErrUnknownOutcome) {
+	if _, err := a.Call(testkit.Within(t), c.ID(), 1); !errors.Is(err, mesh.ErrUnreachable) && !errors.Is(err, mesh.ErrUnknownOutcome) {
 		t.Errorf("calling one that left: %v", err)
 	}
 }
 
 func eventuallyView(t *testing.T, views <-chan mesh.View, what string, cond func(mesh.View) bool) {
 	t.Helper()
-	limit := time.After(patience)
+	limit := time.After(testkit.Patience)
 	for {
 		select {
 		case v, ok := <-views:
@@ -161,7 +138,7 @@ func testMeshID(t *testing.T, factory Factory) {
 	if err := a.SetMeshID(77); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "b hears of the mesh", func() bool { return slices.Equal(b.MeshIDs(), []anchormesh.MeshID{77}) })
+	testkit.Eventually(t, "b hears of the mesh", func() bool { return slices.Equal(b.MeshIDs(), []anchormesh.MeshID{77}) })
 	if b.MeshID() != 0 {
 		t.Fatal("b adopted a mesh by itself")
 	}
@@ -174,7 +151,7 @@ func testMeshID(t *testing.T, factory Factory) {
 	if err := b.SetMeshID(78); !errors.Is(err, mesh.ErrMeshID) {
 		t.Fatalf("another mesh: %v", err)
 	}
-	eventually(t, "a sees b in the mesh", func() bool {
+	testkit.Eventually(t, "a sees b in the mesh", func() bool {
 		m, _ := a.View().Get(b.ID())
 		return m.Mesh == 77
 	})
@@ -191,7 +168,7 @@ func testCalls(t *testing.T, factory Factory) {
 	})
 	held := make(chan mesh.Responder, 10)
 	b.HandleCalls(3, func(_ anchormesh.NodeID, _ []byte, r mesh.Responder) { held <- r })
-	ctx := within(t)
+	ctx := testkit.Within(t)
 	buf := []byte("hello world")
 	got, err := a.Call(ctx, b.ID(), 1, buf[:5], buf[5:])
 	if err != nil || string(got) != "hello world" {
@@ -239,7 +216,7 @@ func testUnknownOutcome(t *testing.T, factory Factory) {
 	b.HandleCalls(1, func(anchormesh.NodeID, []byte, mesh.Responder) { got <- true })
 	done := make(chan error, 1)
 	go func() {
-		_, err := a.Call(within(t), b.ID(), 1)
+		_, err := a.Call(testkit.Within(t), b.ID(), 1)
 		done <- err
 	}()
 	<-got
@@ -247,19 +224,19 @@ func testUnknownOutcome(t *testing.T, factory Factory) {
 	if err := <-done; !errors.Is(err, mesh.ErrUnknownOutcome) {
 		t.Fatalf("%v", err)
 	}
-	eventually(t, "the loss is seen", func() bool { return !a.Connected(b.ID()) })
+	testkit.Eventually(t, "the loss is seen", func() bool { return !a.Connected(b.ID()) })
 }
 
 func testStrangers(t *testing.T, factory Factory) {
 	a := meet(t, factory, 1)[0]
 	for _, id := range []anchormesh.NodeID{"12D3KooWStranger", "", a.ID()} {
-		if _, err := a.Call(within(t), id, 1); !errors.Is(err, mesh.ErrUnreachable) {
+		if _, err := a.Call(testkit.Within(t), id, 1); !errors.Is(err, mesh.ErrUnreachable) {
 			t.Errorf("call to %q: %v", id, err)
 		}
 		if a.Send(id, 0, []byte("x")) {
 			t.Errorf("a message to %q was taken", id)
 		}
-		if _, err := a.OpenBulk(within(t), id, "x"); !errors.Is(err, mesh.ErrUnreachable) {
+		if _, err := a.OpenBulk(testkit.Within(t), id, "x"); !errors.Is(err, mesh.ErrUnreachable) {
 			t.Errorf("bulk to %q: %v", id, err)
 		}
 		if a.Connected(id) {
@@ -291,7 +268,7 @@ func testMessages(t *testing.T, factory Factory) {
 		}
 	}
 	next := map[byte]int{'0': 0, '1': 0}
-	limit := time.After(patience)
+	limit := time.After(testkit.Patience)
 	for range 2 * n {
 		select {
 		case m := <-got:
@@ -317,7 +294,7 @@ func testBulk(t *testing.T, factory Factory) {
 		s.Read(make([]byte, 1)) // else the reset may overtake the opening
 		s.Reset()
 	})
-	s, err := a.OpenBulk(within(t), b.ID(), "echo")
+	s, err := a.OpenBulk(testkit.Within(t), b.ID(), "echo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,10 +307,10 @@ func testBulk(t *testing.T, factory Factory) {
 	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("%d of %d bytes, %v", len(got), len(want), err)
 	}
-	if _, err := a.OpenBulk(within(t), b.ID(), "other"); !errors.Is(err, mesh.ErrNoHandler) {
+	if _, err := a.OpenBulk(testkit.Within(t), b.ID(), "other"); !errors.Is(err, mesh.ErrNoHandler) {
 		t.Fatalf("%v", err)
 	}
-	r, err := a.OpenBulk(within(t), b.ID(), "reset")
+	r, err := a.OpenBulk(testkit.Within(t), b.ID(), "reset")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +336,7 @@ func testClients(t *testing.T, factory Factory) {
 			go func() { defer c.Close(); io.Copy(c, c) }()
 		}
 	}()
-	c, err := a.DialClient(within(t), b.ID())
+	c, err := a.DialClient(testkit.Within(t), b.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +366,7 @@ func testClose(t *testing.T, factory Factory) {
 	if err := a.Close(); err != nil {
 		t.Fatalf("second Close: %v", err)
 	}
-	limit := time.After(patience)
+	limit := time.After(testkit.Patience)
 	for open := true; open; {
 		select {
 		case _, open = <-views:
@@ -403,7 +380,7 @@ func testClose(t *testing.T, factory Factory) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := a.Call(within(t), b.ID(), 1); err == nil {
+	if _, err := a.Call(testkit.Within(t), b.ID(), 1); err == nil {
 		t.Fatal("a closed mesh calls")
 	}
 	if a.Send(b.ID(), 0, nil) {

@@ -19,23 +19,9 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/internal/fsys"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 )
-
-// eventually waits until cond holds.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(15 * time.Second)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
 
 func (n *testNode) expect(t *testing.T, want string) {
 	t.Helper()
@@ -98,7 +84,7 @@ func TestUnreachablePeerFailsFastWhileTheDialPauses(t *testing.T) {
 		t.Fatalf("%v after %v", err, time.Since(begun))
 	}
 	// The first message of a class finds out, the next ones know.
-	eventually(t, "messages are dropped at once", func() bool { return !a.Send(b.id, 0, []byte("x")) })
+	testkit.Eventually(t, "messages are dropped at once", func() bool { return !a.Send(b.id, 0, []byte("x")) })
 	if a.Stats().DialFailed != 1 {
 		t.Fatalf("dialled %d times", a.Stats().DialFailed)
 	}
@@ -193,7 +179,7 @@ func TestMessagesToASlowPeerAreDroppedAndCounted(t *testing.T) {
 	b.HandleMessages(1, func(anchormesh.NodeID, []byte) { other <- struct{}{} })
 	sent := uint64(0)
 	payload := make([]byte, 32<<10)
-	eventually(t, "the queue is full", func() bool {
+	testkit.Eventually(t, "the queue is full", func() bool {
 		for a.Send(b.id, 0, payload) {
 			sent++
 		}
@@ -335,7 +321,7 @@ func TestGarbageResetsTheStreamOnly(t *testing.T) {
 			t.Fatalf("the stream lives on: %v", err)
 		}
 	}
-	eventually(t, "garbage is counted", func() bool { return b.Stats().Garbage == 3 })
+	testkit.Eventually(t, "garbage is counted", func() bool { return b.Stats().Garbage == 3 })
 	if c.tc.IsClosed() {
 		t.Fatal("the connection was closed")
 	}
@@ -362,7 +348,7 @@ func TestPeerReturnsAtAnotherAddress(t *testing.T) {
 	b.HandleCalls(1, echo)
 	a.book.set(b.id, b.ListenAddr())
 	a.Refresh(b.id)
-	eventually(t, "calls work again", func() bool {
+	testkit.Eventually(t, "calls work again", func() bool {
 		_, err := a.Call(testContext(t), b.id, 1)
 		return err == nil
 	})
@@ -415,7 +401,7 @@ func TestSimultaneousConnectsSettle(t *testing.T) {
 		}
 	}
 	both("two connections")
-	eventually(t, "one connection is left", func() bool { return a.Stats().Conns == 1 && b.Stats().Conns == 1 })
+	testkit.Eventually(t, "one connection is left", func() bool { return a.Stats().Conns == 1 && b.Stats().Conns == 1 })
 	both("one connection")
 	if !a.Connected(b.id) || !b.Connected(a.id) || a.Stats().Conns != 1 {
 		t.Fatalf("%+v", a.Stats())
@@ -502,7 +488,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 		t.Fatal("a closed host sends")
 	}
 	a.Close()
-	eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
+	testkit.Eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestIdentityIsKept(t *testing.T) {

@@ -103,7 +103,7 @@ func (c *conn) check(bulk bool, hi hello) welcome {
 	case hi.version != helloVersion:
 		w.status = statusVersion
 		w.text = fmt.Sprintf("it speaks version %d of the stream protocol, this node version %d", helloVersion, hi.version)
-		h.log.warn("version "+string(c.id), "refused a peer that speaks another version of the stream protocol",
+		h.warn("version "+string(c.id), "refused a peer that speaks another version of the stream protocol",
 			"peer", c.id, "theirs", hi.version, "ours", helloVersion)
 	case hi.mesh != 0 && mine != 0 && hi.mesh != mine:
 		w.status = statusMesh
@@ -127,7 +127,7 @@ func (c *conn) garbage(s network.MuxedStream, where string, err error) {
 		return
 	}
 	c.host.counters.garbage.Add(1)
-	c.host.log.warn("garbage "+string(c.id), "reset a stream on which a peer broke the protocol",
+	c.host.warn("garbage "+string(c.id), "reset a stream on which a peer broke the protocol",
 		"peer", c.id, "where", where, "error", err)
 }
 

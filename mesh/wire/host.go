@@ -17,13 +17,15 @@ import (
 	"github.com/multiformats/go-multistream"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/quiet"
 )
 
 // Host is this node's end of all streams.
 type Host struct {
 	cfg      Config
 	limits   Limits
-	log      *quietLog
+	log      *slog.Logger
+	quiet    quiet.Gate
 	end      *endpoint
 	listener transport.Listener
 	protos   *multistream.MultistreamMuxer[protocol.ID]
@@ -67,7 +69,7 @@ func NewHost(cfg Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{
-		cfg: cfg, limits: cfg.Limits, log: newQuietLog(cfg.Logger), end: end, listener: l,
+		cfg: cfg, limits: cfg.Limits, log: cfg.Logger, end: end, listener: l,
 		protos: multistream.NewMultistreamMuxer[protocol.ID](),
 		conns:  make(map[*conn]struct{}),
 		peers:  make(map[anchormesh.NodeID]*peerState),
@@ -119,6 +121,13 @@ func (h *Host) spawn(f func()) bool {
 	}
 	h.tasks.Go(f)
 	return true
+}
+
+// warn logs what a stranger can provoke, once a minute per subject.
+func (h *Host) warn(subject, msg string, args ...any) {
+	if h.quiet.Allow(subject) {
+		h.log.Warn(msg, args...)
+	}
 }
 
 // ListenAddr returns the multiaddr listened on, with the port that was picked.
@@ -280,7 +289,7 @@ func (h *Host) forget(p *peerState) {
 // foreign reports a node of another mesh under the same key.
 func (h *Host) foreign(other anchormesh.MeshID, from anchormesh.NodeID) {
 	h.counters.foreign.Add(1)
-	if !h.log.allow("mesh " + other.String()) {
+	if !h.quiet.Allow("mesh " + other.String()) {
 		return
 	}
 	h.cfg.Logger.Warn("refused a node of another mesh that uses this mesh's key", "their_mesh", other, "peer", from)

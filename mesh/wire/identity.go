@@ -89,7 +89,7 @@ func newIdentity(key crypto.PrivKey) (Identity, error) {
 // A crash leaves either no identity or a whole one.
 func LoadIdentity(files fsys.FS, dir string) (Identity, error) {
 	path := filepath.Join(dir, IdentityFile)
-	text, err := ReadSmall(files, path, identityBytesMax)
+	text, err := fsys.ReadSmall(files, path, identityBytesMax)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return createIdentity(files, dir)
@@ -113,7 +113,7 @@ func createIdentity(files fsys.FS, dir string) (Identity, error) {
 		return Identity{}, fmt.Errorf("identity key: %w", err)
 	}
 	text := identityPrefix + base64.StdEncoding.EncodeToString(raw) + "\n"
-	if err := WriteSmall(files, dir, IdentityFile, []byte(text)); err != nil {
+	if err := fsys.WriteSmall(files, dir, IdentityFile, []byte(text)); err != nil {
 		return Identity{}, fmt.Errorf("identity key cannot be kept in %s: %w", dir, err)
 	}
 	return id, nil
@@ -136,49 +136,4 @@ func parseIdentity(text []byte) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: want an ed25519 key, have %s", ErrIdentity, key.Type())
 	}
 	return newIdentity(key)
-}
-
-// ReadSmall reads a whole file of at most limit bytes.
-func ReadSmall(files fsys.FS, path string, limit int64) ([]byte, error) {
-	f, err := files.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	if size > limit {
-		return nil, fmt.Errorf("it has %d bytes, at most %d expected", size, limit)
-	}
-	text := make([]byte, size)
-	if n, err := f.ReadAt(text, 0); n < len(text) {
-		return nil, err
-	}
-	return text, nil
-}
-
-// WriteSmall replaces dir/name by text, durably and atomically.
-func WriteSmall(files fsys.FS, dir, name string, text []byte) error {
-	tmp := filepath.Join(dir, name+".tmp")
-	f, err := files.Create(tmp)
-	if err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(text, 0); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := files.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return files.SyncDir(dir)
 }

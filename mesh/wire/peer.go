@@ -122,7 +122,7 @@ func (p *peerState) refused(err error) error {
 	switch {
 	case errors.Is(err, ErrRefused):
 		p.host.counters.refused.Add(1)
-		p.host.log.warn("refused "+string(p.id), "a peer refused our streams", "peer", p.id, "error", err)
+		p.host.warn("refused "+string(p.id), "a peer refused our streams", "peer", p.id, "error", err)
 		return fmt.Errorf("%s: %w", p.id.Short(), err)
 	case errors.Is(err, ErrNoHandler):
 		return fmt.Errorf("%s: %w", p.id.Short(), err)

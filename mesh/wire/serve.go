@@ -41,7 +41,7 @@ func (b *answerBox) Answer(id uint64, code uint16, payload [][]byte) {
 	}
 	b.mu.Unlock()
 	if over {
-		b.conn.host.log.warn("answers "+string(b.conn.id), "reset a stream of requests: the peer does not take its answers",
+		b.conn.host.warn("answers "+string(b.conn.id), "reset a stream of requests: the peer does not take its answers",
 			"peer", b.conn.id, "bytes", b.conn.host.limits.AnswerBytes)
 		b.conn.host.spawn(func() { b.stream.Reset() }) // it may wait for the connection
 	}

@@ -115,7 +115,7 @@ func (t *trunk) failedLocked(err error) {
 	h := t.peer.host
 	h.counters.dialFailed.Add(1)
 	if !errors.Is(err, context.Canceled) {
-		h.log.warn("dial "+string(t.peer.id), "cannot reach a peer", "peer", t.peer.id, "error", err)
+		h.warn("dial "+string(t.peer.id), "cannot reach a peer", "peer", t.peer.id, "error", err)
 	}
 	pause := backoff(h.limits, t.failures)
 	t.failures++

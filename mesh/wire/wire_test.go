@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 )
 
@@ -50,25 +51,8 @@ type testNode struct {
 	*Host
 	id   anchormesh.NodeID
 	book *book
-	logs *logBuffer
+	logs *testkit.Log
 	ups  chan string // "up" or "down" and the peer
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 var testKey = meshkey.Key{1, 2, 3}
@@ -79,7 +63,7 @@ func testConfig(t testing.TB) (Config, *testNode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNode{id: id.NodeID(), book: newBook(), logs: new(logBuffer), ups: make(chan string, 100)}
+	n := &testNode{id: id.NodeID(), book: newBook(), logs: new(testkit.Log), ups: make(chan string, 100)}
 	limits := DefaultLimits()
 	limits.Handshake = 2 * time.Second
 	limits.Backoff = 20 * time.Millisecond

@@ -3,35 +3,18 @@ package config
 import (
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/anchormesh/anchormesh/internal/testkit"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the table of docs/operations.md anew")
 
 func TestDocumentationListsEveryFlag(t *testing.T) {
-	const path, begin, end = "../../docs/operations.md", "<!-- flags: begin -->\n", "<!-- flags: end -->"
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok1 := strings.Cut(string(text), begin)
-	table, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no table between %q and %q", path, begin, end)
-	}
-	if table == flagTable() {
-		return
-	}
-	if !*rewrite {
-		t.Fatalf("%s is not what the code declares; run `make golden`", path)
-	}
-	if err := os.WriteFile(path, []byte(head+begin+flagTable()+end+tail), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Section(t, "../../docs/operations.md", "flags", flagTable(), *rewrite)
 }
 
 // flagTable lists the flags of serve in the order of their declaration.

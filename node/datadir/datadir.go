@@ -16,6 +16,9 @@ import (
 // format of node.json; a newer one is refused.
 const format = 1
 
+// recordBytesMax bounds node.json: a segment that left costs about 50 bytes.
+const recordBytesMax = 16 << 20
+
 var (
 	// ErrForeign says that the directory holds something else than a node.
 	ErrForeign = errors.New("not an AnchorMesh data directory")
@@ -92,7 +95,7 @@ func refuseForeign(fsys fsys.FS, path string) error {
 	}
 	known := map[string]bool{
 		"node.json": true, "node.json.tmp": true, "node.lock": true, "identity.key": true, "log": true, "scopes": true,
-		"mesh.key": true, "lost+found": true, "identity.key.tmp": true, "epoch": true,
+		"mesh.key": true, "lost+found": true, "identity.key.tmp": true, "epoch": true, "epoch.tmp": true,
 	}
 	for _, name := range names {
 		if name == "node.json" {
@@ -179,35 +182,16 @@ func (d *Dir) Save(r Record) error {
 	if err != nil {
 		return fmt.Errorf("node record: %w", err)
 	}
-	if err := d.replace("node.json", append(data, '\n')); err != nil {
+	if err := fsys.WriteSmall(d.fs, d.path, "node.json", append(data, '\n')); err != nil {
 		return fmt.Errorf("node record %s cannot be written: %w", d.file("node.json"), err)
 	}
 	d.record = r
 	return nil
 }
 
-func (d *Dir) replace(name string, data []byte) error {
-	tmp := d.file(name + ".tmp")
-	f, err := d.fs.Create(tmp)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(data, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := d.fs.Rename(tmp, d.file(name)); err != nil {
-		return err
-	}
-	return d.fs.SyncDir(d.path)
-}
-
 func (d *Dir) load() error {
 	name := d.file("node.json")
-	data, err := d.read(name)
+	data, err := fsys.ReadSmall(d.fs, name, recordBytesMax)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -246,23 +230,6 @@ func (d *Dir) parse(name string, s *stored) error {
 		d.record.Retired[segment] = anchormesh.ReplicaID(id)
 	}
 	return nil
-}
-
-func (d *Dir) read(name string) ([]byte, error) {
-	f, err := d.fs.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, size)
-	if _, err := f.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return data, nil
 }
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }

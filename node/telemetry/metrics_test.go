@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/wire"
 	"google.golang.org/grpc/codes"
 )
@@ -114,30 +114,12 @@ func TestTheCatalogIsWhatIsRegistered(t *testing.T) {
 }
 
 func TestDocumentationListsEveryMetric(t *testing.T) {
-	const path, begin, end = "../../docs/metrics.md", "<!-- metrics: begin -->\n", "<!-- metrics: end -->"
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok1 := strings.Cut(string(text), begin)
-	table, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no table between %q and %q", path, begin, end)
-	}
 	var want strings.Builder
 	want.WriteString("| metric | kind | labels | meaning |\n|---|---|---|---|\n")
 	for _, m := range New(Sources{}, "").Catalog() {
 		fmt.Fprintf(&want, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, strings.Join(m.Labels, ", "), m.Help)
 	}
-	if table == want.String() {
-		return
-	}
-	if !*rewrite {
-		t.Fatalf("%s is not what the code registers; run `make golden`", path)
-	}
-	if err := os.WriteFile(path, []byte(head+begin+want.String()+end+tail), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Section(t, "../../docs/metrics.md", "metrics", want.String(), *rewrite)
 }
 
 func TestTwoNodesShareNothing(t *testing.T) {
