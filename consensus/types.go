@@ -36,8 +36,9 @@ type Result = replica.Result
 // Entry is one committed log entry.
 type Entry = replica.Entry
 
-// Transport carries frames to other nodes. Send must not block; frames may be
-// lost, and those to one node arrive in order or not at all.
+// Transport carries frames to other nodes. Send must not block and does not keep
+// the frame; frames may be lost, and those to one node arrive in order or not at
+// all.
 type Transport interface {
 	Send(to anchormesh.NodeID, frame []byte) bool
 }

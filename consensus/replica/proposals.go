@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -15,7 +17,11 @@ type proposals struct {
 	queuedBytes int
 	sequence    uint64
 	inflight    []flight // in the order of their sequence
+	buf         []byte   // of the envelope being built
 }
+
+// bufferMax bounds the buffer that is kept between batches.
+const bufferMax = 256 << 10
 
 // flight is one proposed entry and who waits for it.
 type flight struct {
@@ -105,8 +111,13 @@ func (r *Replica) proposeBatch() bool {
 	for i := range n {
 		env.Payloads[i], waiters[i] = p.queue[i].Payload, p.queue[i].Done
 	}
-	if err := r.node.Propose(env.append(make([]byte, 0, env.size()))); err != nil {
+	// raft copies what it appends, so one buffer serves every batch.
+	p.buf = env.append(slices.Grow(p.buf[:0], env.size()))
+	if err := r.node.Propose(p.buf); err != nil {
 		return false // a transfer of leadership is under way, or the log is full: wait
+	}
+	if cap(p.buf) > bufferMax {
+		p.buf = nil
 	}
 	p.sequence++
 	p.inflight = append(p.inflight, flight{term: env.Term, sequence: env.Sequence, waiters: waiters})

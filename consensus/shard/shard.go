@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/anchormesh/anchormesh"
@@ -233,10 +235,12 @@ func (g *group) rank(lost anchormesh.ReplicaID) int {
 	return rank
 }
 
-// Step handles an inbox and returns what is to be done. The effects are valid
-// until the next step.
+// Step handles an inbox and returns what is to be done. Effects.Frames are valid
+// until the next step, which builds its own in the same memory; the rest is the
+// caller's.
 func (s *Shard) Step(in *Inbox) *Effects {
-	s.out, s.frames = &Effects{}, frames{}
+	s.out = &Effects{}
+	s.frames.reset()
 	for _, f := range in.Commands {
 		f(s)
 	}
@@ -415,7 +419,39 @@ func (s *Shard) collect(g *group, rd replica.Ready) {
 
 // frames gathers messages by destination. There are few destinations, so a
 // slice is searched.
-type frames struct{ list []Frame }
+type frames struct {
+	list  []Frame
+	spare [][]byte // buffers of frames that were sent
+}
+
+// frameKept bounds a buffer that is kept for the next frame, and spareKept their
+// number.
+const (
+	frameKept = 256 << 10
+	spareKept = 16
+)
+
+// reset forgets the frames and keeps their memory.
+func (f *frames) reset() {
+	for _, sent := range f.list {
+		if cap(sent.Data) <= frameKept && len(f.spare) < spareKept {
+			f.spare = append(f.spare, sent.Data[:0])
+		}
+	}
+	clear(f.list)
+	f.list = f.list[:0]
+}
+
+// buffer returns an empty buffer of at least n bytes.
+func (f *frames) buffer(n int) []byte {
+	last := len(f.spare) - 1
+	if last < 0 {
+		return make([]byte, 0, n)
+	}
+	b := f.spare[last]
+	f.spare = f.spare[:last]
+	return slices.Grow(b, n)
+}
 
 func (f *frames) add(g *group, m *raftpb.Message) {
 	if node, ok := g.peers[anchormesh.ReplicaID(m.GetTo())]; ok {
@@ -430,6 +466,6 @@ func (f *frames) addTo(node anchormesh.NodeID, segment anchormesh.SegmentID, m *
 			return
 		}
 	}
-	data := message.Append(make([]byte, 0, message.Size(m)), segment, m)
+	data := message.Append(f.buffer(message.Size(m)), segment, m)
 	f.list = append(f.list, Frame{To: node, Data: data})
 }
