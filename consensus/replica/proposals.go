@@ -222,10 +222,4 @@ func (r *Replica) commit(e *raftpb.Entry) Entry {
 	return entry
 }
 
-// isEmptyAppend reports whether m is an append without entries: it only carries
-// a commit index.
-func isEmptyAppend(m *raftpb.Message) bool {
-	return m.GetType() == raftpb.MsgApp && len(m.GetEntries()) == 0
-}
-
 var _ raft.Logger = silent{}

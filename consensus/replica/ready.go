@@ -88,14 +88,17 @@ func (r *Replica) sort(msgs []*raftpb.Message, out *Ready) {
 	}
 }
 
-// DropOvertaken removes appends that only carry a commit index when a later
-// append to the same replica carries a commit index at least as high: one
-// message and one answer less per batch. Raft allows any message to be lost.
-// The messages are one replica's, in order; the slice is reused.
+// DropOvertaken removes messages that a later one to the same replica makes
+// superfluous: an append that only carries a commit index, behind which another
+// append tells at least as much, and a heartbeat (or its answer) behind which
+// another one confirms all that it would, since the contexts of read rounds
+// count up within a term. Fewer messages and fewer answers per batch; Raft
+// allows any message to be lost. The messages are one replica's, in order; the
+// slice is reused.
 func DropOvertaken(msgs []*raftpb.Message) []*raftpb.Message {
 	kept := msgs[:0]
 	for i, m := range msgs {
-		if isEmptyAppend(m) && overtaken(m, msgs[i+1:]) {
+		if superfluous(m, msgs[i+1:]) {
 			continue
 		}
 		kept = append(kept, m)
@@ -103,9 +106,19 @@ func DropOvertaken(msgs []*raftpb.Message) []*raftpb.Message {
 	return kept
 }
 
-func overtaken(m *raftpb.Message, later []*raftpb.Message) bool {
+func superfluous(m *raftpb.Message, later []*raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp:
+		if len(m.GetEntries()) > 0 {
+			return false
+		}
+	case raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp:
+	default:
+		return false
+	}
 	for _, l := range later {
-		if l.GetTo() == m.GetTo() && l.GetType() == raftpb.MsgApp && l.GetCommit() >= m.GetCommit() && l.GetTerm() == m.GetTerm() {
+		if l.GetTo() == m.GetTo() && l.GetType() == m.GetType() && l.GetTerm() == m.GetTerm() && l.GetCommit() >= m.GetCommit() &&
+			(len(l.GetContext()) > 0 || len(m.GetContext()) == 0) {
 			return true
 		}
 	}
