@@ -98,6 +98,30 @@ func TestCarryRecordsPendingMarks(t *testing.T) {
 	}
 }
 
+// TestTruncateDuringAppend raises a mark after the group was staged: the record
+// has the old mark, so the new one must stay on the list.
+func TestTruncateDuringAppend(t *testing.T) {
+	fs := fsys.NewMem()
+	l := mustOpen(t, fs, testOptions())
+	mustAppend(t, l, Update{Group: 1, HardState: hardState(1, 1, 3), Entries: entries(1, 3, 1, 10)})
+	l.enc.reset()
+	if err := l.stageBatch([]Update{{Group: 1, HardState: hardState(2, 1, 3)}}); err != nil {
+		t.Fatal(err)
+	}
+	l.Truncate(1, Mark{Index: 2, Term: 1})
+	l.stageMarks()
+	if err := l.write(); err != nil {
+		t.Fatal(err)
+	}
+	l.publish()
+	mustAppend(t, l)
+	l.Close()
+	l = mustOpen(t, fs, testOptions())
+	if first, err := l.Group(1).FirstIndex(); err != nil || first != 3 {
+		t.Fatalf("after a restart the log begins at %d, %v; want 3", first, err)
+	}
+}
+
 // TestReadersWhileFilesGo reads old entries, which carrying moves and removals
 // take files from, during Append. Run it with -race.
 func TestReadersWhileFilesGo(t *testing.T) {

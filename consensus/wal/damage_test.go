@@ -116,6 +116,58 @@ func TestLostSectors(t *testing.T) {
 	}
 }
 
+// TestLostSectorsInTheNewestFile zeroes every sector in turn of the file that
+// the log ends in. A frame that begins in a later sector proves that what is
+// gone was confirmed, though the damage looks like a torn write.
+func TestLostSectorsInTheNewestFile(t *testing.T) {
+	tried := 0
+	for seed := range uint64(10) {
+		fs, _ := filledLog(t, seed, 8)
+		name := fileName("wal", 1)
+		good := readAll(t, fs, name)
+		f, err := fs.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lf, err := readHeader(name, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest, win := int64(0), window{}
+		win.reset(lf)
+		for {
+			h, payload, _ := win.frame(lf.end)
+			if payload == nil {
+				break
+			}
+			newest = lf.end
+			lf.end += int64(frame.Padded(h.Length))
+		}
+		for at := int64(fileHeaderBytes); at+fsys.SectorBytes <= newest; at += fsys.SectorBytes {
+			b := append([]byte(nil), good...)
+			if part := b[at : at+fsys.SectorBytes]; !frame.Blank(part) {
+				clear(part)
+			} else {
+				continue
+			}
+			tried++
+			mem := fsys.NewMem()
+			mem.MkdirAll("wal")
+			writeAll(t, mem, name, b)
+			var corrupt *CorruptError
+			if _, err := Open(mem, "wal", testOptions()); !errors.As(err, &corrupt) {
+				t.Fatalf("seed %d: sector at %d lost, newest frame at %d: %v, want a CorruptError", seed, at, newest, err)
+			}
+			if after := readAll(t, mem, name); string(after) != string(b) {
+				t.Fatalf("seed %d: sector at %d lost: the refused file was changed", seed, at)
+			}
+		}
+	}
+	if tried < 50 {
+		t.Fatalf("only %d sectors were tried", tried)
+	}
+}
+
 func TestMissingFiles(t *testing.T) {
 	long := func() *fsys.Mem {
 		fs := fsys.NewMem()

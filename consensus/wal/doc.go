@@ -79,9 +79,10 @@
 //   - Files missing at the front are noticed by the mark of the newest frame, in
 //     the middle by their numbers, entries missing by holes in the index.
 //
-// What cannot be told: damage that zeroes a whole sector of the very newest
-// batch looks like a torn write, and a newest batch that vanished altogether
-// leaves no trace. Raft's other replicas are the remedy for both.
+// What cannot be told: damage that zeroes a whole sector behind which no frame
+// begins looks like a torn write. It takes the newest batch, and those before it
+// that end in the same sector; a newest batch that vanished altogether leaves no
+// trace. Raft's other replicas are the remedy.
 //
 // Before anything recovered is used it is made durable: a process that was
 // killed leaves names and bytes in the kernel's memory, and after a failed sync
