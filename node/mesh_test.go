@@ -163,6 +163,27 @@ func (m *testMesh) awaitVoters(n int) {
 	})
 }
 
+// leader returns the node that leads the first segment.
+func (m *testMesh) leader() int {
+	m.t.Helper()
+	found := -1
+	m.eventually(10*time.Second, "leader", func() bool {
+		for i := range m.nodes {
+			if m.nodes[i].stop == nil {
+				continue
+			}
+			for _, s := range m.segments(i) {
+				if len(s.GetLags()) > 0 { // only the leader knows them
+					found = i
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return found
+}
+
 func (m *testMesh) eventually(limit time.Duration, what string, f func() bool) {
 	m.t.Helper()
 	deadline := time.After(limit)

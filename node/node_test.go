@@ -113,6 +113,46 @@ func TestLeasesEndAndKeepAlivesHold(t *testing.T) {
 	}
 }
 
+func TestLeasesEndAfterTheirLeaderIsGone(t *testing.T) {
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	c := m.client()
+	grant := func(key string) {
+		t.Helper()
+		l, err := c.Grant(ctx, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Put(ctx, key, "v", clientv3.WithLease(l.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(key string) func() bool {
+		return func() bool {
+			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			resp, err := c.Get(short, key)
+			return err == nil && len(resp.Kvs) == 0
+		}
+	}
+	grant("by a leader that stops")
+	leader := m.leader()
+	m.stop(leader)
+	m.eventually(20*time.Second, "end of a lease under the next leader", gone("by a leader that stops"))
+	m.start(leader)
+	m.awaitVoters(3)
+
+	grant("before a restart of all")
+	for i := range m.nodes {
+		m.stop(i)
+	}
+	for i := range m.nodes {
+		m.start(i)
+	}
+	m.eventually(30*time.Second, "end of a lease after a restart of all", gone("before a restart of all"))
+}
+
 func TestRestartOfAllKeepsEverything(t *testing.T) {
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
