@@ -115,6 +115,10 @@ func newMesh(ctx context.Context, cfg Config) (*Mesh, error) {
 	if _, err := Engine(ctx); err != nil {
 		return nil, err
 	}
+	// docker-compose reads no file that names a build directory that is not there.
+	if err := os.MkdirAll(cfg.bin(), 0o755); err != nil {
+		return nil, err
+	}
 	words, err := composeProgram(ctx)
 	return &Mesh{cfg: cfg, compose: words, Network: project + "_mesh"}, err
 }

@@ -76,8 +76,10 @@ func TestComposeAcceptsTheFiles(t *testing.T) {
 	}
 	volumes := []string{"/v/1", "/v/2", "/v/3", "/v/4", "/v/5"}
 	m := &Mesh{cfg: Config{Root: root, Anchors: 5, Volumes: volumes}, compose: words}
-	if err := os.MkdirAll(m.cfg.state(), 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{m.cfg.state(), m.cfg.bin()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(m.override(), []byte(volumesYAML(volumes)), 0o644); err != nil {
 		t.Fatal(err)

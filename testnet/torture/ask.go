@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -126,28 +127,23 @@ func (a *asker) hashes(ctx context.Context) (int, int64, error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	type hash struct {
-		value     uint32
-		compacted int64
-	}
-	var first hash
+	var first *clientv3.HashKVResponse
 	for i, c := range a.clients {
-		var h hash
-		err := until(ctx, func(ctx context.Context) error {
-			resp, err := c.HashKV(ctx, a.t.Endpoints[i], rev)
-			if err == nil {
-				h = hash{resp.Hash, resp.CompactRevision}
+		var got *clientv3.HashKVResponse
+		err := until(ctx, func(ctx context.Context) (err error) {
+			got, err = c.HashKV(ctx, a.t.Endpoints[i], rev)
+			if err == nil && first != nil && got.CompactRevision != first.CompactRevision {
+				err = fmt.Errorf("compacted up to %d, %s up to %d", got.CompactRevision, a.t.Names[0], first.CompactRevision)
 			}
-			return err
+			return err // of a node that has not applied the compaction yet too
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return i, rev, fmt.Errorf("HashKV of %s at revision %d: %w", a.t.Names[i], rev, err)
-		}
-		if i == 0 {
-			first = h
-		}
-		if h != first {
-			return i, rev, fmt.Errorf("%w %d: %s has %+v, %s has %+v", ErrHash, rev, a.t.Names[0], first, a.t.Names[i], h)
+		case first == nil:
+			first = got
+		case got.Hash != first.Hash:
+			return i, rev, fmt.Errorf("%w %d: %s has %x, %s has %x", ErrHash, rev, a.t.Names[0], first.Hash, a.t.Names[i], got.Hash)
 		}
 	}
 	return len(a.clients), rev, nil
@@ -170,4 +166,28 @@ func (a *asker) compact(ctx context.Context, rev int64) error {
 		_, err := a.clients[0].Compact(ctx, rev, clientv3.WithCompactPhysical())
 		return err
 	})
+}
+
+const (
+	bulkBytes = 128 << 10 // of each write; they overwrite each other
+	bulkEvery = 50 * time.Millisecond
+)
+
+// bulk writes, until ctx ends, large values that are no part of the history, through all nodes in
+// turn and at a rate that leaves room for the traffic; whether they succeed is not
+// its business.
+func (a *asker) bulk(ctx context.Context) {
+	value := strings.Repeat("x", bulkBytes)
+	tick := time.NewTicker(bulkEvery)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		try, cancel := context.WithTimeout(ctx, askTimeout)
+		_, _ = a.clients[i%len(a.clients)].Put(try, "torture-bulk", value)
+		cancel()
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
 )
 
@@ -13,6 +14,7 @@ type Config struct {
 	Seed    uint64
 	Length  time.Duration // of the traffic under faults
 	Faults  int
+	Kinds   []fault.Kind   // to choose from; empty: all that the target allows
 	Traffic traffic.Config // endpoints, names, prefix and seed are filled in
 	// OutageGoal is the longest outage of writes after a fault of a single node that
 	// is accepted. 0: it is only reported.

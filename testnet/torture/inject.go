@@ -13,6 +13,9 @@ import (
 type injector struct {
 	t     *target.Target
 	ready func(ctx context.Context) error // every node serves
+	// bulk writes until its context ends, more than the room that a node has taken for itself beforehand, so
+	// that a full disk is felt.
+	bulk func(ctx context.Context)
 }
 
 // others returns all nodes but one.
@@ -132,6 +135,23 @@ func (in injector) heal(ctx context.Context) ([]int, error) {
 	revived, err := in.t.Revive(ctx)
 	return revived, errors.Join(append(problems, err)...)
 }
+
+// last lets a fault last. Kinds that are a sequence of acts have lasted when they
+// have begun.
+func (in injector) last(ctx context.Context, f fault.Fault) {
+	switch f.Kind {
+	case fault.Restart, fault.Rolling:
+	case fault.Full:
+		ctx, cancel := context.WithTimeout(ctx, max(f.For, fullMin))
+		defer cancel()
+		in.bulk(ctx)
+	default:
+		hold(ctx, f.For)
+	}
+}
+
+// fullMin is how long bulk writes need to use up what a node has taken beforehand.
+const fullMin = 5 * time.Second
 
 // hold lets a fault last.
 func hold(ctx context.Context, d time.Duration) {

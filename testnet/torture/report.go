@@ -155,6 +155,8 @@ func (r *Report) printFaults(w io.Writer) {
 		}
 		if reason, skipped := r.Skipped[k]; skipped {
 			fmt.Fprintf(w, "%s\tskipped: %s\n", k, reason)
+		} else if times == 0 {
+			fmt.Fprintf(w, "%s\t0\n", k)
 		} else if k.Single() && k != fault.Rolling {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", k, times, ms(outage), ms(others), ms(recovery))
 		} else {

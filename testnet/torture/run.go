@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
@@ -39,7 +40,11 @@ func Run(ctx context.Context, cfg Config, t *target.Target) (*Report, *traffic.L
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	plan, err := fault.Plan(fault.Config{Seed: cfg.Seed, Count: cfg.Faults, Nodes: len(t.Names), Kinds: t.Kinds(), Within: cfg.Length})
+	kinds := t.Kinds()
+	if len(cfg.Kinds) > 0 {
+		kinds = slices.DeleteFunc(kinds, func(k fault.Kind) bool { return !slices.Contains(cfg.Kinds, k) })
+	}
+	plan, err := fault.Plan(fault.Config{Seed: cfg.Seed, Count: cfg.Faults, Nodes: len(t.Names), Kinds: kinds, Within: cfg.Length})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -48,7 +53,7 @@ func Run(ctx context.Context, cfg Config, t *target.Target) (*Report, *traffic.L
 		return nil, nil, err
 	}
 	defer r.ask.close()
-	r.inject = injector{t: t, ready: r.ask.ready}
+	r.inject = injector{t: t, ready: r.ask.ready, bulk: r.ask.bulk}
 	load := cfg.Traffic
 	load.Endpoints, load.Names, load.Seed = t.Endpoints, t.Names, cfg.Seed
 	load.Prefix = fmt.Sprintf("torture/%d-%d/", cfg.Seed, time.Now().UnixNano())
@@ -140,9 +145,7 @@ func (r *run) one(ctx context.Context, f fault.Fault) (Injected, error) {
 	}
 	done := Injected{Fault: f, Victim: node, From: r.traffic.Now()}
 	err := r.inject.begin(ctx, f, node)
-	if f.Kind != fault.Restart && f.Kind != fault.Rolling {
-		hold(ctx, f.For)
-	}
+	r.inject.last(ctx, f)
 	revived, healErr := r.inject.heal(context.WithoutCancel(ctx))
 	done.Healed = r.traffic.Now()
 	err = errors.Join(err, healErr)

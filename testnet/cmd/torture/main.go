@@ -21,12 +21,15 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/cluster"
 	"github.com/anchormesh/anchormesh/testnet/compose"
 	"github.com/anchormesh/anchormesh/testnet/torture"
+	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
 )
@@ -119,12 +122,24 @@ func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.IntVar(&o.nodes, "nodes", compose.Size, "of -target process")
 	flags.Float64Var(&o.minutes, "minutes", 2, "of traffic under faults")
 	flags.IntVar(&o.cfg.Faults, "faults", o.cfg.Faults, "to do in that time")
+	flags.Func("kinds", "of faults to choose from, comma-separated; default: all that the target allows", o.kinds)
 	flags.Uint64Var(&o.cfg.Seed, "seed", uint64(time.Now().Unix()), "of the plan and the traffic")
 	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
 	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
 	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl if a promise was broken")
 	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
 	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
+}
+
+// kinds reads the names of kinds of faults.
+func (o *options) kinds(text string) error {
+	for name := range strings.SplitSeq(text, ",") {
+		if !slices.Contains(fault.Kinds(), fault.Kind(name)) {
+			return fmt.Errorf("%q is none of %v", name, fault.Kinds())
+		}
+		o.cfg.Kinds = append(o.cfg.Kinds, fault.Kind(name))
+	}
+	return nil
 }
 
 func (o *options) run(ctx context.Context, stdout io.Writer) (err error) {

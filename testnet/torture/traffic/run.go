@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ type Traffic struct {
 	work      sync.WaitGroup
 	watch     sync.WaitGroup
 	finals    []chan int64
+	watchers  []*watcher
 	behind    []string // guarded by rec.mu
 }
 
@@ -98,6 +100,16 @@ func (t *Traffic) startWorkers(ctx context.Context) {
 	for range roamers {
 		start(-1, (*worker).run)
 	}
+	start(-1, func(w *worker, ctx context.Context) { w.runCompactions(ctx, t.seen) })
+}
+
+// seen returns the revision up to which every watch has shown everything.
+func (t *Traffic) seen() int64 {
+	rev := int64(math.MaxInt64)
+	for _, w := range t.watchers {
+		rev = min(rev, w.next.Load()-1)
+	}
+	return rev
 }
 
 // startWatchers starts the archive, which asks whoever answers, and one watcher per
@@ -107,15 +119,17 @@ func (t *Traffic) startWatchers(ctx context.Context, from int64) {
 	start := func(name string, client *clientv3.Client, family string, archive bool) {
 		key := t.cfg.Prefix + family
 		w := &watcher{
-			client: client, rec: t.rec, key: key, end: clientv3.GetPrefixRangeEnd(key), archive: archive, next: from,
+			client: client, rec: t.rec, key: key, end: clientv3.GetPrefixRangeEnd(key), archive: archive,
 			rng: rand.New(rand.NewPCG(t.cfg.Seed, uint64(1000+len(t.finals)))),
 		}
+		w.next.Store(from)
+		t.watchers = append(t.watchers, w)
 		final := make(chan int64, 1)
 		t.finals = append(t.finals, final)
 		t.watch.Go(func() {
 			if !w.run(ctx, final) {
 				t.rec.mu.Lock()
-				t.behind = append(t.behind, fmt.Sprintf("%s of %s is before revision %d", name, key, w.next))
+				t.behind = append(t.behind, fmt.Sprintf("%s of %s is before revision %d", name, key, w.next.Load()))
 				t.rec.mu.Unlock()
 			}
 		})

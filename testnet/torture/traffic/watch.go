@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -23,8 +24,8 @@ type watcher struct {
 	rec      *recorder
 	key, end string
 	rng      *rand.Rand
-	archive  bool  // its events are the run's truth, and it is one session per failure
-	next     int64 // revision to begin at
+	archive  bool         // its events are the run's truth, and it is one session per failure
+	next     atomic.Int64 // revision to begin at
 }
 
 // run follows until every event up to the revision that comes out of final has been
@@ -38,7 +39,7 @@ func (w *watcher) run(ctx context.Context, final <-chan int64) bool {
 			default:
 			}
 		}
-		if last != 0 && w.next > last {
+		if last != 0 && w.next.Load() > last {
 			return true
 		}
 		w.session(ctx, final, &last)
@@ -70,8 +71,8 @@ func (w *watcher) length() time.Duration {
 func (w *watcher) session(ctx context.Context, final <-chan int64, last *int64) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), w.length())
 	defer cancel()
-	seen := check.Watch{Key: w.key, End: w.end, Start: w.next, Prev: w.archive || w.rng.IntN(2) == 0}
-	opts := []clientv3.OpOption{clientv3.WithRange(w.end), clientv3.WithRev(w.next), clientv3.WithCreatedNotify()}
+	seen := check.Watch{Key: w.key, End: w.end, Start: w.next.Load(), Prev: w.archive || w.rng.IntN(2) == 0}
+	opts := []clientv3.OpOption{clientv3.WithRange(w.end), clientv3.WithRev(seen.Start), clientv3.WithCreatedNotify()}
 	if seen.Prev {
 		opts = append(opts, clientv3.WithPrevKV())
 	}
@@ -79,7 +80,7 @@ func (w *watcher) session(ctx context.Context, final <-chan int64, last *int64) 
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	defer func() { w.rec.watch(seen) }()
-	for *last == 0 || w.next <= *last {
+	for *last == 0 || w.next.Load() <= *last {
 		select {
 		case *last = <-final:
 			_ = w.client.RequestProgress(ctx) // asked again at the next tick
@@ -93,7 +94,7 @@ func (w *watcher) session(ctx context.Context, final <-chan int64, last *int64) 
 				seen.Responses = append(seen.Responses, w.take(&r))
 			}
 			if r.Canceled {
-				w.next = max(w.next, r.CompactRevision)
+				w.next.Store(max(w.next.Load(), r.CompactRevision))
 				w.rec.note("watch", unknown, r.Err())
 				return
 			}
@@ -118,10 +119,10 @@ func (w *watcher) take(r *clientv3.WatchResponse) check.Response {
 		if w.archive {
 			w.archived(event, at)
 		}
-		w.next = event.Rev + 1
+		w.next.Store(event.Rev + 1)
 	}
 	if out.Progress {
-		w.next = max(w.next, r.Header.Revision+1)
+		w.next.Store(max(w.next.Load(), r.Header.Revision+1))
 	}
 	return out
 }
