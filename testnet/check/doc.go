@@ -24,7 +24,9 @@
 //
 // Times are nanoseconds of one clock that all clients share. An operation that
 // never returned, or whose outcome its client could not tell, has Return 0 and no
-// Result: it took effect once at any later time, or never. One that certainly had no
+// Result: it took effect once at any later time, or never. With a Return and no
+// Result it took effect by then, and only its answer is unknown; whoever knows that
+// (from events, or from the log) saves the search much. One that certainly had no
 // effect must not be in the history.
 //
 // # Events

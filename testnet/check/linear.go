@@ -23,6 +23,7 @@ var (
 type input struct {
 	req    *Request
 	result *Result // nil: unknown
+	sure   bool    // it did take effect
 }
 
 // etcd is the sequential model. An operation of unknown outcome took effect or did
@@ -34,10 +35,11 @@ var etcd = (&porcupine.NondeterministicModel{
 		d := s.draft()
 		res := d.run(op.req)
 		if op.result == nil {
-			if next := d.done(); !next.equal(s) {
-				return []any{s, next}
+			next := d.done()
+			if op.sure || next.equal(s) {
+				return []any{next}
 			}
-			return []any{s}
+			return []any{s, next}
 		}
 		if !fits(op.req, &res, op.result) {
 			return nil
@@ -63,14 +65,15 @@ func Linearizable(ops []Op, limit time.Duration) error {
 			continue
 		}
 		end := op.Return
-		if op.Result == nil {
-			if op.Kind == Range {
-				continue
-			}
+		if op.Result == nil && op.Kind == Range {
+			continue
+		}
+		sure := op.Return != 0
+		if !sure {
 			end = math.MaxInt64
 		}
 		lines[op.Line] = append(lines[op.Line], porcupine.Operation{
-			ClientId: len(lines[op.Line]), Input: input{&op.Request, op.Result}, Call: op.Call, Return: end,
+			ClientId: len(lines[op.Line]), Input: input{&op.Request, op.Result, sure}, Call: op.Call, Return: end,
 		})
 	}
 	for _, line := range slices.Sorted(maps.Keys(lines)) {

@@ -147,6 +147,7 @@ func (c *client) send(via *process, op check.Op, done func(ok bool)) {
 		case unknown && op.Kind != check.Range:
 			c.m.stats.Unknown++
 			op.Return = 0
+			c.m.unknown[len(c.m.history.Ops)] = string(call.command())
 		default:
 			c.m.stats.Dropped++
 			done(false)

@@ -39,9 +39,12 @@ type call struct {
 
 func (c *call) write() bool { return c.op.Kind != check.Range }
 
+// command is what the call puts into the log.
+func (c *call) command() []byte { return keyspace.AppendCommand(nil, ops[c.op.Kind], c.raw) }
+
 // begin sends the call through a node. Whatever happens, it ends at its deadline.
 func (c *call) begin(via *process) {
-	c.raw = marshal(encode(c.op, c.ttl))
+	c.raw = c.m.tagged(marshal(encode(c.op, c.ttl)))
 	c.key = []byte(c.op.Key)
 	switch c.op.Kind {
 	case check.Txn:
@@ -153,7 +156,7 @@ func (p *process) anchor(d *anchormesh.Descriptor, try int) anchormesh.NodeID {
 // writeHere proposes the call's command.
 func (p *process) writeHere(c *call, r *replicaHere, done func(index uint64, resp []byte, err error)) {
 	d := r.machine.Descriptor()
-	p.propose(d.Segment, d.Generation, keyspace.AppendCommand(nil, ops[c.op.Kind], c.raw), func(res consensus.Result) {
+	p.propose(d.Segment, d.Generation, c.command(), func(res consensus.Result) {
 		if res.Err == nil {
 			p.mesh.acknowledged(d.Segment, res.Index)
 		}

@@ -223,9 +223,19 @@ func (p *process) hint(d *anchormesh.Descriptor) {
 			defer unlock()
 			_ = p.await(d.Segment, mine.Replica)
 		})
-	case running != nil && !named && d.Newer(running.machine.Descriptor()):
-		p.retire(d.Segment, running.id)
+	case running != nil && mine.Replica != running.id && running.removedBy(d):
+		p.retire(d.Segment, running.id) // also if the group took this node in again: as another replica
 	}
+}
+
+// removedBy reports whether a descriptor that does not name this replica is proof
+// enough: it is newer, or the one in force here, unless the old voters still count.
+func (r *replicaHere) removedBy(d *anchormesh.Descriptor) bool {
+	own := r.machine.State()
+	if d.Newer(own.Descriptor) {
+		return true
+	}
+	return !own.Descriptor.Newer(d) && !own.Joint()
 }
 
 // retire gives a replica up for good.
@@ -291,7 +301,7 @@ func (p *process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 			return
 		}
 		if r := p.host.held[d.Segment]; r != nil {
-			if p.has(d.Segment, meta.Applied, meta.Term) || p.mesh.cfg.Plant == PlantNoInstall {
+			if r.id == to && p.has(d.Segment, meta.Applied, meta.Term) || p.mesh.cfg.Plant == PlantNoInstall {
 				done(nil, nil)
 				return
 			}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/internal/simkit"
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/testnet/check"
@@ -48,7 +50,17 @@ type witness struct {
 	history check.History
 	events  map[string][]check.Event // by line, as first applied
 	acked   map[anchormesh.SegmentID]uint64
+	tags    uint64
+	unknown map[int]string          // place of an operation of unknown outcome in the history -> its command
+	applies map[string]command      // clients' commands, by their bytes, that took effect
 	ends    map[int64]time.Duration // leases: first proposal to end it; negative: ended
+}
+
+// command is where a client's command was applied first, and when.
+type command struct {
+	segment anchormesh.SegmentID
+	index   uint64
+	at      time.Duration
 }
 
 // segment is a part of the keyspace, named by its letter.
@@ -68,7 +80,8 @@ func newMesh(cfg Config) *mesh {
 	k := simkit.New(cfg.Seed)
 	m := &mesh{cfg: cfg, k: k, net: simkit.NewNetwork(k, cfg.Link), rng: k.Stream("mesh"),
 		born: make(map[anchormesh.SegmentID]bool), wrong: make(map[[2]int]time.Duration)}
-	m.witness = witness{events: make(map[string][]check.Event), acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration)}
+	m.witness = witness{events: make(map[string][]check.Event), acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
+		applies: make(map[string]command), unknown: make(map[int]string)}
 	for i := range cfg.Mesh.Groups {
 		s := segment{id: anchormesh.SegmentID(0x51 + i)}
 		if i > 0 {
@@ -145,10 +158,32 @@ func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
 	fmt.Fprint(h, e.Term, e.Refused, e.Generation, e.Conf != nil)
 	for _, payload := range e.Payloads {
 		h.Write(payload)
+		if !e.Refused {
+			m.once(g.segment, e.Index, payload)
+		}
 	}
 	m.fail(m.log.Applied(uint64(g.segment), e.Index, h.Sum64(), string(p.id)))
 	m.k.Note("apply", p.idx, uint64(g.segment), e.Index, e.Term, h.Sum64()&0xffff)
 }
+
+// once makes sure that a client's command is in the log at one place only: what is
+// tried again must not have taken effect.
+func (m *mesh) once(segment anchormesh.SegmentID, index uint64, payload []byte) {
+	if op := keyspace.Op(payload[0]); op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact {
+		return
+	}
+	old, known := m.applies[string(payload)]
+	switch {
+	case !known:
+		m.applies[string(payload)] = command{segment, index, m.k.Now()}
+	case old.segment != segment || old.index != index:
+		m.fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", segment, errTwice, payload, old.index, index))
+	}
+}
+
+// errTwice: a request that was said to have had no effect, and was tried again, had
+// one.
+var errTwice = errors.New("one request is in the log twice")
 
 // acknowledged sees every write that a client was told of.
 func (m *mesh) acknowledged(segment anchormesh.SegmentID, index uint64) {

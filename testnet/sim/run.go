@@ -199,6 +199,7 @@ func (m *mesh) verdict() {
 			m.fail(fmt.Errorf("segment %s: %w: index %d was acknowledged, %d is the newest", s.id, check.ErrLost, m.acked[s.id], got))
 		}
 	}
+	m.resolve()
 	h := &m.history
 	bounds := check.LeaseBounds{Early: 50*time.Millisecond + time.Duration(m.jumps)*m.cfg.Mesh.Lease.StepMax, Late: m.k.Now()}
 	if m.cfg.Load.Grant > 0 {
@@ -215,6 +216,23 @@ func (m *mesh) verdict() {
 			m.fail(judge())
 		}
 	}
+}
+
+// resolve looks up in the log what became of operations of unknown outcome. The mesh
+// is at rest: what is not in the log now never will be.
+func (m *mesh) resolve() {
+	kept := m.history.Ops[:0]
+	for i, op := range m.history.Ops {
+		if command, ok := m.unknown[i]; ok {
+			done, ok := m.applies[command]
+			if !ok {
+				continue
+			}
+			op.Return = int64(done.at)
+		}
+		kept = append(kept, op)
+	}
+	m.history.Ops = kept
 }
 
 // compactSome proposes to compact a segment that this node leads.

@@ -5,6 +5,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -20,6 +21,16 @@ func marshal(m protoMessage) []byte {
 		panic("sim: a request cannot be encoded: " + err.Error())
 	}
 	return b
+}
+
+// tagField is a field that no request has: parsers skip it.
+const tagField = 2000
+
+// tagged makes a request unlike every other one of the run, so that its command is
+// known again in the log.
+func (m *mesh) tagged(raw []byte) []byte {
+	m.tags++
+	return protowire.AppendVarint(protowire.AppendTag(raw, tagField, protowire.VarintType), m.tags)
 }
 
 func encodeOp(r *check.Request) *pb.RequestOp {
