@@ -127,26 +127,33 @@ func (a *asker) hashes(ctx context.Context) (int, int64, error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	var first *clientv3.HashKVResponse
+	var got []*clientv3.HashKVResponse
 	for i, c := range a.clients {
-		var got *clientv3.HashKVResponse
+		var h *clientv3.HashKVResponse
 		err := until(ctx, func(ctx context.Context) (err error) {
-			got, err = c.HashKV(ctx, a.t.Endpoints[i], rev)
-			if err == nil && first != nil && got.CompactRevision != first.CompactRevision {
-				err = fmt.Errorf("compacted up to %d, %s up to %d", got.CompactRevision, a.t.Names[0], first.CompactRevision)
+			h, err = c.HashKV(ctx, a.t.Endpoints[i], rev)
+			if err == nil && i > 0 && h.CompactRevision != got[0].CompactRevision {
+				err = fmt.Errorf("compacted up to %d, %s up to %d", h.CompactRevision, a.t.Names[0], got[0].CompactRevision)
 			}
 			return err // of a node that has not applied the compaction yet too
 		})
-		switch {
-		case err != nil:
+		if err != nil {
 			return i, rev, fmt.Errorf("HashKV of %s at revision %d: %w", a.t.Names[i], rev, err)
-		case first == nil:
-			first = got
-		case got.Hash != first.Hash:
-			return i, rev, fmt.Errorf("%w %d: %s has %x, %s has %x", ErrHash, rev, a.t.Names[0], first.Hash, a.t.Names[i], got.Hash)
+		}
+		got = append(got, h)
+	}
+	return len(got), rev, sameHashes(a.t.Names, got)
+}
+
+// sameHashes compares answers for one revision.
+func sameHashes(names []string, got []*clientv3.HashKVResponse) error {
+	for i, h := range got {
+		if h.Hash != got[0].Hash || h.HashRevision != got[0].HashRevision {
+			return fmt.Errorf("%w: %s has %x at %d, %s has %x at %d",
+				ErrHash, names[0], got[0].Hash, got[0].HashRevision, names[i], h.Hash, h.HashRevision)
 		}
 	}
-	return len(a.clients), rev, nil
+	return nil
 }
 
 // leasesGone returns when no lease is left.

@@ -9,7 +9,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
@@ -36,21 +35,17 @@ const (
 
 // refusals are answers that say that nothing happened and nothing will.
 var refusals = []error{
-	rpctypes.ErrGRPCNoSpace, rpctypes.ErrGRPCRequestTooLarge, rpctypes.ErrGRPCCompacted, rpctypes.ErrGRPCFutureRev,
-	rpctypes.ErrGRPCEmptyKey, rpctypes.ErrGRPCDuplicateKey, rpctypes.ErrGRPCTooManyOps, rpctypes.ErrGRPCLeaseExist,
+	rpctypes.ErrNoSpace, rpctypes.ErrRequestTooLarge, rpctypes.ErrCompacted, rpctypes.ErrFutureRev,
+	rpctypes.ErrEmptyKey, rpctypes.ErrDuplicateKey, rpctypes.ErrTooManyOps,
 }
 
 func judge(err error) outcome {
 	if err == nil {
 		return answered
 	}
-	var e rpctypes.EtcdError
-	text := err.Error()
-	if errors.As(err, &e) {
-		text = e.Error()
-	}
+	err = rpctypes.Error(err) // etcd's own errors, whichever way they come
 	for _, r := range refusals {
-		if s, ok := status.FromError(r); ok && s.Message() == text {
+		if errors.Is(err, r) {
 			return refused
 		}
 	}
