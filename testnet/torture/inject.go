@@ -114,10 +114,16 @@ func (in injector) killAll(ctx context.Context) error {
 	return all
 }
 
-// mayEnd reports whether nodes are expected to be gone at the end of a fault. A node
+// mayEnd reports whether a node is expected to be gone at the end of a fault. One
 // whose disk is full stops: it must not go on without its log.
-func mayEnd(k fault.Kind) bool {
-	return k == fault.Kill || k == fault.KillAll || k == fault.Full
+func mayEnd(f fault.Fault, victim, node int) bool {
+	switch f.Kind {
+	case fault.KillAll:
+		return true
+	case fault.Kill, fault.Full:
+		return node == victim
+	}
+	return false
 }
 
 // heal undoes everything, whatever was done, and returns the nodes that had ended.

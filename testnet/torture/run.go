@@ -21,6 +21,7 @@ const (
 	warmUp      = 3 * time.Second  // of traffic before the first fault
 	finishLimit = 2 * time.Minute  // for the last reads and the watches
 	leaseLate   = 90 * time.Second // after its promise a lease must be gone: times without a leader, and a TTL anew with each
+	fullLinger  = time.Second
 	searchLimit = 20 * time.Second // for one register's history
 )
 
@@ -149,10 +150,15 @@ func (r *run) one(ctx context.Context, f fault.Fault) (Injected, error) {
 	revived, healErr := r.inject.heal(context.WithoutCancel(ctx))
 	done.Healed = r.traffic.Now()
 	err = errors.Join(err, healErr)
-	if len(revived) > 0 && !mayEnd(f.Kind) {
-		for _, i := range revived {
+	for _, i := range revived {
+		if !mayEnd(f, node, i) {
 			err = errors.Join(err, fmt.Errorf("%w: %s: %s", ErrEnded, r.target.Names[i], r.target.Machines.LogTail(i)))
 		}
+	}
+	if f.Kind == fault.Full { // it may have been about to end just when it got room
+		hold(ctx, fullLinger)
+		_, again := r.target.Revive(ctx)
+		err = errors.Join(err, again)
 	}
 	err = errors.Join(err, r.ready(ctx))
 	done.Recovered = r.traffic.Now()

@@ -89,8 +89,18 @@ func (c containers) Kill(ctx context.Context, node int) error {
 }
 
 func (c containers) Stop(ctx context.Context, node int) error {
-	return c.docker(ctx, node, "stop", "--time", "20")
+	if err := c.docker(ctx, node, "stop", "--time", "20"); err != nil {
+		return err
+	}
+	code, err := compose.Run(ctx, "docker", "inspect", "--format", "{{.State.ExitCode}}", c.mesh.Nodes[node].Container)
+	if err == nil && code != "0" {
+		err = fmt.Errorf("%w: %s with status %s: %s", errUnclean, c.mesh.Nodes[node].Name, code, c.LogTail(node))
+	}
+	return err
 }
+
+// errUnclean is returned for a container that was asked to end and did not do so well.
+var errUnclean = errors.New("target: container ended uncleanly")
 
 func (c containers) Start(ctx context.Context, node int) error  { return c.docker(ctx, node, "start") }
 func (c containers) Freeze(ctx context.Context, node int) error { return c.docker(ctx, node, "pause") }
