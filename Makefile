@@ -10,6 +10,8 @@ LDFLAGS  := -s -w -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VER
 CORE     := ./client/... ./cmd/... ./consensus/... ./internal/... ./keyspace/... ./mesh/... ./node/...
 FUZZTIME ?= 30s
 TIMEOUT  ?= 10m
+SEEDS    ?= 100
+SOAK     ?= 1h
 
 .DEFAULT_GOAL := help
 
@@ -62,6 +64,30 @@ fuzz: ## fuzz every target for FUZZTIME (30s)
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
 		done; \
 	done
+
+.PHONY: sim
+sim: ## run SEEDS (100) whole meshes on virtual time; ARGS="-seed 17 -seeds 1 -shrink" looks at one
+	$(GO) run ./testnet/sim/cmd/sim -quiet -seeds $(SEEDS) $(ARGS)
+
+.PHONY: soak
+soak: ## simulate for SOAK (1h), then kill at every durable step and compare with etcd at length
+	$(GO) run ./testnet/sim/cmd/sim -quiet -seed $$(date +%s) -seeds 0 -for $(SOAK)
+	$(GO) test -count=1 -tags failpoints -timeout 30m ./consensus/wal
+	$(GO) test -count=1 -timeout 2h ./testnet/differential -args -seed $$(date +%s) -seeds 1000
+
+## Testnet
+
+.PHONY: testnet-up
+testnet-up: ## run a mesh of five nodes in three zones as containers (needs Docker)
+	$(GO) run ./testnet/cmd/torture up $(ARGS)
+
+.PHONY: testnet-down
+testnet-down: ## remove the containers and their volumes
+	$(GO) run ./testnet/cmd/torture down
+
+.PHONY: testnet-torture
+testnet-torture: ## faults under traffic, then the checkers; ARGS="-target process" needs no Docker
+	$(GO) run ./testnet/cmd/torture run $(ARGS)
 
 ## Measure
 
