@@ -18,6 +18,7 @@ import (
 	"github.com/anchormesh/anchormesh/internal/fsys"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
+	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/config"
 	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/node/dispatch"
@@ -153,6 +154,13 @@ func (n *Node) open(ctx context.Context, a *assembly) (err error) {
 	a.closeLater(a.stores.Close)
 
 	// The mesh: identity, gossip, streams.
+	identity, err := wire.LoadIdentity(fsys.OS, a.dir.Path())
+	if err != nil {
+		return err
+	}
+	if err := a.dir.Belongs(identity.NodeID()); err != nil {
+		return err
+	}
 	if a.mesh, err = mesh.Start(ctx, n.meshConfig(a)); err != nil {
 		return err
 	}

@@ -49,6 +49,10 @@ func probe(path string, cfg FileConfig) (err error) {
 			err = fmt.Errorf("%w: %s: %v", ErrForeign, path, p)
 		}
 	}()
+	// An empty file bbolt would make a store of; ours get their name when they are one.
+	if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+		return fmt.Errorf("%w: %s is empty", ErrForeign, path)
+	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: cfg.LockTimeout, ReadOnly: true})
 	if err != nil {
 		return openError(path, err)

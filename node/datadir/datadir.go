@@ -2,48 +2,34 @@ package datadir
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
-	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/internal/fsys"
 )
 
-// format of node.json; a newer one is refused.
-const format = 1
-
-// recordBytesMax bounds node.json: a segment that left costs about 50 bytes.
-const recordBytesMax = 16 << 20
+// The names in a data directory; those of the identity are package mesh's.
+const (
+	recordName   = "node.json"
+	lockName     = "node.lock"
+	identityName = "identity.key"
+	logName      = "log"
+	scopesName   = "scopes"
+)
 
 var (
 	// ErrForeign says that the directory holds something else than a node.
 	ErrForeign = errors.New("not an AnchorMesh data directory")
 	// ErrInUse says that another process uses the directory.
 	ErrInUse = errors.New("data directory is in use by another process")
+	// ErrIncomplete says that something is gone without which the node would
+	// break promises it has made to others.
+	ErrIncomplete = errors.New("data directory is incomplete")
 )
-
-// Record is what a node knows about itself outside of any segment.
-type Record struct {
-	// Mesh is zero until the node belongs to one.
-	Mesh anchormesh.MeshID
-	// Genesis is the segment this node created with the mesh, if it did.
-	Genesis anchormesh.SegmentID
-	// Retired holds, per segment, the highest replica ID that this node gave
-	// up. It must not come back: it has forgotten its votes.
-	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
-}
-
-// stored is the JSON form of a Record.
-type stored struct {
-	Format  int               `json:"format"`
-	Mesh    string            `json:"mesh,omitempty"`
-	Genesis string            `json:"genesis_segment,omitempty"`
-	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
-}
 
 // Dir is an opened data directory. It is not safe for concurrent use.
 type Dir struct {
@@ -55,15 +41,15 @@ type Dir struct {
 
 // Open locks the directory, which is created if needed, and reads the record. A
 // directory with files of somebody else is refused.
-func Open(fsys fsys.FS, path string) (*Dir, error) {
-	if err := fsys.MkdirAll(path); err != nil {
+func Open(files fsys.FS, path string) (*Dir, error) {
+	if err := files.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be created: %w", path, err)
 	}
-	if err := refuseForeign(fsys, path); err != nil {
+	if err := refuseForeign(files, path); err != nil {
 		return nil, err
 	}
-	d := &Dir{fs: fsys, path: path}
-	lock, err := fsys.Lock(d.file("node.lock"))
+	d := &Dir{fs: files, path: path}
+	lock, err := files.Lock(d.file(lockName))
 	if err != nil {
 		return nil, lockError(path, err)
 	}
@@ -71,12 +57,12 @@ func Open(fsys fsys.FS, path string) (*Dir, error) {
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	for _, sub := range []string{d.Log(), d.file("scopes")} {
-		if err := fsys.MkdirAll(sub); err != nil {
+	for _, sub := range []string{d.Log(), d.file(scopesName)} {
+		if err := files.MkdirAll(sub); err != nil {
 			return nil, errors.Join(fmt.Errorf("data directory %s: %w", path, err), lock.Close())
 		}
 	}
-	return d, fsys.SyncDir(path)
+	return d, files.SyncDir(path)
 }
 
 func lockError(path string, err error) error {
@@ -86,24 +72,23 @@ func lockError(path string, err error) error {
 	return fmt.Errorf("data directory %s cannot be locked: %w", path, err)
 }
 
+// ours may be in a directory without a record: what an operator or mkfs put
+// there, what a first start cut short leaves, and what a lost record leaves,
+// which has an error of its own.
+var ours = []string{recordName, lockName, identityName, logName, scopesName, "mesh.key", "record.epoch", "lost+found"}
+
 // refuseForeign accepts an empty directory and one that has a node in it; the
 // mesh key may have been put there before the first start.
-func refuseForeign(fsys fsys.FS, path string) error {
-	names, err := fsys.List(path)
+func refuseForeign(files fsys.FS, path string) error {
+	names, err := files.List(path)
 	if err != nil {
 		return fmt.Errorf("data directory %s cannot be read: %w", path, err)
 	}
-	known := map[string]bool{
-		"node.json": true, "node.json.tmp": true, "node.lock": true, "identity.key": true, "log": true, "scopes": true,
-		"mesh.key": true, "lost+found": true, "identity.key.tmp": true, "epoch": true, "epoch.tmp": true,
+	if slices.Contains(names, recordName) {
+		return nil
 	}
 	for _, name := range names {
-		if name == "node.json" {
-			return nil
-		}
-	}
-	for _, name := range names {
-		if !known[name] {
+		if !slices.Contains(ours, strings.TrimSuffix(name, fsys.TemporarySuffix)) {
 			return fmt.Errorf("%w: %s holds %q; name an empty directory", ErrForeign, path, name)
 		}
 	}
@@ -120,116 +105,50 @@ func (d *Dir) FreeBytes() (uint64, error) { return d.fs.FreeBytes(d.path) }
 func (d *Dir) Path() string { return d.path }
 
 // Log returns the directory of the write-ahead log.
-func (d *Dir) Log() string { return d.file("log") }
+func (d *Dir) Log() string { return d.file(logName) }
 
 // Scope returns the store file of a scope.
 func (d *Dir) Scope(prefix []byte) string {
-	name := "root"
-	if len(prefix) > 0 {
-		name = hex.EncodeToString(prefix)
+	return filepath.Join(d.path, scopesName, scopeName(prefix)+storeSuffix)
+}
+
+const storeSuffix = ".db"
+
+// scopeName is a prefix as the name of a file.
+func scopeName(prefix []byte) string {
+	if len(prefix) == 0 {
+		return "root"
 	}
-	return filepath.Join(d.path, "scopes", name+".db")
+	return hex.EncodeToString(prefix)
+}
+
+func scopePrefix(name string) ([]byte, bool) {
+	if name == "root" {
+		return nil, true
+	}
+	prefix, err := hex.DecodeString(name)
+	return prefix, err == nil && len(prefix) > 0
 }
 
 // Scopes returns the prefixes of the scopes that have a store file.
 func (d *Dir) Scopes() ([][]byte, error) {
-	names, err := d.fs.List(d.file("scopes"))
+	names, err := d.fs.List(d.file(scopesName))
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", d.path, err)
 	}
 	var out [][]byte
 	for _, name := range names {
-		base := name[:len(name)-len(filepath.Ext(name))]
-		if filepath.Ext(name) != ".db" {
+		base, ok := strings.CutSuffix(name, storeSuffix)
+		if !ok {
 			continue
 		}
-		if base == "root" {
-			out = append(out, nil)
-			continue
-		}
-		prefix, err := hex.DecodeString(base)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s is not a scope's store", ErrForeign, filepath.Join(d.path, "scopes", name))
+		prefix, ok := scopePrefix(base)
+		if !ok {
+			return nil, fmt.Errorf("%w: %s is not a scope's store", ErrForeign, filepath.Join(d.path, scopesName, name))
 		}
 		out = append(out, prefix)
 	}
 	return out, nil
-}
-
-// Record returns a copy of the record.
-func (d *Dir) Record() Record {
-	r := d.record
-	r.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Retired))
-	for k, v := range d.record.Retired {
-		r.Retired[k] = v
-	}
-	return r
-}
-
-// Save makes a new record durable.
-func (d *Dir) Save(r Record) error {
-	s := stored{Format: format, Retired: make(map[string]uint64, len(r.Retired))}
-	if r.Mesh != 0 {
-		s.Mesh = r.Mesh.String()
-	}
-	if r.Genesis != 0 {
-		s.Genesis = r.Genesis.String()
-	}
-	for segment, id := range r.Retired {
-		s.Retired[segment.String()] = uint64(id)
-	}
-	data, err := json.MarshalIndent(&s, "", "  ")
-	if err != nil {
-		return fmt.Errorf("node record: %w", err)
-	}
-	if err := fsys.WriteSmall(d.fs, d.path, "node.json", append(data, '\n')); err != nil {
-		return fmt.Errorf("node record %s cannot be written: %w", d.file("node.json"), err)
-	}
-	d.record = r
-	return nil
-}
-
-func (d *Dir) load() error {
-	name := d.file("node.json")
-	data, err := fsys.ReadSmall(d.fs, name, recordBytesMax)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("node record %s cannot be read: %w", name, err)
-	}
-	var s stored
-	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("node record %s is damaged: %w", name, err)
-	}
-	if s.Format != format {
-		return fmt.Errorf("node record %s has format %d, this program knows %d", name, s.Format, format)
-	}
-	return d.parse(name, &s)
-}
-
-func (d *Dir) parse(name string, s *stored) error {
-	bad := func(err error) error { return fmt.Errorf("node record %s is damaged: %w", name, err) }
-	var err error
-	if s.Mesh != "" {
-		if d.record.Mesh, err = anchormesh.ParseMeshID(s.Mesh); err != nil {
-			return bad(err)
-		}
-	}
-	if s.Genesis != "" {
-		if d.record.Genesis, err = anchormesh.ParseSegmentID(s.Genesis); err != nil {
-			return bad(err)
-		}
-	}
-	d.record.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(s.Retired))
-	for key, id := range s.Retired {
-		segment, err := anchormesh.ParseSegmentID(key)
-		if err != nil {
-			return bad(err)
-		}
-		d.record.Retired[segment] = anchormesh.ReplicaID(id)
-	}
-	return nil
 }
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }

@@ -28,8 +28,6 @@ import (
 )
 
 var (
-	// ErrIncomplete says that log and store do not belong together.
-	ErrIncomplete = errors.New("data directory is incomplete")
 	// ErrRetired says that this replica was given up and may not come back.
 	ErrRetired = errors.New("this replica was retired on this node")
 	// ErrNotInvited says that a descriptor does not name this node.
@@ -160,19 +158,67 @@ func (h *Host) Open() error {
 	if err != nil {
 		return err
 	}
+	known := make(map[anchormesh.SegmentID]bool)
 	for _, prefix := range prefixes {
-		store, err := h.stores.Open(prefix)
+		store, err := h.openStore(prefix)
 		if err != nil {
 			return err
 		}
 		for _, id := range store.Segments() {
+			known[id] = true
 			if err := h.reopen(store, id); err != nil {
+				return err
+			}
+		}
+		for _, id := range store.Absent() { // cut short: an installation begins anew, a retirement ends
+			known[id] = true
+			if _, retired := h.dir.Record().Retired[id]; retired {
+				if err := h.discard(store, id); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, id := range h.log.Groups() {
+		if !known[id] {
+			if err := h.orphan(id); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
 }
+
+// openStore opens a scope's store; from its first opening on the directory is
+// incomplete without it.
+func (h *Host) openStore(prefix []byte) (*mvcc.Store, error) {
+	store, err := h.stores.Open(prefix)
+	if err != nil {
+		return nil, err
+	}
+	return store, h.dir.Holds(prefix)
+}
+
+// orphan judges a log without a state: the end of a retirement or the beginning
+// of a genesis that a crash cut short. Anything else has lost acknowledged
+// writes.
+func (h *Host) orphan(id anchormesh.SegmentID) error {
+	rec := h.dir.Record()
+	if _, retired := rec.Retired[id]; retired {
+		return h.engine.DropLog(id)
+	}
+	last, err := h.log.Group(id).LastIndex()
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", id, err)
+	}
+	if id == rec.Genesis && last == genesisIndex {
+		return nil // Genesis repeats it
+	}
+	return fmt.Errorf("%w: the log holds segment %s up to %d, the stores do not know it; %s", datadir.ErrIncomplete, id, last, remedy)
+}
+
+// remedy is what helps a node that has lost something.
+const remedy = "put back what is missing, or, if the mesh has its majority without this node, start with an empty directory"
 
 func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 	segment, ok := store.Segment(id)
@@ -184,6 +230,11 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 		return fmt.Errorf("segment %s: %w", id, err)
 	}
 	self, ok := h.replicaOf(state)
+	if !ok { // removed, and stopped before the others confirmed that they know
+		if err := h.retired(id, state.Descriptor.NextReplica-1); err != nil {
+			return err
+		}
+	}
 	if !ok || self <= h.dir.Record().Retired[id] {
 		return h.discard(store, id) // a retirement that a crash cut short
 	}
@@ -238,7 +289,8 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	})
 }
 
-// checkLog makes sure that the log holds what lies behind the applied index.
+// checkLog makes sure that the log holds what lies behind the applied index, up
+// to the commit index it noted.
 func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
 	log := h.log.Group(id)
 	first, err := log.FirstIndex()
@@ -249,9 +301,10 @@ func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
 	if err != nil {
 		return fmt.Errorf("segment %s: %w", id, err)
 	}
-	if first > meta.Applied+1 || last < meta.Applied {
-		return fmt.Errorf("%w: the store of segment %s stands at log index %d, but the log holds %d to %d; "+
-			"remove %s and join again, the other anchors have the data", ErrIncomplete, id, meta.Applied, first, last, h.dir.Path())
+	commit := log.InitialHardState().GetCommit()
+	if first > meta.Applied+1 || last < max(meta.Applied, commit) {
+		return fmt.Errorf("%w: the store of segment %s stands at log index %d, but the log holds %d to %d of %d; %s",
+			datadir.ErrIncomplete, id, meta.Applied, first, last, max(last, commit), remedy)
 	}
 	return nil
 }
@@ -290,7 +343,7 @@ func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zon
 	if _, ok := h.Get(rec.Genesis); ok {
 		return nil
 	}
-	store, err := h.stores.Open(nil)
+	store, err := h.openStore(nil)
 	if err != nil {
 		return err
 	}

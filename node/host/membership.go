@@ -29,19 +29,39 @@ func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) erro
 }
 
 // Descriptor takes a hint in, and acts if it concerns this node: a replica that
-// the group knows and this node lost the state of is awaited, one that the
-// group removed is retired.
+// the group knows and this node has no state of is awaited, one that the group
+// removed is retired.
 func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
 	h.table.Learn(d)
+	if newest, ok := h.table.Segment(d.Segment); ok {
+		d = newest
+	}
 	mine, named := d.AnchorOn(h.cfg.Self)
 	running, ok := h.Get(d.Segment)
-	switch {
-	case named && !ok:
-		return h.Await(d.Segment, mine.Replica)
-	case ok && !named && d.Newer(running.Machine.Descriptor()):
-		return h.Retire(d.Segment, running.ID)
+	if ok && d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
+		if err := h.Retire(d.Segment, running.ID); err != nil {
+			return err
+		}
+		ok = false
 	}
+	switch {
+	case ok:
+		return nil
+	case named:
+		return h.Await(d.Segment, mine.Replica)
+	}
+	h.giveUp(d.Segment)
 	return nil
+}
+
+// giveUp ends the wait for a replica that the group wants no more.
+func (h *Host) giveUp(segment anchormesh.SegmentID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, waits := h.awaiting[segment]; waits {
+		delete(h.awaiting, segment)
+		h.engine.StopGroup(segment)
+	}
 }
 
 // Retire gives a replica up for good. Everybody must know already that it left:
@@ -54,17 +74,22 @@ func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) err
 		return nil
 	}
 	h.cfg.Logger.Info("replica retires from this node", "segment", segment, "replica", id)
-	rec := h.dir.Record()
-	rec.Retired[segment] = max(rec.Retired[segment], id)
-	if err := h.dir.Save(rec); err != nil {
+	if err := h.retired(segment, id); err != nil {
 		return err
 	}
 	h.stopReplica(segment, running)
-	store, err := h.stores.Open(running.Machine.Descriptor().Scope)
+	store, err := h.openStore(running.Machine.Descriptor().Scope)
 	if err != nil {
 		return err
 	}
 	return h.discard(store, segment)
+}
+
+// retired notes for good that a replica may not come back.
+func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
+	rec := h.dir.Record()
+	rec.Retired[segment] = max(rec.Retired[segment], id)
+	return h.dir.Save(rec)
 }
 
 func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica) {
@@ -125,7 +150,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		}
 		h.stopReplica(d.Segment, r)
 	}
-	store, err := h.stores.Open(d.Scope)
+	store, err := h.openStore(d.Scope)
 	if err != nil {
 		return nil, err
 	}

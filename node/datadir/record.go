@@ -1,0 +1,201 @@
+package datadir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fsys"
+)
+
+// format of node.json; a newer one is refused.
+const format = 1
+
+// recordBytesMax bounds node.json: a segment that left costs about 50 bytes.
+const recordBytesMax = 16 << 20
+
+// Record is what a node knows about itself outside of any segment.
+type Record struct {
+	// Mesh is zero until the node belongs to one.
+	Mesh anchormesh.MeshID
+	// Node is who this directory belongs to; empty until it is known.
+	Node anchormesh.NodeID
+	// Genesis is the segment this node created with the mesh, if it did.
+	Genesis anchormesh.SegmentID
+	// Retired holds, per segment, the highest replica ID that this node gave
+	// up. It must not come back: it has forgotten its votes.
+	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
+	// Scopes are the prefixes of the scopes whose store files this directory
+	// must hold: one that is gone took acknowledged writes with it.
+	Scopes []string
+}
+
+// stored is the JSON form of a Record.
+type stored struct {
+	Format  int               `json:"format"`
+	Mesh    string            `json:"mesh,omitempty"`
+	Node    string            `json:"node,omitempty"`
+	Genesis string            `json:"genesis_segment,omitempty"`
+	Scopes  []string          `json:"stores,omitempty"` // names without .db
+	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
+}
+
+// Record returns a copy of the record.
+func (d *Dir) Record() Record {
+	r := d.record
+	r.Scopes = slices.Clone(r.Scopes)
+	r.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Retired))
+	for k, v := range d.record.Retired {
+		r.Retired[k] = v
+	}
+	return r
+}
+
+// Save makes a new record durable.
+func (d *Dir) Save(r Record) error {
+	s := stored{Format: format, Node: string(r.Node), Retired: make(map[string]uint64, len(r.Retired))}
+	if r.Mesh != 0 {
+		s.Mesh = r.Mesh.String()
+	}
+	if r.Genesis != 0 {
+		s.Genesis = r.Genesis.String()
+	}
+	for _, prefix := range r.Scopes {
+		s.Scopes = append(s.Scopes, scopeName([]byte(prefix)))
+	}
+	for segment, id := range r.Retired {
+		s.Retired[segment.String()] = uint64(id)
+	}
+	data, err := json.MarshalIndent(&s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("node record: %w", err)
+	}
+	if err := fsys.WriteSmall(d.fs, d.path, recordName, append(data, '\n')); err != nil {
+		return fmt.Errorf("node record %s cannot be written: %w", d.file(recordName), err)
+	}
+	d.record = r
+	return nil
+}
+
+// load reads the record, or begins one: it is the first file of a directory.
+func (d *Dir) load() error {
+	name := d.file(recordName)
+	data, err := fsys.ReadSmall(d.fs, name, recordBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.begin()
+	}
+	if err != nil {
+		return fmt.Errorf("node record %s cannot be read: %w", name, err)
+	}
+	var s stored
+	if err := json.Unmarshal(data, &s); err != nil {
+		return fmt.Errorf("node record %s is damaged: %w", name, err)
+	}
+	if s.Format != format {
+		return fmt.Errorf("node record %s has format %d, this program knows %d", name, s.Format, format)
+	}
+	return d.parse(name, &s)
+}
+
+// begin makes the record of a new directory. Where there is more than a record
+// would have come before, the record was lost.
+func (d *Dir) begin() error {
+	names, err := d.fs.List(d.path)
+	if err != nil {
+		return fmt.Errorf("data directory %s cannot be read: %w", d.path, err)
+	}
+	if slices.Contains(names, identityName) {
+		return fmt.Errorf("%w: %s has no %s, but %s; %s", ErrIncomplete, d.path, recordName, identityName, remedy)
+	}
+	for _, sub := range []string{logName, scopesName} {
+		if names, err := d.fs.List(d.file(sub)); err == nil && len(names) > 0 {
+			return fmt.Errorf("%w: %s has no %s, but %s is not empty; %s", ErrIncomplete, d.path, recordName, sub, remedy)
+		}
+	}
+	return d.Save(Record{})
+}
+
+// remedy is what helps a directory that lacks something.
+const remedy = "put back what is missing, or, if the mesh has its majority without this node, start with an empty directory"
+
+func (d *Dir) parse(name string, s *stored) error {
+	bad := func(err error) error { return fmt.Errorf("node record %s is damaged: %w", name, err) }
+	var err error
+	if s.Mesh != "" {
+		if d.record.Mesh, err = anchormesh.ParseMeshID(s.Mesh); err != nil {
+			return bad(err)
+		}
+	}
+	if s.Genesis != "" {
+		if d.record.Genesis, err = anchormesh.ParseSegmentID(s.Genesis); err != nil {
+			return bad(err)
+		}
+	}
+	d.record.Node = anchormesh.NodeID(s.Node)
+	for _, name := range s.Scopes {
+		prefix, ok := scopePrefix(name)
+		if !ok {
+			return bad(fmt.Errorf("%q is not the name of a store", name))
+		}
+		d.record.Scopes = append(d.record.Scopes, string(prefix))
+	}
+	d.record.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(s.Retired))
+	for key, id := range s.Retired {
+		segment, err := anchormesh.ParseSegmentID(key)
+		if err != nil {
+			return bad(err)
+		}
+		d.record.Retired[segment] = anchormesh.ReplicaID(id)
+	}
+	return d.checkWhole()
+}
+
+// checkWhole refuses a directory that lacks what the record tells of.
+func (d *Dir) checkWhole() error {
+	var want []string
+	if d.record.Node != "" {
+		want = append(want, identityName)
+	}
+	for _, prefix := range d.record.Scopes {
+		want = append(want, filepath.Join(scopesName, scopeName([]byte(prefix))+storeSuffix))
+	}
+	for _, name := range want {
+		f, err := d.fs.Open(d.file(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s is missing; %s", ErrIncomplete, d.file(name), remedy)
+		}
+		if err != nil {
+			return fmt.Errorf("data directory %s: %w", d.path, err)
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// Belongs notes whose directory this is, or refuses another node's identity.
+func (d *Dir) Belongs(node anchormesh.NodeID) error {
+	rec := d.Record()
+	if rec.Node == "" {
+		rec.Node = node
+		return d.Save(rec)
+	}
+	if rec.Node != node {
+		return fmt.Errorf("%w: %s is the key of another node (%s), the directory belongs to %s; put its key back, or start with an empty directory",
+			ErrIncomplete, d.file(identityName), node, rec.Node)
+	}
+	return nil
+}
+
+// Holds notes that the scope's store file is there and must stay.
+func (d *Dir) Holds(prefix []byte) error {
+	rec := d.Record()
+	if slices.Contains(rec.Scopes, string(prefix)) {
+		return nil
+	}
+	rec.Scopes = append(rec.Scopes, string(prefix))
+	return d.Save(rec)
+}
