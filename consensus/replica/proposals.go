@@ -149,6 +149,18 @@ func (p *proposals) match(term, stamped, sequence uint64) []Waiter {
 	return nil
 }
 
+// refused finds who waits for a change of the configuration that raft turned into an
+// empty entry, because it did not take it. Entries come in the order in which they
+// were proposed, so if that was here, it is the head.
+func (p *proposals) refused(term uint64) []Waiter {
+	if len(p.inflight) == 0 || p.inflight[0].term != term || !p.inflight[0].conf {
+		return nil
+	}
+	waiters := p.inflight[0].waiters
+	p.pop()
+	return waiters
+}
+
 func (p *proposals) pop() {
 	p.inflight[0] = flight{}
 	p.inflight = p.inflight[1:]
@@ -188,6 +200,7 @@ func (r *Replica) committed(ents []*raftpb.Entry) []Entry {
 
 func (r *Replica) commit(e *raftpb.Entry) Entry {
 	entry := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
+	first := r.out.committedTerm != entry.Term // a leader begins its term with an empty entry
 	r.out.committedTerm = entry.Term
 	var cc *raftpb.ConfChangeV2
 	data := e.GetData()
@@ -200,6 +213,11 @@ func (r *Replica) commit(e *raftpb.Entry) Entry {
 	}
 	if len(data) == 0 {
 		r.proposals.match(entry.Term, 0, 0)
+		if cc == nil && !first {
+			for _, done := range r.proposals.refused(entry.Term) {
+				done(Result{Err: ErrConfChangePending})
+			}
+		}
 		if cc != nil { // raft's own "leave joint" carries no context
 			entry.Conf = &ConfChange{Change: cc, State: r.node.ApplyConfChange(cc)}
 		}
