@@ -84,8 +84,9 @@ func (r *Replica) Raise(index uint64) {
 }
 
 // catchUpWait bounds how long a local answer waits for a write that was answered
-// through this node.
-const catchUpWait = 250 * time.Millisecond
+// through this node. A member of etcd answers a write after its own apply, so it
+// waits without a bound; a second outlasts a sync on a busy disk.
+const catchUpWait = time.Second
 
 // CatchUp waits until the replica has applied every write that was answered
 // through this node: what a client wrote here it then sees here, in local
