@@ -282,12 +282,12 @@ type segmentJSON struct {
 	Leader   string
 	Revision int64
 	Local    bool
-	Anchors  []struct {
-		Node    string
-		Replica uint64
-		Role    string
-		Zone    string
-	}
+	Anchors  []anchorJSON
+}
+
+type anchorJSON struct {
+	Node, Role, Zone string
+	Replica          uint64
 }
 
 func (s segmentJSON) voters() (out []string) {
