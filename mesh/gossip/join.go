@@ -19,8 +19,9 @@ func (g *Gossip) join() {
 	for {
 		wait := g.cfg.Pace.Rejoin
 		if g.ml.NumMembers() <= 1 && len(g.cfg.Join) > 0 {
+			again := pause > g.cfg.Pace.JoinMin // nodes that are started together miss each other once
 			for _, addr := range g.cfg.Join {
-				g.reach(addr)
+				g.reach(addr, again)
 			}
 			if g.ml.NumMembers() <= 1 {
 				wait = pause
@@ -40,7 +41,7 @@ func (g *Gossip) join() {
 
 func (g *Gossip) rejoin() {
 	if n := len(g.cfg.Join); n > 0 {
-		g.reach(g.cfg.Join[rand.N(n)])
+		g.reach(g.cfg.Join[rand.N(n)], true)
 	}
 	var dead []string
 	v := g.View()
@@ -52,12 +53,13 @@ func (g *Gossip) rejoin() {
 	}
 	g.mu.Unlock()
 	if len(dead) > 0 {
-		g.reach(dead[rand.N(len(dead))])
+		g.reach(dead[rand.N(len(dead))], true)
 	}
 }
 
-// reach exchanges tables with whoever is at addr.
-func (g *Gossip) reach(addr string) {
+// reach exchanges tables with whoever is at addr. A failure is told if loud is
+// set and nobody else is known.
+func (g *Gossip) reach(addr string, loud bool) {
 	targets, err := resolveJoin(g.ctx, addr)
 	if err == nil {
 		_, err = g.ml.Join(targets)
@@ -65,7 +67,7 @@ func (g *Gossip) reach(addr string) {
 	if err == nil || g.ctx.Err() != nil {
 		return
 	}
-	if g.ml.NumMembers() <= 1 && g.quiet.Allow("join "+addr) {
+	if loud && g.ml.NumMembers() <= 1 && g.quiet.Allow("join "+addr) {
 		g.log.Warn("cannot join yet, trying on", "address", addr, "error", joinError(err))
 	}
 }
