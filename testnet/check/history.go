@@ -74,6 +74,10 @@ type Op struct {
 	Client int    `json:"client"`
 	Line   string `json:"line,omitempty"`
 	Request
+	// RevMin and RevMax, if set, bound the revision of the line just before the
+	// operation took effect, where that is known from elsewhere.
+	RevMin int64   `json:"min,omitempty"`
+	RevMax int64   `json:"max,omitempty"`
 	Call   int64   `json:"call"`
 	Return int64   `json:"return,omitempty"`
 	Result *Result `json:"result,omitempty"`

@@ -21,9 +21,8 @@ var (
 
 // input is an operation as porcupine sees it.
 type input struct {
-	req    *Request
-	result *Result // nil: unknown
-	sure   bool    // it did take effect
+	*Op
+	sure bool // it took effect
 }
 
 // etcd is the sequential model. An operation of unknown outcome took effect or did
@@ -32,16 +31,19 @@ var etcd = (&porcupine.NondeterministicModel{
 	Init: func() []any { return []any{initial()} },
 	Step: func(st, in, _ any) []any {
 		s, op := st.(*state), in.(input)
+		if op.RevMax != 0 && (s.rev < op.RevMin || s.rev > op.RevMax) {
+			return nil
+		}
 		d := s.draft()
-		res := d.run(op.req)
-		if op.result == nil {
+		res := d.run(&op.Request)
+		if op.Result == nil {
 			next := d.done()
 			if op.sure || next.equal(s) {
 				return []any{next}
 			}
 			return []any{s, next}
 		}
-		if !fits(op.req, &res, op.result) {
+		if !fits(&op.Request, &res, op.Result) {
 			return nil
 		}
 		if !d.wrote && len(d.leases) == len(s.leases) {
@@ -51,7 +53,7 @@ var etcd = (&porcupine.NondeterministicModel{
 	},
 	Equal: func(a, b any) bool { return a.(*state).equal(b.(*state)) },
 	DescribeOperation: func(in, _ any) string {
-		return fmt.Sprintf("%+v", in.(input).req)
+		return fmt.Sprintf("%+v", in.(input).Request)
 	},
 }).ToModel()
 
@@ -73,7 +75,7 @@ func Linearizable(ops []Op, limit time.Duration) error {
 			end = math.MaxInt64
 		}
 		lines[op.Line] = append(lines[op.Line], porcupine.Operation{
-			ClientId: len(lines[op.Line]), Input: input{&op.Request, op.Result, sure}, Call: op.Call, Return: end,
+			ClientId: len(lines[op.Line]), Input: input{op, sure}, Call: op.Call, Return: end,
 		})
 	}
 	for _, line := range slices.Sorted(maps.Keys(lines)) {
@@ -92,7 +94,7 @@ func Linearizable(ops []Op, limit time.Duration) error {
 func furthest(ops []porcupine.Operation) string {
 	_, info := porcupine.CheckOperationsVerbose(etcd, ops, 10*time.Second)
 	partial := info.PartialLinearizationsOperations()
-	if len(partial) == 0 {
+	if len(partial) == 0 || len(partial[0]) == 0 {
 		return "nothing fits"
 	}
 	longest := slices.MaxFunc(partial[0], func(a, b []porcupine.Operation) int { return len(a) - len(b) })
@@ -111,5 +113,5 @@ func furthest(ops []porcupine.Operation) string {
 	}
 	op := stuck.Input.(input)
 	return fmt.Sprintf("after %d of %d operations, %+v from %v to %v with answer %+v fits nowhere",
-		len(longest), len(ops), *op.req, time.Duration(stuck.Call), time.Duration(stuck.Return), op.result)
+		len(longest), len(ops), op.Request, time.Duration(stuck.Call), time.Duration(stuck.Return), op.Result)
 }

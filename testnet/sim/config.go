@@ -78,9 +78,6 @@ const (
 	PlantEarlyExpiry Plant = "early-expiry"
 	// PlantNoInstall answers snapshots as installed without installing them.
 	PlantNoInstall Plant = "no-install"
-	// PlantReadIndexReuse gives every run of a replica the same boot number, so that
-	// read rounds of an earlier run are taken for those of a later one.
-	PlantReadIndexReuse Plant = "read-index-reuse"
 )
 
 func pick[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }

@@ -62,10 +62,15 @@ func (c *call) begin(via *process) {
 }
 
 func (c *call) end(res *check.Result, unknown bool) {
-	if !c.over {
-		c.over = true
-		c.done(res, unknown)
+	if c.over {
+		return
 	}
+	if running := c.m.running(); unknown && c.write() && c.m.cfg.Plant == PlantRetryUnknown && len(running) > 0 {
+		c.m.k.After(time.Millisecond, func() { p := pick(c.m.rng, running...); p.do(func() { p.attempt(c) }) })
+		return
+	}
+	c.over = true
+	c.done(res, unknown)
 }
 
 // answered ends the call with what was heard, or tries again.
@@ -84,10 +89,6 @@ func (c *call) answered(p *process, resp []byte, err error) {
 	case errors.Is(err, consensus.ErrUnknown) && !c.write():
 		p.again(c)
 	case errors.Is(err, consensus.ErrUnknown):
-		if c.m.cfg.Plant == PlantRetryUnknown {
-			p.again(c)
-			return
-		}
 		c.end(nil, true)
 	case errors.Is(err, keyspace.ErrCompacted), errors.Is(err, keyspace.ErrFutureRev), errors.Is(err, consensus.ErrOverloaded):
 		c.end(nil, false)
@@ -217,7 +218,7 @@ func (p *process) waitFloor(r *replicaHere, segment anchormesh.SegmentID, done f
 // forward sends the call to another node.
 func (p *process) forward(c *call, d *anchormesh.Descriptor, to anchormesh.NodeID) {
 	n := p.mesh.find(to)
-	if n == nil || n.idx == p.idx || !p.mesh.net.Open(p.idx, n.idx) {
+	if n == nil || n.idx == p.idx || n.proc == nil || !p.mesh.net.Open(p.idx, n.idx) { // cannot be reached: not sent
 		if leader, ok := p.table.Leader(d.Segment); ok && leader == to {
 			p.table.SetLeader(d.Segment, "")
 		}

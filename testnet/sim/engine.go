@@ -98,9 +98,6 @@ func (p *process) startGroup(segment anchormesh.SegmentID, id anchormesh.Replica
 		pins: make(map[anchormesh.ReplicaID]uint64)}
 	cfg := replica.DefaultConfig()
 	cfg.ID, cfg.Applied, cfg.Boot = id, start.Index, p.rng.Uint64()
-	if p.mesh.cfg.Plant == PlantReadIndexReuse {
-		cfg.Boot = 1
-	}
 	cfg.ElectionTicks, cfg.HeartbeatTicks = p.mesh.cfg.Mesh.ElectionTicks, 1
 	cfg.MaxBatchRequests, cfg.MaxInflightBatches = p.mesh.cfg.Mesh.BatchRequests, p.mesh.cfg.Mesh.InflightBatches
 	cfg.MaxMessageBytes, cfg.MaxBatchBytes = 4<<10, 8<<10
@@ -272,8 +269,9 @@ func (w *worker) applySome(task *shard.Apply) bool {
 	}
 	for len(task.Entries) > 0 {
 		e := &task.Entries[0]
-		p.mesh.applied(p, g, e)
+		p.mesh.before, _ = g.machine.Space().Revision()
 		out := g.machine.Apply(e, e.Waiters != nil)
+		p.mesh.applied(p, g, e)
 		g.advance(e.Index)
 		finish(e, out, nil)
 		task.Entries = task.Entries[1:]

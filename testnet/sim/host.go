@@ -164,6 +164,7 @@ func (p *process) genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 			unlock()
 			return
 		}
+		p.mesh.begins("genesis", p)
 		rec := p.dir.Record()
 		if rec.Genesis == 0 {
 			rec.Mesh, rec.Genesis = meshID, id
@@ -248,6 +249,7 @@ func (p *process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) 
 		}
 		p.mesh.k.Note("retire", p.idx, uint64(segment), uint64(id), 0, 0)
 		p.mesh.stats.Retired++
+		p.mesh.begins("retire", p)
 		rec := p.dir.Record()
 		rec.Retired[segment] = max(rec.Retired[segment], id)
 		if err := p.dir.Save(rec); err != nil {
@@ -307,6 +309,7 @@ func (p *process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 			}
 			p.stopReplica(d.Segment, r)
 		}
+		p.mesh.begins("install", p)
 		into, err := p.store.Install(d.Segment, d.Range)
 		if err != nil {
 			done(nil, err)

@@ -35,6 +35,7 @@ type mesh struct {
 	clients   []*client
 	watchers  []*watcher
 	healed    bool
+	at        map[string]func(*process) // called where a durable act of this name begins; for tests
 	jumps     int
 	err       error
 
@@ -51,6 +52,7 @@ type witness struct {
 	events  map[string][]check.Event // by line, as first applied
 	acked   map[anchormesh.SegmentID]uint64
 	tags    uint64
+	before  int64                   // revision before the entry that is being applied
 	unknown map[int]string          // place of an operation of unknown outcome in the history -> its command
 	applies map[string]command      // clients' commands, by their bytes, that took effect
 	ends    map[int64]time.Duration // leases: first proposal to end it; negative: ended
@@ -61,6 +63,8 @@ type command struct {
 	segment anchormesh.SegmentID
 	index   uint64
 	at      time.Duration
+	before  int64 // revisions around its entry
+	after   int64
 }
 
 // segment is a part of the keyspace, named by its letter.
@@ -116,6 +120,13 @@ func (m *mesh) find(id anchormesh.NodeID) *computer {
 	return nil
 }
 
+// begins tells a test that a durable act begins.
+func (m *mesh) begins(act string, p *process) {
+	if f := m.at[act]; f != nil {
+		f(p)
+	}
+}
+
 // running lists the processes that run, in order.
 func (m *mesh) running() []*process {
 	var out []*process
@@ -159,7 +170,7 @@ func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
 	for _, payload := range e.Payloads {
 		h.Write(payload)
 		if !e.Refused {
-			m.once(g.segment, e.Index, payload)
+			m.once(g, e.Index, payload)
 		}
 	}
 	m.fail(m.log.Applied(uint64(g.segment), e.Index, h.Sum64(), string(p.id)))
@@ -168,16 +179,17 @@ func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
 
 // once makes sure that a client's command is in the log at one place only: what is
 // tried again must not have taken effect.
-func (m *mesh) once(segment anchormesh.SegmentID, index uint64, payload []byte) {
+func (m *mesh) once(g *group, index uint64, payload []byte) {
 	if op := keyspace.Op(payload[0]); op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact {
 		return
 	}
 	old, known := m.applies[string(payload)]
 	switch {
 	case !known:
-		m.applies[string(payload)] = command{segment, index, m.k.Now()}
-	case old.segment != segment || old.index != index:
-		m.fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", segment, errTwice, payload, old.index, index))
+		after, _ := g.machine.Space().Revision()
+		m.applies[string(payload)] = command{g.segment, index, m.k.Now(), m.before, after}
+	case old.segment != g.segment || old.index != index:
+		m.fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", g.segment, errTwice, payload, old.index, index))
 	}
 }
 
@@ -235,11 +247,18 @@ func (m *mesh) leaseEvents(segment anchormesh.SegmentID, events []lease.Event) {
 		first := m.ends[end.ID]
 		m.ends[end.ID] = -1
 		m.stats.Expired++
+		after := m.before
+		for _, p := range m.running() {
+			if r := p.host.held[segment]; r != nil {
+				current, _ := r.machine.Segment().Revision()
+				after = max(after, current)
+			}
+		}
 		m.k.Note("lease ends", -1, uint64(end.ID), 0, 0, 0)
 		m.history.Leases = append(m.history.Leases, check.Lease{What: check.Expire, ID: end.ID, At: int64(m.k.Now())})
 		m.history.Ops = append(m.history.Ops, check.Op{
 			Client: -1, Line: lineOf(segment), Request: check.Request{Kind: check.Expire, Lease: end.ID},
-			Call: int64(first), Return: int64(m.k.Now()), Result: &check.Result{},
+			Call: int64(first), Return: int64(m.k.Now()), Result: &check.Result{}, RevMin: m.before, RevMax: after,
 		})
 	}
 }

@@ -52,11 +52,14 @@ func (e *errPanic) Error() string { return "panic: " + e.text }
 
 // Run carries one run out. It replaces crypto/rand.Reader meanwhile, which Raft
 // draws its election jitter from: one run at a time per process.
-func Run(cfg Config) (report *Report, err error) {
+func Run(cfg Config) (report *Report, err error) { return run(cfg, nil) }
+
+func run(cfg Config, at map[string]func(*process)) (report *Report, err error) {
 	old := rand.Reader
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
 	m := newMesh(cfg)
+	m.at = at
 	defer func() {
 		if r := recover(); r != nil {
 			m.fail(&errPanic{fmt.Sprintf("%v\n%s", r, debug.Stack())})
@@ -228,7 +231,7 @@ func (m *mesh) resolve() {
 			if !ok {
 				continue
 			}
-			op.Return = int64(done.at)
+			op.Return, op.RevMin, op.RevMax = int64(done.at), done.before, done.after
 		}
 		kept = append(kept, op)
 	}

@@ -40,8 +40,10 @@ func (p *process) write() {
 	w.appends, w.updates, w.done = nil, nil, nil
 	batch := w.batch(appends, updates)
 	if p.mesh.cfg.Plant == PlantAckEarly {
-		p.deliver(appends, nil)
-		appends = nil
+		for i := range appends {
+			p.sendFrames(appends[i].Frames)
+			appends[i].Frames = nil
+		}
 	}
 	finish := func() {
 		w.busy = false

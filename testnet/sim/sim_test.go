@@ -1,0 +1,128 @@
+package sim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/anchormesh/anchormesh/internal/simkit"
+	"github.com/anchormesh/anchormesh/testnet/check"
+)
+
+var (
+	firstSeed = flag.Uint64("seed", 1, "first seed of the random runs")
+	seedCount = flag.Uint64("seeds", 12, "number of random runs")
+)
+
+func TestRandomMeshesKeepEveryPromise(t *testing.T) {
+	for seed := *firstSeed; seed < *firstSeed+*seedCount; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			if report, err := Run(Swarm(seed)); err != nil {
+				t.Fatal(err)
+			} else if report.Stats.Acked == 0 || report.Stats.Reads == 0 {
+				t.Errorf("nothing was done, so nothing is shown: %+v", report.Stats)
+			}
+		})
+	}
+}
+
+// TestOneSeedIsOneRun catches what a simulation must not depend on: the order of a
+// map, the real clock, chance from elsewhere.
+func TestOneSeedIsOneRun(t *testing.T) {
+	hashes := make(map[uint64]bool)
+	for _, seed := range []uint64{3, 6, 22} {
+		first, err := Run(Swarm(seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Run(Swarm(seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first.Hash != again.Hash || !reflect.DeepEqual(first.Stats, again.Stats) {
+			t.Errorf("seed %d: one run has hash %x and %+v, the other %x and %+v", seed, first.Hash, first.Stats, again.Hash, again.Stats)
+		}
+		hashes[first.Hash] = true
+	}
+	if len(hashes) != 3 {
+		t.Error("different seeds give the same run")
+	}
+}
+
+// rough is a mesh under load in which little goes wrong unless a test adds it.
+func rough(seed uint64) Config {
+	c := Calm(seed, 4*time.Minute)
+	c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Mesh.ReplaceAfter = 20, 300*time.Millisecond, 10*time.Second
+	c.Mesh.Drift, c.Mesh.WatchBytes, c.Mesh.Groups = 0, 2000, 2
+	c.Mesh.BatchRequests, c.Mesh.InflightBatches = 4, 1
+	c.Load = LoadConfig{Clients: 4, Watchers: 3, Keys: 4, Think: 200 * time.Millisecond, Timeout: 2 * time.Second, TTLMax: 5,
+		Put: 4, Delete: 1, Get: 4, Scan: 1, Txn: 1, Grant: 1, Compact: 1}
+	c.Link = simkit.LinkConfig{LatencyMin: 100 * time.Microsecond, LatencyMean: time.Millisecond}
+	c.Disk = simkit.DiskConfig{SyncMin: 100 * time.Microsecond, SyncMean: time.Millisecond}
+	c.Faults = Faults{Down: 3 * time.Second}
+	return c
+}
+
+// TestPlantedFaultsAreFound plants a defect into the shell and looks for the checker
+// that must see it.
+func TestPlantedFaultsAreFound(t *testing.T) {
+	for plant, c := range map[Plant]struct {
+		with func(*Config)
+		want []error
+	}{
+		PlantAckEarly: {func(c *Config) { c.Faults.Blackout, c.Disk.SyncMean = 10*time.Second, 50*time.Millisecond },
+			[]error{check.ErrDiverged, check.ErrLost, check.ErrTwoLeaders, check.ErrNotLinearizable, errTwice}},
+		PlantStaleRead:    {func(c *Config) { c.Faults.Partition = 10 * time.Second }, []error{check.ErrNotLinearizable}},
+		PlantRetryUnknown: {func(c *Config) { c.Faults.Partition, c.Faults.Crash = 10*time.Second, 5*time.Second }, []error{errTwice}},
+		PlantSkipEvent:    {func(*Config) {}, []error{check.ErrReliable, check.ErrResumable}},
+		PlantAmnesia:      {func(c *Config) { c.Faults.Crash = 5 * time.Second }, []error{check.ErrDiverged, &errPanic{}}},
+		PlantEarlyExpiry:  {func(*Config) {}, []error{check.ErrLeaseEarly}},
+		PlantNoInstall:    {func(c *Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
+	} {
+		t.Run(string(plant), func(t *testing.T) {
+			var last error
+			for seed := range uint64(30) {
+				cfg := rough(seed)
+				c.with(&cfg)
+				if seed == 0 {
+					if _, err := Run(cfg); err != nil {
+						t.Fatalf("without the plant: %v", err)
+					}
+				}
+				cfg.Plant = plant
+				_, err := Run(cfg)
+				for _, want := range c.want {
+					_, stops := want.(*errPanic)
+					var stopped *errPanic
+					if errors.Is(err, want) || stops && errors.As(err, &stopped) {
+						return
+					}
+				}
+				if err != nil {
+					last = err
+				}
+			}
+			t.Errorf("no checker saw it; last error %v", last)
+		})
+	}
+}
+
+func TestFailureShrinks(t *testing.T) {
+	cfg := rough(1)
+	cfg.Plant, cfg.Faults.Crash, cfg.Faults.Pause = PlantSkipEvent, 20*time.Second, 20*time.Second
+	_, err := Run(cfg)
+	var f *Failure
+	if !errors.As(err, &f) {
+		t.Fatalf("got %v, want a failure", err)
+	}
+	small := Shrink(f)
+	if small.Config.Faults.Crash != 0 || small.Config.Faults.Pause != 0 || small.Config.Length >= cfg.Length {
+		t.Errorf("not smaller: %+v", small.Config)
+	}
+	if _, err := Run(small.Config); err == nil {
+		t.Error("what was shrunk does not fail")
+	}
+}
