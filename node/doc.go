@@ -8,6 +8,7 @@
 //	leases     keep-alives and expiry, on the leader
 //	watches    watch streams from the segments' hubs
 //	steward    keeps the anchor groups led here alive
+//	pulse      how busy the segments here are
 //	exchange   spreads descriptors between nodes
 //	transfer   streams a segment's state to another node
 //	compactor  automatic compaction
@@ -20,8 +21,9 @@
 //	telemetry  metrics
 //	web        health over HTTP
 //
-// What runs stops in the reverse order of its start: clients first, so that
-// nothing new arrives; then leadership is handed over; then the engine, so that
-// nothing is applied any more; then the stores, which commit once more; then
-// the log and the mesh.
+// Stopping begins with handing over leaderships, so that clients elsewhere need
+// not wait for an election; then the clients here are ended, so that nothing new
+// arrives. What was opened is closed in the reverse order: the replicas and the
+// engine, so that nothing is applied any more; the mesh; the stores, which
+// commit once more; the log; the data directory.
 package node
