@@ -37,6 +37,8 @@ func newClient(m *mesh, idx int) *client {
 	return &client{m: m, idx: idx, rng: m.k.Stream(fmt.Sprintf("client %d", idx)), rev: make(map[string]int64)}
 }
 
+func (c *client) begin() { c.m.k.After(c.m.cfg.Load.Start, c.start) }
+
 func (c *client) start() { c.m.k.After(c.pause(), c.act) }
 
 func (c *client) pause() time.Duration {

@@ -39,6 +39,7 @@ type MeshConfig struct {
 // LoadConfig is what clients do.
 type LoadConfig struct {
 	Clients, Watchers, Keys int
+	Start                   time.Duration // nothing is asked before
 	Think                   time.Duration // mean pause of a client between operations
 	Timeout                 time.Duration
 	TTLMax                  int // seconds
@@ -100,7 +101,7 @@ func Swarm(seed uint64) Config {
 	c.Mesh.Want = min(c.Mesh.Want, (nodes-1)|1)
 	c.Mesh.Lease.CheckpointInterval = pick[time.Duration](rng, 1, 3, 300) * time.Second
 	c.Load = LoadConfig{
-		Clients: 1 + rng.IntN(6), Watchers: 1 + rng.IntN(5), Keys: pick(rng, 2, 5, 20),
+		Clients: 1 + rng.IntN(6), Watchers: 1 + rng.IntN(5), Keys: pick(rng, 2, 5, 20), Start: pick[time.Duration](rng, 0, 5) * time.Second,
 		Think: pick[time.Duration](rng, 100, 400, 1000) * time.Millisecond, Timeout: pick[time.Duration](rng, 1, 5) * time.Second, TTLMax: pick(rng, 2, 10, 30),
 		Put: 1 + rng.IntN(8), Delete: rng.IntN(4), Get: 1 + rng.IntN(6), Scan: rng.IntN(4), Txn: rng.IntN(4),
 		Grant: rng.IntN(2), Compact: rng.IntN(2),

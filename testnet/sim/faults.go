@@ -14,7 +14,7 @@ func (m *mesh) chaos() {
 		every time.Duration
 		do    func()
 	}{
-		{f.Crash, func() { m.hit(m.kill) }},
+		{f.Crash, func() { m.hit((*computer).crash) }},
 		{f.PowerCut, func() { m.hit(func(n *computer) { n.fuse = m.rng.IntN(12); n.mesh.later(time.Second, n.defuse) }) }},
 		{f.Blackout, m.blackout},
 		{f.Pause, func() { m.hit(func(n *computer) { n.pause(m.span(5 * time.Second)) }) }},
@@ -68,35 +68,16 @@ func (m *mesh) hit(f func(n *computer)) {
 	}
 }
 
-// kill crashes a node and brings it back after a while.
-func (m *mesh) kill(n *computer) {
-	n.crash()
-	n.revive()
-}
+// defuse ends a power cut that found nothing to cut.
+func (n *computer) defuse() { n.fuse = -1 }
 
-// defuse ends a power cut that found nothing to cut; a node that it ended comes back.
-func (n *computer) defuse() {
-	n.fuse = -1
-	if n.proc == nil {
-		n.revive()
-	}
-}
-
-// revive boots the node after a while; what fails then (a full disk) is tried again.
-func (n *computer) revive() {
-	n.mesh.later(n.mesh.span(n.mesh.cfg.Faults.Down), func() {
-		n.boot()
-		if n.proc == nil && !n.gone {
-			n.revive()
-		}
-	})
-}
+// revive boots the node after a while. A boot that fails (a full disk) is a crash,
+// and leads here again.
+func (n *computer) revive() { n.mesh.later(n.mesh.span(n.mesh.cfg.Faults.Down), n.boot) }
 
 func (m *mesh) blackout() {
 	for _, n := range m.computers {
-		if n.proc != nil {
-			m.kill(n)
-		}
+		n.crash()
 	}
 }
 
@@ -171,8 +152,8 @@ func (m *mesh) wipe() {
 	}
 	m.stats.Wiped++
 	m.k.Note("wipe", n.idx, 0, 0, 0, 0)
-	n.crash()
 	n.gone = true
+	n.crash()
 	fresh := newComputer(m, len(m.computers))
 	m.computers = append(m.computers, fresh)
 	fresh.revive()

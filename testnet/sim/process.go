@@ -175,6 +175,9 @@ func (p *process) open() error {
 // broken judges an error that stops a process: without power or room it is what a
 // machine does, anything else is a defect.
 func (p *process) broken(what string, err error) {
+	if p.proc != p {
+		return // it ended in the middle of this event
+	}
 	p.mesh.k.Note("stop", p.idx, 0, 0, 0, 0)
 	if !p.dark && !errors.Is(err, fsys.ErrNoSpace) {
 		p.mesh.fail(fmt.Errorf("node %d: %s: %w", p.idx, what, err))
@@ -209,6 +212,7 @@ func (n *computer) crash() {
 	}
 	n.setAlive(false)
 	n.mesh.connectionsEnd(n)
+	n.revive()
 }
 
 func (n *computer) setAlive(alive bool) { n.alive, n.since = alive, n.mesh.k.Now() }

@@ -102,7 +102,7 @@ func (m *mesh) safety() {
 	for i := range m.cfg.Load.Clients {
 		c := newClient(m, i)
 		m.clients = append(m.clients, c)
-		c.start()
+		c.begin()
 	}
 	for i := range m.cfg.Load.Watchers {
 		w := newWatcher(m, i)
