@@ -123,13 +123,14 @@ func TestGoldenFormat(t *testing.T) {
 	golden(t, "format", strings.Join(lines, "\n")+"\n")
 }
 
-// TestOldLogOpens reads a log that format version 1 left.
+// TestOldLogOpens reads a log that format version 1 left. It was made once and is
+// never made again: what it stands for cannot be changed any more.
 func TestOldLogOpens(t *testing.T) {
 	const dir = "testdata/v1"
 	mem := fsys.NewMem()
 	opts := testOptions()
 	opts.FileBytes = 8 << 10
-	if *rewrite {
+	if _, err := os.Stat(filepath.Join(dir, "0000000000000001.wal")); err != nil && *rewrite {
 		l := mustOpen(t, mem, opts)
 		writeV1(t, l)
 		l.Close()
