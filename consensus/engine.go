@@ -291,6 +291,14 @@ func (e *Engine) Progress(segment anchormesh.SegmentID) (commit uint64, peers ma
 	return commit, peers, ok
 }
 
+// failed ends the process: nothing unsynced may ever be acknowledged.
+func (e *Engine) failed(err error) {
+	if f := e.cfg.Listener.Failed; f != nil {
+		f(err)
+	}
+	panic("consensus: the log cannot be written: " + err.Error())
+}
+
 func (e *Engine) publish(s shard.Status) {
 	g := e.group(s.Segment)
 	if g == nil {

@@ -102,6 +102,9 @@ type Listener struct {
 	Synced func(groups int, took time.Duration)
 	// Batch: one entry was applied, with how many requests it carried.
 	Batch func(requests int)
+	// Failed: the log cannot be written. The process must end before it returns,
+	// so that nothing unsynced is acknowledged; if it returns, the engine panics.
+	Failed func(error)
 }
 
 // Config of the engine.

@@ -77,7 +77,7 @@ func (w *writer) write(in *writes) {
 	}
 	begin := time.Now()
 	if err := w.engine.log.Append(w.batch); err != nil {
-		panic("consensus: the log cannot be written, the process stops so that nothing unsynced is ever acknowledged: " + err.Error())
+		w.engine.failed(err)
 	}
 	if f := w.engine.cfg.Listener.Synced; f != nil {
 		f(len(w.batch), time.Since(begin))

@@ -43,14 +43,9 @@ func (n *Node) meshConfig(a *assembly) mesh.Config {
 		GossipAddr: n.cfg.Listen.Gossip, AdvertiseGossip: n.cfg.Advertise.Gossip,
 		ClientURLs: told.ClientURLs, Join: n.cfg.Mesh.Join, Logger: n.log,
 		Events: mesh.Events{
-			PeerDown: func(id anchormesh.NodeID) { n.peerDown(a, id) },
-			ForeignMesh: func(other anchormesh.MeshID, from anchormesh.NodeID) {
-				n.log.Error("a node of another mesh uses this mesh key; it is kept apart. Two meshes need two keys, and one mesh one --genesis",
-					"mesh", a.dir.Record().Mesh, "other", other, "from", from.Short())
-			},
-			IdentityInUse: func(detail string) {
-				n.log.Error("another process runs with this node's identity: its data directory was copied", "detail", detail)
-			},
+			// A node of another mesh is loud already in the mesh's own log.
+			PeerDown:      func(id anchormesh.NodeID) { n.peerDown(a, id) },
+			IdentityInUse: func(string) { a.fail(ErrIdentityInUse) },
 		},
 	}
 }
@@ -72,6 +67,7 @@ func (n *Node) engineConfig(a *assembly) consensus.Config {
 	cfg.ElectionTicks = max(2, int(n.cfg.Raft.Election/n.cfg.Raft.Heartbeat))
 	cfg.KeepEntries = n.cfg.Raft.SnapshotCount
 	cfg.Listener = a.metrics.Consensus()
+	cfg.Listener.Failed = n.fail
 	counted := cfg.Listener.StatusChanged
 	cfg.Listener.StatusChanged = func(id anchormesh.SegmentID, s consensus.Status) {
 		counted(id, s)
@@ -169,7 +165,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
-		Check: a.check, Figures: b.figures, Load: a.loadOf,
+		Check: a.ready, Figures: b.figures, Load: a.loadOf,
 	}))
 	api.SetServing(true)
 	return api, nil
@@ -185,7 +181,7 @@ func (n *Node) newCompactor(a *assembly) *compactor.Compactor {
 
 func (n *Node) webConfig(a *assembly) web.Config {
 	cfg := web.Default()
-	cfg.Checks = []web.Check{{Name: "read", Func: a.check}}
+	cfg.Checks = []web.Check{{Name: "read", Func: a.ready}}
 	cfg.Metrics, cfg.Pprof, cfg.Logger = a.metrics.Handler(), n.cfg.Listen.Pprof, n.log
 	return cfg
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -242,6 +243,27 @@ func (c compactions) Led() map[anchormesh.SegmentID]int64 {
 // Compact implements compactor.Segments.
 func (c compactions) Compact(ctx context.Context, id anchormesh.SegmentID, revision int64) error {
 	return c.requests.Compact(ctx, id, revision)
+}
+
+var (
+	errNoMesh    = errors.New("this node belongs to no mesh yet")
+	errNoSegment = errors.New("this node knows no segment yet")
+	errNoLeader  = errors.New("no leader answers: the segment has no majority of its anchors, or it is out of reach")
+)
+
+// ready does one linearizable read; its error says what is missing.
+func (a *assembly) ready(ctx context.Context) error {
+	switch {
+	case a.host.Mesh() == 0:
+		return errNoMesh
+	case len(a.table.All()) == 0:
+		return errNoSegment
+	}
+	err := a.check(ctx)
+	if errors.Is(err, etcdapi.ErrTimeoutLeaderFail) {
+		return errNoLeader
+	}
+	return err
 }
 
 // check does one linearizable read of the lowest key.

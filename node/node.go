@@ -50,6 +50,7 @@ type Node struct {
 	version string
 	log     *slog.Logger
 	serving atomic.Pointer[assembly] // nil until everything runs
+	failed  func(error)
 }
 
 // assembly is everything a running node is made of, in the order of its start.
@@ -72,6 +73,7 @@ type assembly struct {
 	metrics  *telemetry.Metrics
 	api      *etcdapi.Server
 	ports    ports
+	fatal    chan error     // holds the first reason to stop that no service found
 	closers  []func() error // of what is open, in the order of its opening
 }
 
@@ -89,22 +91,44 @@ func New(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (
 	return &Node{cfg: cfg, key: key, version: version, log: log}, nil
 }
 
-// ErrNotServing says that the node has not started yet.
-var ErrNotServing = errors.New("the node has not started yet")
+// OnFailure says what happens when the disk fails under a running node: f must
+// end the process and not return, because nobody knows what is on the disk until
+// a new process has looked. Without it the node panics. Call it before Run.
+func (n *Node) OnFailure(f func(error)) { n.failed = f }
 
-// Check does one linearizable read through this node.
+// fail ends the process.
+func (n *Node) fail(err error) {
+	err = fmt.Errorf("the node stops so that nothing is acknowledged that is not on disk, and can be started again when the disk is well: %w", err)
+	if n.failed != nil {
+		n.failed(err)
+	}
+	panic("node: " + err.Error())
+}
+
+var (
+	// ErrNotServing says that the node has not started yet.
+	ErrNotServing = errors.New("the node has not started yet")
+	// ErrIdentityInUse ends a process that shares its identity with another: each
+	// votes and acknowledges writes in the other's name. Whoever notices first
+	// stops, as a rule the one that came second.
+	ErrIdentityInUse = errors.New("another running process has this node's identity, because its data directory was copied: " +
+		"this one stops; keep the one that ran all the time, and give the other an empty directory")
+)
+
+// Check does one linearizable read through this node. Its error says what is
+// missing.
 func (n *Node) Check(ctx context.Context) error {
 	a := n.serving.Load()
 	if a == nil {
 		return ErrNotServing
 	}
-	return a.check(ctx)
+	return a.ready(ctx)
 }
 
 // Run serves until ctx ends, then stops in order and returns nil. Any other end
 // is an error.
 func (n *Node) Run(ctx context.Context) (err error) {
-	a := &assembly{started: time.Now(), table: route.NewTable()}
+	a := &assembly{started: time.Now(), table: route.NewTable(), fatal: make(chan error, 1)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := n.open(ctx, a); err != nil {
 		return err
@@ -149,7 +173,7 @@ func (n *Node) open(ctx context.Context, a *assembly) (err error) {
 	}
 	a.closeLater(a.wal.Close)
 	storeConfig := scopes.DefaultConfig()
-	storeConfig.Committed = a.metrics.Committed
+	storeConfig.Committed, storeConfig.Failed = a.metrics.Committed, n.fail
 	a.stores = scopes.New(storeConfig, a.dir.Scope)
 	a.closeLater(a.stores.Close)
 
@@ -192,6 +216,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	for _, service := range []func(context.Context) error{
 		a.lessor.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
+		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },
 		func(context.Context) error { return a.api.Serve(a.mesh.ListenClients()) },
 	} {
@@ -215,6 +240,24 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	a.api.Stop(bounded)
 	stop()
 	return services.Wait()
+}
+
+// awaitFatal ends with what makes the node stop, or with ctx.
+func (a *assembly) awaitFatal(ctx context.Context) error {
+	select {
+	case err := <-a.fatal:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// fail makes the node stop; only the first reason counts.
+func (a *assembly) fail(err error) {
+	select {
+	case a.fatal <- err:
+	default:
+	}
 }
 
 // closeLater has f called when the node stops, before what was opened earlier is

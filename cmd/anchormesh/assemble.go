@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/node"
@@ -21,5 +23,13 @@ type member interface {
 
 // newMember makes the node that cfg describes; it opens nothing before Run.
 var newMember = func(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (member, error) {
-	return node.New(cfg, key, version, log)
+	n, err := node.New(cfg, key, version, log)
+	if err != nil {
+		return nil, err
+	}
+	n.OnFailure(func(err error) {
+		report(os.Stderr, fmt.Errorf("%s: %w", cfg.Identity.Name, err))
+		os.Exit(exitFailed)
+	})
+	return n, nil
 }

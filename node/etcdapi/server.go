@@ -16,6 +16,10 @@ import (
 	"google.golang.org/grpc/reflection"
 )
 
+// handshakeTimeout is how long a connection may take to speak HTTP/2. One that
+// never does would also keep Stop waiting.
+const handshakeTimeout = 5 * time.Second
+
 // Server serves the API on any number of listeners.
 type Server struct {
 	cfg     Config
@@ -80,6 +84,7 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(s.codec),
 		grpc.MaxRecvMsgSize(c.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(c.MaxConcurrentStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout}),

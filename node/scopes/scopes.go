@@ -21,6 +21,9 @@ type Config struct {
 	Store       mvcc.Options
 	// Committed hears of every commit that wrote something.
 	Committed func(took time.Duration)
+	// Failed hears that a store cannot be written. The process must end before
+	// it returns; nil, or if it returns: panic.
+	Failed func(error)
 }
 
 // DefaultConfig returns measured values.
@@ -112,11 +115,18 @@ func (s *Stores) commit(path string, store *mvcc.Store) {
 	if store.Pending() > 0 {
 		begin := time.Now()
 		if err := store.Commit(); err != nil {
-			panic(fmt.Sprintf("scopes: store %s cannot be committed, the process stops: %v", path, err))
+			s.failed(fmt.Errorf("store %s cannot be committed: %w", path, err))
 		}
 		s.cfg.Committed(time.Since(begin))
 	}
 	if _, err := store.Scrub(s.cfg.ScrubBudget); err != nil {
-		panic(fmt.Sprintf("scopes: store %s cannot be compacted, the process stops: %v", path, err))
+		s.failed(fmt.Errorf("store %s cannot be compacted: %w", path, err))
 	}
+}
+
+func (s *Stores) failed(err error) {
+	if s.cfg.Failed != nil {
+		s.cfg.Failed(err)
+	}
+	panic("scopes: " + err.Error())
 }

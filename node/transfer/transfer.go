@@ -84,7 +84,7 @@ func (t *Transfers) send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 	// What is exported is what is committed. The receiver must find itself in it,
 	// and its entry may be only seconds old.
 	if err := r.Store.Commit(); err != nil {
-		panic("transfer: the store cannot be committed, the process stops: " + err.Error())
+		return 0, err // the store's own commits will find it, too, and end the process
 	}
 	export, err := r.Machine.Segment().Export()
 	if err != nil {

@@ -19,6 +19,8 @@ const (
 	idleTimeout = time.Minute
 	// stopTimeout is how long answers under way may take once the node stops.
 	stopTimeout = time.Second
+	// wordTimeout is how long a check whose time is over may take to say why.
+	wordTimeout = 100 * time.Millisecond
 )
 
 // Check is one condition of readiness.
@@ -129,7 +131,9 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // checkAll runs all checks at once and returns one line for each, in their order.
 func (r *readiness) checkAll(ctx context.Context) (lines []string, ready bool) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CheckTimeout)
+	late, end := context.WithTimeout(ctx, r.cfg.CheckTimeout+wordTimeout)
+	defer end()
+	ctx, cancel := context.WithTimeout(late, r.cfg.CheckTimeout)
 	defer cancel()
 	results := make([]chan error, len(r.cfg.Checks))
 	for i, c := range r.cfg.Checks {
@@ -141,12 +145,8 @@ func (r *readiness) checkAll(ctx context.Context) (lines []string, ready bool) {
 		var err error
 		select {
 		case err = <-results[i]:
-		case <-ctx.Done(): // a check that does not heed its context is left behind
-			select {
-			case err = <-results[i]:
-			default:
-				err = ctx.Err()
-			}
+		case <-late.Done(): // a check that does not heed its context is left behind
+			err = context.DeadlineExceeded
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %v", r.cfg.CheckTimeout)

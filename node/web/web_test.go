@@ -33,11 +33,12 @@ func TestReadyzNamesWhatFails(t *testing.T) {
 		cfg.Checks = []Check{
 			{"read", hang}, {"disk", pass}, {"log", func(context.Context) error { return errors.New("corrupt") }},
 			{"deaf", func(context.Context) error { <-never; return nil }},
+			{"sorry", func(ctx context.Context) error { <-ctx.Done(); return errors.New("no leader") }},
 		}
 		begin := time.Now()
 		code, body := get(Handler(cfg), "/readyz")
-		want := "read failed: no answer within 3s\ndisk ok\nlog failed: corrupt\ndeaf failed: no answer within 3s\n"
-		if code != 503 || body != want || time.Since(begin) != 3*time.Second {
+		want := "read failed: no answer within 3s\ndisk ok\nlog failed: corrupt\ndeaf failed: no answer within 3s\nsorry failed: no leader\n"
+		if code != 503 || body != want || time.Since(begin) != 3*time.Second+wordTimeout {
 			t.Fatalf("%d after %v:\n%s", code, time.Since(begin), body)
 		}
 	})
