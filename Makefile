@@ -40,8 +40,8 @@ test: ## run all tests
 	$(GO) test -timeout $(TIMEOUT) ./...
 
 .PHONY: race
-race: ## run the tests of the core packages under the race detector
-	$(GO) test -race -short -timeout $(TIMEOUT) $(CORE)
+race: ## run the tests of the core packages under the race detector, costly checks on
+	$(GO) test -race -short -tags invariants -timeout $(TIMEOUT) $(CORE)
 
 .PHONY: lint
 lint: ## vet, the house rules as tests, and golangci-lint if it is installed
