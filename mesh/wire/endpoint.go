@@ -243,8 +243,10 @@ func (e *endpoint) dialOne(ctx context.Context, pid peer.ID, m multiaddr.Multiad
 	case errors.Is(err, network.ErrResourceLimitExceeded):
 		return nil, fmt.Errorf("%s: this node's connection limit is reached: %w", m, err)
 	}
-	return nil, fmt.Errorf("%s: no handshake within %v; it has another mesh key or is no AnchorMesh node: %w",
-		m, time.Since(begun).Round(time.Millisecond), err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no handshake within %v: %w", time.Since(begun).Round(time.Millisecond), err)
+	}
+	return nil, fmt.Errorf("%s: it has another mesh key or is no AnchorMesh node: %w", m, err)
 }
 
 // resolveAll turns DNS names into addresses, and returns what it could.

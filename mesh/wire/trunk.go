@@ -110,11 +110,15 @@ func (t *trunk) dial(d *dialing, addrs []string) {
 	close(d.done)
 }
 
+// quietFailures in a row are not spoken of: a peer that stops in order closes its
+// port before the news that it left has come round.
+const quietFailures = 3
+
 // failedLocked begins the pause after a failed dial.
 func (t *trunk) failedLocked(err error) {
 	h := t.peer.host
 	h.counters.dialFailed.Add(1)
-	if !errors.Is(err, context.Canceled) {
+	if t.failures >= quietFailures && !errors.Is(err, context.Canceled) {
 		h.warn("dial "+string(t.peer.id), "cannot reach a peer", "peer", t.peer.id, "error", err)
 	}
 	pause := backoff(h.limits, t.failures)
