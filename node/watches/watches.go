@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
@@ -11,6 +13,10 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/route"
 )
+
+// errNotYet makes clients try again soon. It is not etcd's "no leader", on which
+// clientv3 ends a watch: a node that has just started knows no segment yet.
+var errNotYet = status.Error(codes.Unavailable, "etcdserver: this node knows no anchor of these keys yet")
 
 // Peers gives connections of the client protocol to other nodes.
 type Peers interface {
@@ -34,7 +40,7 @@ func New(self anchormesh.NodeID, h *host.Host, t *route.Table, p Peers) *Watches
 func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.WatchStream, error) {
 	d, ok := w.table.Lookup(keys.Start)
 	if !ok {
-		return nil, etcdapi.ErrNoLeader
+		return nil, errNotYet
 	}
 	r, here := w.host.Get(d.Segment)
 	if !here {
@@ -47,7 +53,7 @@ func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.Wat
 func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.ClientConnInterface, error) {
 	d, ok := w.table.Lookup(keys.Start)
 	if !ok {
-		return nil, etcdapi.ErrNoLeader
+		return nil, errNotYet
 	}
 	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.self {
 		return w.peers.Conn(leader)
@@ -57,7 +63,7 @@ func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.Cli
 			return w.peers.Conn(a.Node)
 		}
 	}
-	return nil, etcdapi.ErrNoLeader
+	return nil, errNotYet
 }
 
 // stream is a hub's stream that refuses keys the segment does not hold.
