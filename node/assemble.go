@@ -120,7 +120,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 // serveMesh opens the node to other nodes.
 func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleMessages(raftClass, func(from anchormesh.NodeID, frame []byte) {
-		if err := a.engine.Receive(from, frame); err != nil {
+		if err := a.engine.Receive(from, frame); err != nil && n.noise.Allow(string(from)) {
 			n.log.Warn("raft frame refused", "from", from.Short(), "err", err)
 		}
 	})

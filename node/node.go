@@ -16,6 +16,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/fsys"
+	"github.com/anchormesh/anchormesh/internal/quiet"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/mesh/wire"
@@ -51,6 +52,7 @@ type Node struct {
 	log     *slog.Logger
 	serving atomic.Pointer[assembly] // nil until everything runs
 	failed  func(error)
+	noise   quiet.Gate // of what other nodes can provoke
 }
 
 // assembly is everything a running node is made of, in the order of its start.
