@@ -1,0 +1,57 @@
+package dispatch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/anchormesh/anchormesh/node/etcdapi"
+)
+
+func forwardedPut(t testing.TB) []byte {
+	raw, err := proto.Marshal(&pb.PutRequest{Key: []byte("k"), Value: []byte("v")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := binary.AppendUvarint(binary.AppendUvarint(nil, 1<<60), 3)
+	return append(append(b, byte(etcdapi.MethodPut), flagWrite), raw...)
+}
+
+func TestForwardedRequestBecomesACommandWithoutACopy(t *testing.T) {
+	b := forwardedPut(t)
+	req, err := parseForwarded(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if req.segment != 1<<60 || req.generation != 3 || !req.call.Write || req.call.Serializable || string(req.call.Keys.Start) != "k" {
+		t.Fatalf("%+v %+v", req, req.call)
+	}
+	command := req.call.Command(42)
+	if command[0] != 42 || !bytes.Equal(command[1:], req.call.Raw()) || &command[1] != &req.call.Raw()[0] {
+		t.Errorf("command %x of request %x", command, req.call.Raw())
+	}
+}
+
+func TestForwardedRequestsCutInTheirHeadAreRefused(t *testing.T) {
+	b := forwardedPut(t)
+	const head = 9 + 1 + 2 // segment, generation, method and flags
+	for cut := range head {
+		if _, err := parseForwarded(b[:cut:cut]); err == nil {
+			t.Errorf("cut to %d bytes: taken", cut)
+		}
+	}
+}
+
+// FuzzParseForwarded: a peer that sends garbage gets a refusal, nothing else.
+func FuzzParseForwarded(f *testing.F) {
+	f.Add(forwardedPut(f))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		req, err := parseForwarded(data)
+		if err == nil && req.call.Method == 0 {
+			t.Error("a request without a method was taken")
+		}
+	})
+}

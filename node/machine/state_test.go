@@ -1,0 +1,89 @@
+package machine
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/anchormesh/anchormesh"
+)
+
+func threeAnchors() *State {
+	return &State{
+		Want: 3,
+		Descriptor: &anchormesh.Descriptor{
+			Mesh: 7, Segment: 9, Generation: 1, Changed: 12, NextReplica: 4,
+			Anchors: []anchormesh.Anchor{
+				{Node: "a", Replica: 1, Role: anchormesh.Voter, Zone: "z1"},
+				{Node: "b", Replica: 2, Role: anchormesh.Voter},
+				{Node: "c", Replica: 3, Role: anchormesh.Learner},
+			},
+		},
+		Conf: &raftpb.ConfState{Voters: []uint64{1, 2}, Learners: []uint64{3}},
+	}
+}
+
+func equal(a, b *State) bool {
+	return a.Want == b.Want && reflect.DeepEqual(a.Descriptor, b.Descriptor) && proto.Equal(a.Conf, b.Conf) &&
+		reflect.DeepEqual(a.Leaving, b.Leaving)
+}
+
+func TestStateIsReadBackAsItWasStored(t *testing.T) {
+	s := threeAnchors()
+	s.Leaving = []anchormesh.Anchor{{Node: "gone", Replica: 9, Role: anchormesh.Voter, Zone: "z"}}
+	got, err := DecodeState(s.Encode())
+	if err != nil || !equal(got, s) {
+		t.Fatalf("%+v came back as %+v, %v", s, got, err)
+	}
+	for cut := range len(s.Encode()) {
+		if _, err := DecodeState(s.Encode()[:cut]); !errors.Is(err, ErrState) {
+			t.Fatalf("cut to %d bytes: %v", cut, err)
+		}
+	}
+}
+
+func TestAnchorsOnTheirWayOutStayReachable(t *testing.T) {
+	s := threeAnchors()
+	next := s.Descriptor.Clone()
+	next.Anchors = []anchormesh.Anchor{next.Anchors[0], {Node: "c", Replica: 3, Role: anchormesh.Voter}}
+	joint := s.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}, VotersOutgoing: []uint64{1, 2}, AutoLeave: new(true)})
+	joint.check()
+	if !joint.Joint() || joint.Peers()[2] != "b" {
+		t.Fatalf("the joint configuration forgot the voter that leaves: %+v", joint)
+	}
+	left := joint.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}})
+	left.check()
+	if _, known := left.Peers()[2]; known || left.Joint() {
+		t.Fatalf("the voter that left is still there: %+v", left)
+	}
+}
+
+func TestStateThatContradictsRaftStopsTheProcess(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a descriptor with other voters than Raft's was taken")
+		}
+	}()
+	s := threeAnchors()
+	s.Conf.Voters = []uint64{1, 3}
+	s.check()
+}
+
+// FuzzDecodeState: any bytes are decoded or refused, and what was decoded is
+// stored to the same meaning.
+func FuzzDecodeState(f *testing.F) {
+	f.Add(threeAnchors().Encode())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := DecodeState(data)
+		if err != nil {
+			return
+		}
+		again, err := DecodeState(s.Encode())
+		if err != nil || !equal(s, again) {
+			t.Fatalf("%+v came back as %+v, %v", s, again, err)
+		}
+	})
+}
