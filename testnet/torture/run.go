@@ -82,12 +82,16 @@ func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, er
 	defer cancel()
 	log, err := r.traffic.Stop(finish)
 	r.report.broken("end of traffic", err)
+	ended := r.traffic.Now()
 	r.atRest(ctx)
-	r.report.judge(log, verify.All(log, verify.Bounds{
-		Lease: check.LeaseBounds{Late: leaseLate}, Until: r.traffic.Now(), Limit: searchLimit,
-	}))
+	r.report.judge(log, verify.All(log, Bounds(ended)))
 	r.report.outages(log.Acks, faults)
 	return log, ctx.Err()
+}
+
+// Bounds are those of a run that ended at a time of its history.
+func Bounds(ended time.Duration) verify.Bounds {
+	return verify.Bounds{Lease: check.LeaseBounds{Late: leaseLate}, Until: ended, Limit: searchLimit}
 }
 
 // atRest asks the nodes what can be asked only when nothing changes any more: equal

@@ -3,6 +3,7 @@
 //	go run ./testnet/cmd/torture up      build and start five containers, wait until they serve
 //	go run ./testnet/cmd/torture down    remove them with their volumes
 //	go run ./testnet/cmd/torture run     faults and traffic, then the checkers
+//	go run ./testnet/cmd/torture judge   the checkers again, on the history that a run kept
 //
 // "run" starts a mesh of its own and takes it down at the end, unless one is up.
 // "run -target process" needs no Docker. Exit statuses: 0 all promises kept (or, with
@@ -32,10 +33,11 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
+	"github.com/anchormesh/anchormesh/testnet/torture/verify"
 )
 
 var (
-	errUsage  = errors.New("usage: torture up|down|run [flags]; torture run -h lists the flags")
+	errUsage  = errors.New("usage: torture up|down|run|judge [flags]; torture run -h lists the flags")
 	errBroken = errors.New("promises were broken")
 )
 
@@ -80,6 +82,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return up(ctx, o.compose, stdout)
 	case "down":
 		return compose.Down(ctx, o.compose)
+	case "judge":
+		return o.judge(stdout)
 	case "run":
 		o.cfg.Log = slog.New(slog.NewTextHandler(stderr, nil))
 		return o.run(ctx, stdout)
@@ -114,6 +118,7 @@ type options struct {
 func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.StringVar(&o.compose.Bin, "bin", "", "directory with a static anchormesh; empty: build it into bin/")
 	flags.IntVar(&o.compose.Anchors, "anchors", 3, "anchors of the root scope: 1, 3 or 5")
+	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl if a promise was broken")
 	if name != "run" {
 		return
 	}
@@ -126,7 +131,6 @@ func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.Uint64Var(&o.cfg.Seed, "seed", uint64(time.Now().Unix()), "of the plan and the traffic")
 	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
 	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
-	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl if a promise was broken")
 	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
 	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
 }
@@ -211,4 +215,34 @@ func (o *options) write(report *torture.Report, log *traffic.Log) error {
 		return err
 	}
 	return errors.Join(log.Write(f), f.Close())
+}
+
+// judge runs the checkers on a history that was kept. Its last operation is taken
+// for its end.
+func (o *options) judge(stdout io.Writer) error {
+	f, err := os.Open(filepath.Join(o.out, "history.jsonl"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	log := &traffic.Log{}
+	if err := log.Read(f); err != nil {
+		return err
+	}
+	var ended int64
+	for _, op := range log.Ops {
+		ended = max(ended, op.Return)
+	}
+	verdicts := verify.All(log, torture.Bounds(time.Duration(ended)))
+	for _, v := range verdicts {
+		verdict := "holds"
+		if v.Err != nil {
+			verdict = "BROKEN: " + v.Err.Error()
+		}
+		fmt.Fprintf(stdout, "%s: %d judged: %s\n", v.Name, v.Judged, verdict)
+	}
+	if verify.Problems(verdicts) != nil {
+		return errBroken
+	}
+	return nil
 }

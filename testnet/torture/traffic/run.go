@@ -162,20 +162,21 @@ func (t *Traffic) Stop(ctx context.Context) (*Log, error) {
 	return &t.rec.log, errors.Join(err, t.close())
 }
 
-// finish writes one last key, reads all groups, and lets the watches come to it.
+// finish reads all groups, writes one last key, and lets the watches come to it: what
+// was read is then among the events.
 func (t *Traffic) finish(ctx context.Context) error {
 	w := t.worker(0, -1)
+	for _, group := range w.groups() {
+		if _, err := w.insist(ctx, check.Request{Kind: check.Range, Key: group, End: clientv3.GetPrefixRangeEnd(group)}); err != nil {
+			return err
+		}
+	}
 	last, err := w.insist(ctx, check.Request{Kind: check.Put, Key: t.cfg.Prefix + "last/0", Value: w.value()})
 	if err != nil {
 		return err
 	}
 	for _, final := range t.finals {
 		final <- last.Rev
-	}
-	for _, group := range w.groups() {
-		if _, err := w.insist(ctx, check.Request{Kind: check.Range, Key: group, End: clientv3.GetPrefixRangeEnd(group)}); err != nil {
-			return err
-		}
 	}
 	done := make(chan struct{})
 	go func() { t.watch.Wait(); close(done) }()

@@ -28,7 +28,7 @@ type Bounds struct {
 // All judges a log with every checker. No checker stops another.
 func All(log *traffic.Log, b Bounds) []Verdict {
 	h := &log.History
-	h.Leases = expiries(h)
+	h.Leases, h.Watches = expiries(h), known(h)
 	lists, counters, transfers := finals(h.Ops)
 	return []Verdict{
 		{"explained: no event comes from nowhere or twice", len(h.Events), check.Explained(h.Ops, h.Events)},
@@ -65,6 +65,26 @@ func expiries(h *check.History) []check.Lease {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b check.Lease) int { return cmp.Compare(a.At, b.At) })
+	return out
+}
+
+// known returns the watches without what they showed after the last event: the run
+// was over, and the events, which end with it, cannot tell whether it happened.
+func known(h *check.History) []check.Watch {
+	if len(h.Events) == 0 {
+		return h.Watches
+	}
+	last := h.Events[len(h.Events)-1].Rev
+	out := slices.Clone(h.Watches)
+	for i := range out {
+		responses := slices.Clone(out[i].Responses)
+		for j := range responses {
+			if n := len(responses[j].Events); n > 0 && responses[j].Events[n-1].Rev > last {
+				responses[j].Events = slices.DeleteFunc(slices.Clone(responses[j].Events), func(e check.Event) bool { return e.Rev > last })
+			}
+		}
+		out[i].Responses = responses
+	}
 	return out
 }
 

@@ -135,6 +135,16 @@ func TestGoodHistoryIsGood(t *testing.T) {
 	}
 }
 
+// A lease may expire after the last event that is known.
+func TestWatchMaySeeMoreThanIsKnown(t *testing.T) {
+	l := good()
+	w := &l.Watches[0]
+	w.Responses = append(w.Responses, check.Response{Rev: 11, Events: []check.Event{{Rev: 11, Delete: true, KV: kv(account, "", 0, 11, 0, 0)}}})
+	if err := Problems(All(l, bounds)); err != nil {
+		t.Error(err)
+	}
+}
+
 // Every checker finds the fault that is planted for it.
 func TestPlantedFaults(t *testing.T) {
 	for name, plant := range map[string]struct {
