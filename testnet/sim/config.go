@@ -77,6 +77,13 @@ const (
 	PlantAmnesia Plant = "amnesia"
 	// PlantEarlyExpiry makes clocks run ten times too fast for leases.
 	PlantEarlyExpiry Plant = "early-expiry"
+	// PlantOldOffer takes a snapshot that is older than the log which an installation
+	// that was cut short left behind.
+	PlantOldOffer Plant = "old-offer"
+	// PlantKeepRemoved lets a replica run on that applied its own removal.
+	PlantKeepRemoved Plant = "keep-removed"
+	// PlantLooseDirectory leaves the name of the data directory unsynced.
+	PlantLooseDirectory Plant = "loose-directory"
 	// PlantNoInstall answers snapshots as installed without installing them.
 	PlantNoInstall Plant = "no-install"
 )

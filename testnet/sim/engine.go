@@ -79,6 +79,10 @@ func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	if hs.GetTerm() < s.start.Term {
 		out.Vote = new(uint64(0))
 	}
+	// A snapshot older than a commit index noted before it: the index is only a hint.
+	if last, err := s.LastIndex(); err == nil && s.machine != nil {
+		out.Commit = new(min(out.GetCommit(), last))
+	}
 	return out, s.start.Conf, nil
 }
 

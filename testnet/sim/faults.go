@@ -1,9 +1,9 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 )
 
@@ -159,34 +159,33 @@ func (m *mesh) wipe() {
 	fresh.revive()
 }
 
+// expendable reports whether every configuration that any node knows keeps a majority
+// of replicas with their state without n, and names none that is lost already. What a
+// node that is down knows cannot be asked for, so all must be up.
 func (m *mesh) expendable(n *computer) bool {
-	lost := func(id uint64, peers map[uint64]*computer) bool {
-		return peers[id] == nil || peers[id] == n || peers[id].gone
+	for _, o := range m.computers {
+		if !o.gone && o.proc == nil {
+			return false
+		}
 	}
 	for _, p := range m.running() {
 		for _, r := range p.host.sorted() {
 			state := r.machine.State()
-			peers := make(map[uint64]*computer)
-			for id, node := range state.Peers() {
-				peers[uint64(id)] = m.find(node)
-			}
 			for _, voters := range [][]uint64{state.Conf.GetVoters(), state.Conf.GetVotersOutgoing()} {
-				left := len(voters)
+				left := 0
 				for _, id := range voters {
-					if lost(id, peers) {
-						left--
+					o := m.find(state.Peers()[anchormesh.ReplicaID(id)])
+					if o == nil || o.gone {
+						return false
+					}
+					if here := o.proc.host.held[state.Descriptor.Segment]; o != n && here != nil && uint64(here.id) == id {
+						left++
 					}
 				}
-				if len(voters) > 0 && (2*left <= len(voters) || slices.ContainsFunc(voters, func(id uint64) bool { return peers[id] == nil || peers[id].gone })) {
+				if len(voters) > 0 && 2*left <= len(voters) {
 					return false
 				}
 			}
-		}
-	}
-	// What a node that is down knows is not asked for, so all must be up.
-	for _, o := range m.computers {
-		if !o.gone && o.proc == nil {
-			return false
 		}
 	}
 	return true

@@ -24,6 +24,7 @@ var (
 	errIncomplete = errors.New("sim: log and store do not belong together")
 	errRetired    = errors.New("sim: this replica was given up here")
 	errRuns       = errors.New("sim: another replica runs here")
+	errOlder      = errors.New("sim: the snapshot is older than the log here")
 	errUninvited  = errors.New("sim: not invited")
 )
 
@@ -216,23 +217,37 @@ func (p *process) await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) e
 // hint takes a descriptor that somebody told.
 func (p *process) hint(d *anchormesh.Descriptor) {
 	p.table.Learn(d)
+	if newest, ok := p.table.Segment(d.Segment); ok {
+		d = newest
+	}
 	mine, named := d.AnchorOn(p.id)
 	running := p.host.held[d.Segment]
 	switch {
-	case named && running == nil:
+	case running != nil:
+		if (!named || mine.Replica > running.id) && running.removedBy(d, p.mesh.cfg.Plant) {
+			p.retire(d.Segment, running.id) // the next hint awaits the new one, if there is one
+		}
+	case named:
 		p.host.lock(func(unlock func()) {
 			defer unlock()
 			_ = p.await(d.Segment, mine.Replica)
 		})
-	case running != nil && mine.Replica != running.id && running.removedBy(d):
-		p.retire(d.Segment, running.id) // also if the group took this node in again: as another replica
+	case p.host.awaiting[d.Segment] != 0:
+		p.host.lock(func(unlock func()) {
+			defer unlock()
+			delete(p.host.awaiting, d.Segment)
+			p.stopGroup(d.Segment)
+		})
 	}
 }
 
 // removedBy reports whether a descriptor that does not name this replica is proof
 // enough: it is newer, or the one in force here, unless the old voters still count.
-func (r *replicaHere) removedBy(d *anchormesh.Descriptor) bool {
+func (r *replicaHere) removedBy(d *anchormesh.Descriptor, plant Plant) bool {
 	own := r.machine.State()
+	if plant == PlantKeepRemoved && !d.Newer(own.Descriptor) {
+		return false
+	}
 	if d.Newer(own.Descriptor) {
 		return true
 	}
@@ -308,6 +323,12 @@ func (p *process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 				return
 			}
 			p.stopReplica(d.Segment, r)
+		}
+		// An installation that was cut short may have left a log that begins later.
+		if first, err := p.log.Group(d.Segment).FirstIndex(); err == nil && meta.Applied+1 < first && p.mesh.cfg.Plant != PlantOldOffer {
+			_ = p.await(d.Segment, to)
+			done(nil, errOlder)
+			return
 		}
 		p.mesh.begins("install", p)
 		into, err := p.store.Install(d.Segment, d.Range)

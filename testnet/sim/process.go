@@ -51,8 +51,10 @@ type computer struct {
 func newComputer(m *mesh, idx int) *computer {
 	rng := m.k.Stream(fmt.Sprintf("machine %d", idx))
 	files := fsys.NewMem()
-	if err := errors.Join(files.MkdirAll(dataPath), files.SyncDir("/")); err != nil {
-		panic(err) // memory does not fail
+	if m.cfg.Plant != PlantLooseDirectory {
+		if err := errors.Join(files.MkdirAll(dataPath), files.SyncDir("/")); err != nil {
+			panic(err) // memory does not fail
+		}
 	}
 	drift := (2*rng.Float64() - 1) * m.cfg.Mesh.Drift
 	return &computer{

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
@@ -80,7 +81,15 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 		PlantSkipEvent:    {func(*Config) {}, []error{check.ErrReliable, check.ErrResumable}},
 		PlantAmnesia:      {func(c *Config) { c.Faults.Crash = 5 * time.Second }, []error{check.ErrDiverged, &errPanic{}}},
 		PlantEarlyExpiry:  {func(*Config) {}, []error{check.ErrLeaseEarly}},
-		PlantNoInstall:    {func(c *Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
+		PlantKeepRemoved: {func(c *Config) {
+			c.Faults.Cut, c.Faults.WrongDeath, c.Mesh.ReplaceAfter, c.Mesh.KeepEntries = 3*time.Second, 2*time.Second, 3*time.Second, 10_000
+		}, []error{ErrStuck}},
+		PlantOldOffer: {func(c *Config) {
+			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Faults.Transfer = 0, 10*time.Second, 2*time.Second
+			c.Faults.PowerCut, c.Faults.Down, c.Faults.Crash = 2*time.Second, 500*time.Millisecond, 5*time.Second
+		}, []error{wal.ErrBadUpdate}},
+		PlantLooseDirectory: {func(c *Config) { c.Faults.Crash = 10 * time.Second }, []error{errIncomplete}},
+		PlantNoInstall:      {func(c *Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
 	} {
 		t.Run(string(plant), func(t *testing.T) {
 			var last error
