@@ -5,6 +5,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/telemetry"
 )
 
@@ -15,6 +16,12 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 		Log: func() (s wal.Stats) {
 			if n.serving.Load() != nil {
 				s = a.wal.Stats()
+			}
+			return s
+		},
+		Wire: func() (s wire.Stats) {
+			if n.serving.Load() != nil {
+				s = a.mesh.Stats().Wire
 			}
 			return s
 		},
@@ -62,7 +69,8 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 				s.PendingBytes += int64(store.Pending())
 			})
 			for _, id := range a.host.Segments() {
-				if r, ok := a.host.Get(id); ok {
+				st, led := a.engine.Status(id)
+				if r, ok := a.host.Get(id); ok && led && st.Leads() {
 					s.Leases += int64(len(r.Machine.Space().Leases()))
 				}
 			}
