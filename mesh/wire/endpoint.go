@@ -18,7 +18,6 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	goyamux "github.com/libp2p/go-yamux/v5"
@@ -26,6 +25,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
+	"github.com/anchormesh/anchormesh/mesh/security"
 )
 
 // libp2p logs to stderr through a handler of its own, fixed at the first line
@@ -52,7 +52,7 @@ func newEndpoint(id Identity, key meshkey.Key, limits Limits) (*endpoint, error)
 		return nil, fmt.Errorf("resource manager: %w", err)
 	}
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: newMuxer(limits)}}
-	tls, err := libp2ptls.New(libp2ptls.ID, id.key, muxers)
+	tls, err := security.New(id.key, yamux.ID)
 	if err != nil {
 		resources.Close()
 		return nil, fmt.Errorf("TLS identity: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -139,8 +140,8 @@ func (s *Service) forward(ctx context.Context, d *anchormesh.Descriptor, leader 
 // guess picks an anchor to ask when no leader is known.
 func (s *Service) guess(d *anchormesh.Descriptor) anchormesh.NodeID {
 	voters := d.Voters()
-	for i := range voters {
-		if v := voters[(int(time.Now().UnixNano()/int64(retryWait))+i)%len(voters)]; v.Node != s.self {
+	for _, i := range rand.Perm(len(voters)) {
+		if v := voters[i]; v.Node != s.self {
 			return v.Node
 		}
 	}
