@@ -68,6 +68,9 @@ func New(cfg Config) (*Replica, error) {
 // ID returns the replica's own ID.
 func (r *Replica) ID() anchormesh.ReplicaID { return r.cfg.ID }
 
+// ElectionTicks is how long a follower waits for a word of its leader.
+func (r *Replica) ElectionTicks() int { return r.cfg.ElectionTicks }
+
 // Status returns what the replica knows now.
 func (r *Replica) Status() Status {
 	s := r.node.BasicStatus()
@@ -78,6 +81,10 @@ func (r *Replica) Status() Status {
 		Commit: s.GetCommit(),
 	}
 }
+
+// Leader returns the leader as of the last Ready, zero if none was known. It
+// costs nothing, unlike Status.
+func (r *Replica) Leader() anchormesh.ReplicaID { return r.last.Leader }
 
 // Leads reports whether this replica leads its group.
 func (r *Replica) Leads() bool { return r.last.Role == raft.StateLeader }

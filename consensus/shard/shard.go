@@ -26,6 +26,7 @@ type group struct {
 	replica *replica.Replica
 	peers   map[anchormesh.ReplicaID]anchormesh.NodeID
 	dirty   bool
+	silence int // ticks since the last message of the leader
 	wake    int // ticks until a campaign that a lost leader called for; 0 is none
 }
 
@@ -218,9 +219,29 @@ func (s *Shard) NodeLost(node anchormesh.NodeID) {
 		if leader == 0 || g.peers[leader] != node || leader == g.replica.ID() {
 			continue
 		}
-		g.replica.ForgetLeader()
-		g.wake = 1 + 2*g.rank(leader)
+		g.leaderLost(leader)
 		s.touch(g)
+	}
+}
+
+// leaderLost prepares a follower's campaign for the place of a leader that is
+// gone.
+func (g *group) leaderLost(leader anchormesh.ReplicaID) {
+	g.replica.ForgetLeader()
+	g.wake, g.silence = 1+2*g.rank(leader), 0
+}
+
+// listen counts how long the leader has been silent. After an election timeout
+// the followers campaign in order, as when its node is known to be gone; Raft's
+// own random delay, up to another timeout, is only what remains if that fails.
+func (g *group) listen() {
+	leader := g.replica.Leader()
+	if leader == 0 || leader == g.replica.ID() {
+		g.silence = 0
+		return
+	}
+	if g.silence++; g.silence >= g.replica.ElectionTicks() {
+		g.leaderLost(leader)
 	}
 }
 
@@ -300,6 +321,7 @@ func (s *Shard) touch(g *group) {
 func (s *Shard) tick() {
 	for _, g := range s.order {
 		g.replica.Tick()
+		g.listen()
 		if g.wake > 0 {
 			if g.wake--; g.wake == 0 && g.replica.Status().Leader == 0 {
 				g.replica.Campaign()
@@ -318,6 +340,9 @@ func (s *Shard) receive(in Inbound) {
 	if in.Message.GetTo() != uint64(g.replica.ID()) {
 		s.stranger(in)
 		return
+	}
+	if in.Message.GetFrom() == uint64(g.replica.Leader()) {
+		g.silence = 0
 	}
 	g.replica.Step(in.Message)
 	s.touch(g)
