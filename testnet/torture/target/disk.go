@@ -47,6 +47,7 @@ func newDisk(ctx context.Context, mount string) (string, error) {
 	if err := os.MkdirAll(mount, 0o755); err != nil {
 		return "", err
 	}
+	_, _ = compose.Run(ctx, "umount", mount) // of a run that was killed; mostly there is nothing to unmount
 	image, err := os.Create(mount + ".ext4")
 	if err != nil {
 		return "", err
