@@ -14,6 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/admin"
 	"github.com/anchormesh/anchormesh/node/compactor"
 	"github.com/anchormesh/anchormesh/node/dispatch"
@@ -36,8 +37,10 @@ func (n *Node) meshConfig(a *assembly) mesh.Config {
 		local = nil // then loopback is advertised
 	}
 	told := n.cfg.Advertise.Resolve(listen, local)
+	links := wire.DefaultLimits()
+	links.KeepAlive = keepAlive
 	return mesh.Config{
-		Key: n.key, DataDir: a.dir.Path(), Name: n.cfg.Identity.Name, Zone: n.cfg.Identity.Zone,
+		Wire: links, Key: n.key, DataDir: a.dir.Path(), Name: n.cfg.Identity.Name, Zone: n.cfg.Identity.Zone,
 		Version: n.version, Mesh: a.dir.Record().Mesh,
 		PeerAddr: n.cfg.Listen.Peer, AdvertisePeer: n.cfg.Advertise.Peer,
 		GossipAddr: n.cfg.Listen.Gossip, AdvertiseGossip: n.cfg.Advertise.Gossip,
@@ -50,6 +53,12 @@ func (n *Node) meshConfig(a *assembly) mesh.Config {
 	}
 }
 
+// keepAlive is how often an idle connection to a node is tried. A node that fell
+// silent without closing its connections is given up after two of these at the
+// latest, and nobody forwards to it any more. Shorter would take a busy machine
+// for a dead one.
+const keepAlive = time.Second
+
 // peerDown lets the groups led from a node that is gone elect at once. The
 // connection may only have blinked: then the election fails or moves the
 // leadership, both at no harm.
@@ -58,6 +67,7 @@ func (n *Node) peerDown(a *assembly, id anchormesh.NodeID) {
 		return
 	}
 	n.log.Debug("connection to a node ended", "node", id.Short())
+	a.table.ForgetNode(id)
 	a.engine.NodeLost(id)
 }
 
@@ -154,7 +164,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	b := &backends{assembly: a, self: a.mesh.Self().ID, quota: n.cfg.Limits.Quota(), log: n.log}
 	api, err := etcdapi.New(cfg, etcdapi.Backends{
 		Requests: a.requests, Leases: a.leases, Cluster: b, Maintenance: b, Node: b,
-		Watches: watches.New(b.self, a.host, a.table, a.peers),
+		Watches: watches.New(b.self, a.host, a.table, a.peers, a.mesh.Connected),
 	})
 	if err != nil {
 		return nil, err

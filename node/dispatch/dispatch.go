@@ -39,6 +39,8 @@ var errRetry = errors.New("took effect nowhere, to be tried again")
 // Caller sends requests to other nodes; mesh.Mesh is one.
 type Caller interface {
 	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+	// Connected reports whether a connection to the node is open now.
+	Connected(node anchormesh.NodeID) bool
 }
 
 // Local runs leases' reads, which need the leader's clock.
@@ -167,17 +169,17 @@ func wholeMesh(m etcdapi.Method) bool {
 	return false
 }
 
-// anchor picks who to ask when the segment is not here: the leader if known,
-// then every voter in turn.
+// anchor picks who to ask when the segment is not here: the leader if it is known
+// and connected, then every voter in turn.
 func (d *Dispatcher) anchor(desc *anchormesh.Descriptor, try int) anchormesh.NodeID {
-	if leader, ok := d.table.Leader(desc.Segment); ok && try%2 == 0 {
+	if leader, ok := d.table.Leader(desc.Segment); ok && try%2 == 0 && d.caller.Connected(leader) {
 		return leader
 	}
-	voters := desc.Voters()
-	if len(voters) == 0 {
+	nodes := route.Askable(desc, d.caller.Connected)
+	if len(nodes) == 0 {
 		return ""
 	}
-	return voters[try%len(voters)].Node
+	return nodes[try%len(nodes)]
 }
 
 // retry marks an error of a try that took effect nowhere.

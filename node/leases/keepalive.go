@@ -34,6 +34,7 @@ var errNotCounting = errors.New("this node does not count the leases")
 // Caller sends requests to other nodes.
 type Caller interface {
 	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+	Connected(node anchormesh.NodeID) bool
 }
 
 // Service implements etcdapi.Leases, and answers the reads that need the
@@ -137,12 +138,12 @@ func (s *Service) forward(ctx context.Context, d *anchormesh.Descriptor, leader 
 	return parseAnswer(answer, codec.Header{ClusterID: uint64(d.Mesh), MemberID: s.self.MemberID()}, len(ids))
 }
 
-// guess picks an anchor to ask when no leader is known.
+// guess picks an anchor to ask when no leader is known: another one at each try.
 func (s *Service) guess(d *anchormesh.Descriptor) anchormesh.NodeID {
-	voters := d.Voters()
-	for _, i := range rand.Perm(len(voters)) {
-		if v := voters[i]; v.Node != s.self {
-			return v.Node
+	nodes := route.Askable(d, s.caller.Connected)
+	for _, i := range rand.Perm(len(nodes)) {
+		if nodes[i] != s.self {
+			return nodes[i]
 		}
 	}
 	return ""

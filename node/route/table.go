@@ -135,8 +135,40 @@ func (t *Table) SetLeader(id anchormesh.SegmentID, node anchormesh.NodeID) {
 	t.replace(&snapshot{segments: old.segments, leaders: leaders})
 }
 
+// ForgetNode forgets that a node leads anything: it cannot be reached.
+func (t *Table) ForgetNode(node anchormesh.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.current.Load()
+	leaders := make(map[anchormesh.SegmentID]anchormesh.NodeID, len(old.leaders))
+	for id, leader := range old.leaders {
+		if leader != node {
+			leaders[id] = leader
+		}
+	}
+	if len(leaders) < len(old.leaders) {
+		t.replace(&snapshot{segments: old.segments, leaders: leaders})
+	}
+}
+
 func (t *Table) replace(s *snapshot) {
 	t.current.Store(s)
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// Askable returns the nodes of a segment's voters: those that are connected, or
+// all if none is. To dial a node that is gone can take seconds.
+func Askable(d *anchormesh.Descriptor, connected func(anchormesh.NodeID) bool) []anchormesh.NodeID {
+	var all, reachable []anchormesh.NodeID
+	for _, v := range d.Voters() {
+		all = append(all, v.Node)
+		if connected(v.Node) {
+			reachable = append(reachable, v.Node)
+		}
+	}
+	if len(reachable) > 0 {
+		return reachable
+	}
+	return all
 }

@@ -97,7 +97,11 @@ func TestChangedIsClosedAtEveryChange(t *testing.T) {
 		t.Error("a leader that is known already counts as a change")
 	default:
 	}
-	tab.SetLeader(1, "")
+	tab.SetLeader(2, "n2")
+	tab.ForgetNode("n1")
+	if leader, ok := tab.Leader(2); !ok || leader != "n2" {
+		t.Errorf("the leader on another node is %q now", leader)
+	}
 	if leader, ok := tab.Leader(1); ok {
 		t.Errorf("a forgotten leader is %q", leader)
 	}

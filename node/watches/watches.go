@@ -29,11 +29,13 @@ type Watches struct {
 	host  *host.Host
 	table *route.Table
 	peers Peers
+	// connected reports whether a node can be reached at once.
+	connected func(anchormesh.NodeID) bool
 }
 
 // New returns the watches of the node self.
-func New(self anchormesh.NodeID, h *host.Host, t *route.Table, p Peers) *Watches {
-	return &Watches{self: self, host: h, table: t, peers: p}
+func New(self anchormesh.NodeID, h *host.Host, t *route.Table, p Peers, connected func(anchormesh.NodeID) bool) *Watches {
+	return &Watches{self: self, host: h, table: t, peers: p, connected: connected}
 }
 
 // Open implements etcdapi.Watches.
@@ -55,12 +57,12 @@ func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.Cli
 	if !ok {
 		return nil, errNotYet
 	}
-	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.self {
+	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.self && w.connected(leader) {
 		return w.peers.Conn(leader)
 	}
-	for _, a := range d.Voters() {
-		if a.Node != w.self {
-			return w.peers.Conn(a.Node)
+	for _, node := range route.Askable(d, w.connected) {
+		if node != w.self {
+			return w.peers.Conn(node)
 		}
 	}
 	return nil, errNotYet
