@@ -147,15 +147,23 @@ func soleVoter(conf *raftpb.ConfState, id anchormesh.ReplicaID) bool {
 }
 
 // StopGroup closes a replica; proposals on their way end with ErrUnknown.
+//
+// When it returns, nothing of the replica is on its way any more: its state
+// machine is not called again, and what it wrote is in the log. Whoever looks at
+// the log or replaces the state afterwards relies on that.
 func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
-	_ = e.worker(segment).do(func(s *shard.Shard) { s.Remove(segment) })
+	w := e.worker(segment)
+	_ = w.do(func(s *shard.Shard) { s.Remove(segment) })
 	e.mu.Lock()
 	g := e.groups[segment]
 	delete(e.groups, segment)
 	e.mu.Unlock()
-	if g != nil {
-		g.stop()
+	if g == nil {
+		return
 	}
+	g.stop()
+	w.apply.drain()
+	e.writer.drain()
 }
 
 // Await lets this node answer for a replica that has no state yet: the group's
@@ -176,16 +184,7 @@ func (e *Engine) DropLog(segment anchormesh.SegmentID) error {
 }
 
 func (e *Engine) update(u wal.Update) error {
-	done := make(chan struct{})
-	ok := e.writer.inbox.put(func(in *writes) {
-		in.updates = append(in.updates, u)
-		in.done = append(in.done, func() { close(done) })
-	})
-	if !ok {
-		return ErrStopped
-	}
-	<-done
-	return nil
+	return e.writer.wait(func(in *writes) { in.updates = append(in.updates, u) })
 }
 
 // SetPeers says on which nodes a group's replicas are.

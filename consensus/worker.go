@@ -94,8 +94,11 @@ func (w *worker) with(segment anchormesh.SegmentID, f func(*replica.Replica)) {
 	})
 }
 
-// applies is a bundle for an applier.
-type applies struct{ list []shard.Apply }
+// applies is a bundle for an applier. done is called behind the list.
+type applies struct {
+	list []shard.Apply
+	done []func()
+}
 
 // applier calls the state machines of one worker's groups.
 type applier struct {
@@ -114,9 +117,21 @@ func (a *applier) run() {
 		for i := range in.list {
 			a.apply(&in.list[i])
 		}
+		for _, f := range in.done {
+			f()
+		}
 		clear(in.list)
-		in.list = in.list[:0]
+		clear(in.done)
+		in.list, in.done = in.list[:0], in.done[:0]
 		spare = in
+	}
+}
+
+// drain waits until everything handed over before is applied.
+func (a *applier) drain() {
+	done := make(chan struct{})
+	if a.inbox.put(func(in *applies) { in.done = append(in.done, func() { close(done) }) }) {
+		<-done
 	}
 }
 

@@ -51,6 +51,23 @@ func (w *writer) run() {
 	}
 }
 
+// wait adds to the next bundle and returns when it was carried out.
+func (w *writer) wait(add func(*writes)) error {
+	done := make(chan struct{})
+	ok := w.inbox.put(func(in *writes) {
+		add(in)
+		in.done = append(in.done, func() { close(done) })
+	})
+	if !ok {
+		return ErrStopped
+	}
+	<-done
+	return nil
+}
+
+// drain waits until everything handed over before is written.
+func (w *writer) drain() { _ = w.wait(func(*writes) {}) }
+
 // write makes the bundle durable if anything in it needs that. Failure stops
 // the process: see the package comment.
 func (w *writer) write(in *writes) {

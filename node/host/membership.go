@@ -144,21 +144,40 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 	if o.To <= h.dir.Record().Retired[d.Segment] {
 		return nil, fmt.Errorf("segment %s replica %d: %w", d.Segment, o.To, ErrRetired)
 	}
-	if r, ok := h.Get(d.Segment); ok {
-		if h.has(d.Segment, wal.Mark{Index: o.Meta.Applied, Term: o.Meta.Term}) {
-			return nil, nil
-		}
-		h.stopReplica(d.Segment, r)
+	at := wal.Mark{Index: o.Meta.Applied, Term: o.Meta.Term}
+	r, running := h.Get(d.Segment)
+	if running && h.has(d.Segment, at) {
+		return nil, nil
 	}
 	store, err := h.openStore(d.Scope)
 	if err != nil {
 		return nil, err
+	}
+	if running {
+		h.stopReplica(d.Segment, r)
+		// Entries that were on their way to the log when it was looked at are in
+		// it now, and their acknowledgements are sent: they must not be dropped.
+		if h.has(d.Segment, at) {
+			return nil, h.resume(store, d.Segment, r.ID)
+		}
 	}
 	into, err := store.Install(d.Segment, d.Range)
 	if err != nil {
 		return nil, err
 	}
 	return &Installing{host: h, segment: d.Segment, id: o.To, meta: o.Meta, store: store, into: into}, nil
+}
+
+// resume starts a replica again that was stopped and has lost nothing.
+func (h *Host) resume(store *mvcc.Store, id anchormesh.SegmentID, replica anchormesh.ReplicaID) error {
+	if err := store.Commit(); err != nil {
+		return err
+	}
+	segment, ok := store.Segment(id)
+	if !ok {
+		return fmt.Errorf("segment %s: its store lost it while its replica was stopped", id)
+	}
+	return h.run(store, segment, replica)
 }
 
 // has reports whether the log already holds, or has left behind, a position.
