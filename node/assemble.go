@@ -204,7 +204,7 @@ func (n *Node) handOver(a *assembly) {
 	for _, id := range a.host.Segments() {
 		if to, ok := a.successor(id); ok {
 			a.engine.TransferLeader(id, to)
-			a.awaitNotLeading(ctx, id)
+			a.awaitNotLeading(ctx, id, to)
 		}
 	}
 }

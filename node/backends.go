@@ -151,7 +151,7 @@ func (b *backends) MoveLeader(ctx context.Context, member uint64) error {
 			return etcdapi.ErrBadTransferee
 		}
 		b.engine.TransferLeader(id, to)
-		b.awaitNotLeading(ctx, id)
+		b.awaitNotLeading(ctx, id, to)
 		if now, ok := b.engine.Status(id); ok && now.Leads() && now.Replica != to {
 			return etcdapi.ErrTimeout
 		}
@@ -313,12 +313,18 @@ func (a *assembly) successor(id anchormesh.SegmentID) (anchormesh.ReplicaID, boo
 	return best, best != 0
 }
 
-// awaitNotLeading waits until this node leads a segment no longer, or ctx ends.
-func (a *assembly) awaitNotLeading(ctx context.Context, id anchormesh.SegmentID) {
+// awaitNotLeading waits until this node leads a segment no longer, until its
+// successor is out of reach, or until ctx ends.
+func (a *assembly) awaitNotLeading(ctx context.Context, id anchormesh.SegmentID, successor anchormesh.ReplicaID) {
+	r, here := a.host.Get(id)
+	if !here {
+		return
+	}
+	to, _ := r.Machine.Descriptor().Replica(successor)
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if st, ok := a.engine.Status(id); !ok || !st.Leads() {
+		if st, ok := a.engine.Status(id); !ok || !st.Leads() || !a.mesh.Connected(to.Node) {
 			return
 		}
 		select {

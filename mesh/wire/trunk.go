@@ -110,9 +110,9 @@ func (t *trunk) dial(d *dialing, addrs []string) {
 	close(d.done)
 }
 
-// quietFailures in a row are not spoken of: a peer that stops in order closes its
-// port before the news that it left has come round.
-const quietFailures = 3
+// quietFailures in a row, about three seconds, are not spoken of: a peer that
+// stops in order closes its port before the news that it left has come round.
+const quietFailures = 5
 
 // failedLocked begins the pause after a failed dial.
 func (t *trunk) failedLocked(err error) {

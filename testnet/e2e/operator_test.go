@@ -68,6 +68,7 @@ func TestAskingNodes(t *testing.T) {
 // Health is the process's, readiness the read path's: it fails without a
 // majority and says why.
 func TestHealthReadinessAndMetrics(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 3, "--log-level", "error")
 	n := l.nodes[0]
 	l.serveSome(t)
@@ -155,6 +156,7 @@ func checkMetrics(t *testing.T, n *labNode) {
 // Requests that are too large or make no sense get etcd's errors, through an
 // anchor and through a node that is none, and harm nobody.
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 4)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

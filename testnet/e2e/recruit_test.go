@@ -17,6 +17,7 @@ import (
 // A mesh grows from one node to three anchors and on, over zones; whoever is no
 // anchor serves everything all the same.
 func TestGrowth(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	zones := []string{"east", "east", "west", "west", "north"}
 	l.add("--zone", zones[0]).start()
@@ -49,6 +50,7 @@ func TestGrowth(t *testing.T) {
 // Where there is a choice the anchors spread over the zones: here all nodes are
 // there before the mesh is.
 func TestAnchorsSpreadOverZones(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	for _, zone := range []string{"east", "east", "east", "west", "north"} {
 		l.add("--zone", zone)
@@ -213,6 +215,7 @@ func (n *labNode) get(path string) (status int, body string) {
 // An anchor's node that stays away is replaced by a free one. When it returns it
 // learns that, lets its replica go and serves clients as any other.
 func TestReplacement(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 4, "--replace-dead-after", "10s")
 	s, err := l.nodes[0].segment()
 	if err != nil {
@@ -276,6 +279,7 @@ func TestReplacement(t *testing.T) {
 
 // A node that returns with other ports is found again.
 func TestReturnUnderANewAddress(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

@@ -18,6 +18,7 @@ import (
 // A node that was away for longer than the others keep their log is brought up
 // to date by a snapshot, while writes go on.
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 3, "--snapshot-count", "100")
 	leader := l.leader()
 	away := l.nodes[0]

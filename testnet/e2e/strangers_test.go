@@ -110,6 +110,7 @@ func TestGenesisAgain(t *testing.T) {
 // A data directory was copied and runs twice: one of the processes notices, stops
 // and says why; the original can go on.
 func TestCopiedDataDirectory(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 3)
 	fill(t, l, 10)
 	original := l.nodes[1]
@@ -140,6 +141,7 @@ func TestCopiedDataDirectory(t *testing.T) {
 
 // Bytes that mean nothing, on every port a node listens on.
 func TestJunkOnEveryPort(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 1)
 	n := l.nodes[0]
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -180,6 +182,7 @@ func TestJunkOnEveryPort(t *testing.T) {
 // Half-open connections without a word must not keep others out or the node from
 // stopping.
 func TestSilentConnections(t *testing.T) {
+	t.Parallel()
 	l := labMesh(t, 1)
 	n := l.nodes[0]
 	for _, addr := range []string{n.client, n.peer, n.gossip, n.http} {
