@@ -18,11 +18,12 @@ func (r *Replica) Ready() (Ready, bool) {
 	r.noteStatus(nil)
 	r.flush()
 	r.startRound()
+	out := Ready{Snapshots: r.out.offers}
+	r.out.offers = nil
 	if !r.node.HasReady() {
-		return Ready{}, false
+		return out, len(out.Snapshots) > 0
 	}
 	rd := r.node.Ready()
-	var out Ready
 	for _, rs := range rd.ReadStates {
 		for _, done := range r.reads.confirmed(rs.RequestCtx, r.cfg.Boot) {
 			out.Reads = append(out.Reads, Read{Index: rs.Index, Done: done})

@@ -31,6 +31,10 @@ type outbox struct {
 	// leader acknowledged is then below the commit index. raft itself skips
 	// this check for a group of one.
 	committedTerm uint64
+	// offers are snapshots that this package asks for; offered are the replicas whose
+	// one has not ended.
+	offers  []SnapshotRequest
+	offered map[anchormesh.ReplicaID]bool
 }
 
 // New returns a replica that stands where its storage and state machine stand.
@@ -60,6 +64,7 @@ func New(cfg Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica %d: %w", cfg.ID, err)
 	}
 	r := &Replica{cfg: cfg, node: node}
+	r.out.offered = make(map[anchormesh.ReplicaID]bool)
 	r.reads.rounds = make(map[uint64][]ReadWaiter)
 	r.last = r.Status()
 	return r, nil
@@ -104,8 +109,12 @@ func (r *Replica) Tick() {
 // Step takes a message of another replica. Messages that make no sense here are
 // dropped: Raft's senders repeat what matters.
 func (r *Replica) Step(m *raftpb.Message) {
-	_ = r.node.Step(m) // every error says "dropped"; there is nobody to tell
 	r.out.touched = true
+	if r.forgot(m) {
+		r.offer(anchormesh.ReplicaID(m.GetFrom()))
+		return
+	}
+	_ = r.node.Step(m) // every error says "dropped"; there is nobody to tell
 }
 
 // Appended is told that an Append's writes are as durable as it asked for.
@@ -154,6 +163,7 @@ func (r *Replica) SnapshotDone(to anchormesh.ReplicaID, ok bool) {
 		status = raft.SnapshotFailure
 	}
 	r.node.ReportSnapshot(uint64(to), status)
+	delete(r.out.offered, to)
 	r.out.touched = true
 }
 

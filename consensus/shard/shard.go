@@ -16,12 +16,14 @@ type Shard struct {
 	order  []*group // every group, in the order of arrival: ticks are deterministic
 	dirty  []*group // groups that may have something to do
 	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
+	runs   uint64 // replicas taken in so far
 	out    *Effects
 	frames frames
 	msgs   []*raftpb.Message // of one group and step; kept for reuse
 }
 
 type group struct {
+	run     uint64 // tells it from earlier and later stays of the same replica
 	segment anchormesh.SegmentID
 	replica *replica.Replica
 	peers   map[anchormesh.ReplicaID]anchormesh.NodeID
@@ -67,6 +69,7 @@ type Inbound struct {
 type Appended struct {
 	Segment anchormesh.SegmentID
 	Replica anchormesh.ReplicaID
+	Run     uint64
 	Local   []*raftpb.Message
 }
 
@@ -74,6 +77,7 @@ type Appended struct {
 type Applied struct {
 	Segment  anchormesh.SegmentID
 	Replica  anchormesh.ReplicaID
+	Run      uint64
 	Response *raftpb.Message
 }
 
@@ -164,7 +168,8 @@ func (s *Shard) Add(segment anchormesh.SegmentID, r *replica.Replica, peers map[
 		panic("shard: segment " + segment.String() + " is here already")
 	}
 	delete(s.absent, segment)
-	g := &group{segment: segment, replica: r, peers: peers}
+	s.runs++
+	g := &group{run: s.runs, segment: segment, replica: r, peers: peers}
 	s.groups[segment] = g
 	s.order = append(s.order, g)
 	s.touch(g)
@@ -269,12 +274,12 @@ func (s *Shard) Step(in *Inbox) *Effects {
 		s.tick()
 	}
 	for _, a := range in.Appended {
-		if g := s.mine(a.Segment, a.Replica); g != nil {
+		if g := s.mine(a.Segment, a.Run); g != nil {
 			g.replica.Appended(a.Local)
 		}
 	}
 	for _, a := range in.Applied {
-		if g := s.mine(a.Segment, a.Replica); g != nil {
+		if g := s.mine(a.Segment, a.Run); g != nil {
 			g.replica.Applied(a.Response)
 		}
 	}
@@ -301,10 +306,12 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	return s.out
 }
 
-// mine finds the group if the replica that asked is still the one that is here.
-func (s *Shard) mine(segment anchormesh.SegmentID, id anchormesh.ReplicaID) *group {
+// mine finds the group if the replica that asked is still the one that is here. Its
+// ID does not tell: after a snapshot it is back under the same one, and what was
+// asked for before is not in its log.
+func (s *Shard) mine(segment anchormesh.SegmentID, run uint64) *group {
 	g := s.groups[segment]
-	if g == nil || g.replica.ID() != id {
+	if g == nil || g.run != run {
 		return nil
 	}
 	s.touch(g)
@@ -420,13 +427,13 @@ func (s *Shard) collect(g *group, rd replica.Ready) {
 		}
 		s.out.Appends = append(s.out.Appends, Append{
 			Segment: g.segment, Append: a, Frames: later.list,
-			Done: Appended{Segment: g.segment, Replica: g.replica.ID(), Local: a.Local},
+			Done: Appended{Segment: g.segment, Replica: g.replica.ID(), Run: g.run, Local: a.Local},
 		})
 	}
 	if a := rd.Apply; a != nil {
 		s.out.Applies = append(s.out.Applies, Apply{
 			Segment: g.segment, Entries: a.Entries,
-			Done: Applied{Segment: g.segment, Replica: g.replica.ID(), Response: a.Response},
+			Done: Applied{Segment: g.segment, Replica: g.replica.ID(), Run: g.run, Response: a.Response},
 		})
 	}
 	for _, r := range rd.Reads {

@@ -1,0 +1,57 @@
+package shard
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+)
+
+// TestAnswersOfAnEarlierStayAreDropped: a replica that was stopped, given a snapshot
+// and started again has the same ID, but what it asked for before means nothing now.
+// Raft stops the process if it is told of an apply beyond what is committed now.
+func TestAnswersOfAnEarlierStayAreDropped(t *testing.T) {
+	s := New()
+	add := func(storage *diskLog, applied uint64) {
+		cfg := replica.DefaultConfig()
+		cfg.ID, cfg.Storage, cfg.Boot, cfg.Applied = 1, storage, applied+1, applied
+		r, err := replica.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Add(1, r, map[anchormesh.ReplicaID]anchormesh.NodeID{1: "n"})
+	}
+	conf := &raftpb.ConfState{Voters: []uint64{1}}
+	log := &diskLog{raft.NewMemoryStorage(), conf}
+	add(log, 0)
+	s.With(1, (*replica.Replica).Campaign)
+	var in Inbox
+	var late []Applied
+	for range 10 {
+		fx := s.Step(&in)
+		in = Inbox{}
+		for _, a := range fx.Appends {
+			if a.HardState != nil {
+				if err := log.SetHardState(a.HardState); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := log.Append(a.Entries); err != nil {
+				t.Fatal(err)
+			}
+			in.Appended = append(in.Appended, a.Done)
+		}
+		for _, a := range fx.Applies {
+			late = append(late, a.Done)
+		}
+	}
+	if len(late) == 0 {
+		t.Fatal("nothing was to be applied")
+	}
+	s.Remove(1)
+	add(&diskLog{raft.NewMemoryStorage(), conf}, 0) // an older state than what was to be applied
+	s.Step(&Inbox{Applied: late}) // must not panic
+}
