@@ -53,5 +53,5 @@ func TestAnswersOfAnEarlierStayAreDropped(t *testing.T) {
 	}
 	s.Remove(1)
 	add(&diskLog{raft.NewMemoryStorage(), conf}, 0) // an older state than what was to be applied
-	s.Step(&Inbox{Applied: late}) // must not panic
+	s.Step(&Inbox{Applied: late})                   // must not panic
 }

@@ -33,6 +33,7 @@ type MeshConfig struct {
 	ReplaceAfter                        time.Duration
 	Lease                               lease.Config
 	Drift                               float64 // clocks gain or lose up to this many seconds per second
+	Stall                               float64 // chance of an apply to wait for seconds
 	WatchBytes                          int     // small: watches lag and catch up from history
 }
 
@@ -80,6 +81,12 @@ const (
 	// PlantOldOffer takes a snapshot that is older than the log which an installation
 	// that was cut short left behind.
 	PlantOldOffer Plant = "old-offer"
+	// PlantDropTail drops the log behind an installed snapshot, acknowledged entries
+	// included.
+	PlantDropTail Plant = "drop-tail"
+	// PlantLateApply gives entries that a stopped replica was to apply to the one that
+	// a snapshot brought back under the same ID.
+	PlantLateApply Plant = "late-apply"
 	// PlantKeepRemoved lets a replica run on that applied its own removal.
 	PlantKeepRemoved Plant = "keep-removed"
 	// PlantLooseDirectory leaves the name of the data directory unsynced.
@@ -122,6 +129,7 @@ func Swarm(seed uint64) Config {
 		Slow: pick(rng, 0, 0, 0.01), SlowBy: 2 * time.Second,
 	}
 	c.Faults = swarmFaults(rng)
+	c.Mesh.Stall = pick(rng, 0, 0, 0.001, 0.02)
 	return c
 }
 
@@ -148,7 +156,7 @@ func swarmFaults(rng *rand.Rand) Faults {
 func Calm(seed uint64, length time.Duration) Config {
 	c := Swarm(seed)
 	c.Length = length
-	c.Mesh.Nodes, c.Mesh.Groups, c.Mesh.Want, c.Mesh.Workers, c.Mesh.ElectionTicks = 5, 3, 3, 2, 10
+	c.Mesh.Nodes, c.Mesh.Groups, c.Mesh.Want, c.Mesh.Workers, c.Mesh.ElectionTicks, c.Mesh.Stall = 5, 3, 3, 2, 10, 0
 	c.Load.Clients, c.Load.Think = 5, time.Second
 	c.Faults = Faults{Crash: 5 * time.Minute, Down: 10 * time.Second, Cut: 5 * time.Minute, Transfer: 2 * time.Minute}
 	return c

@@ -140,8 +140,15 @@ type worker struct {
 	shard    *shard.Shard
 	inbox    shard.Inbox
 	due      bool
-	applies  []shard.Apply
+	applies  []applyTask
 	applying bool
+}
+
+// applyTask is bound to the group as it was when the task came: the same replica may
+// be gone and back from a snapshot before its turn.
+type applyTask struct {
+	shard.Apply
+	group *group
 }
 
 func newWorker(p *process) *worker { return &worker{p: p, shard: shard.New()} }
@@ -185,7 +192,9 @@ func (w *worker) carryOut(fx *shard.Effects) {
 		p.write()
 	}
 	if len(fx.Applies) > 0 {
-		w.applies = append(w.applies, fx.Applies...)
+		for _, a := range fx.Applies {
+			w.applies = append(w.applies, applyTask{a, p.groups[a.Segment]})
+		}
 		w.applySoon()
 	}
 	for _, r := range fx.Reads {
@@ -250,7 +259,11 @@ func (w *worker) applySoon() {
 		return
 	}
 	w.applying = true
-	w.p.after(w.p.moment(), func() {
+	wait := w.p.moment()
+	if !w.p.mesh.healed && w.p.rng.Float64() < w.p.mesh.cfg.Mesh.Stall { // a store that is behind makes appliers wait
+		wait += time.Duration(w.p.rng.Int64N(int64(5 * time.Second)))
+	}
+	w.p.after(wait, func() {
 		w.applying = false
 		task := &w.applies[0]
 		if w.applySome(task) {
@@ -262,10 +275,10 @@ func (w *worker) applySoon() {
 
 // applySome applies entries of a task; sometimes it pauses half way, so that
 // commits and crashes fall between entries. It reports whether the task is done.
-func (w *worker) applySome(task *shard.Apply) bool {
+func (w *worker) applySome(task *applyTask) bool {
 	p := w.p
 	g := p.groups[task.Segment]
-	if g == nil || g.replica != task.Done.Replica {
+	if g == nil || g.replica != task.Done.Replica || g != task.group && p.mesh.cfg.Plant != PlantLateApply {
 		for i := range task.Entries {
 			finish(&task.Entries[i], nil, consensus.ErrUnknown)
 		}

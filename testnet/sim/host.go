@@ -357,15 +357,22 @@ func (p *process) has(segment anchormesh.SegmentID, index, term uint64) bool {
 func (i *installing) finish(done func(error)) {
 	p := i.p
 	p.host.lock(func(unlock func()) {
-		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
-		p.update(wal.Update{Group: i.segment, Snapshot: &mark}, func() {
+		finish := func() {
 			defer unlock()
 			segment, err := i.into.Finish(i.meta)
 			if err == nil {
 				err = p.run(segment, i.id)
 			}
 			done(err)
-		})
+		}
+		// A log that holds the snapshot's position stays: the entries behind it may
+		// have been acknowledged, and a majority may count on that.
+		if p.has(i.segment, i.meta.Applied, i.meta.Term) && p.mesh.cfg.Plant != PlantDropTail {
+			finish()
+			return
+		}
+		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
+		p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish)
 	})
 }
 

@@ -88,6 +88,13 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Faults.Transfer = 0, 10*time.Second, 2*time.Second
 			c.Faults.PowerCut, c.Faults.Down, c.Faults.Crash = 2*time.Second, 500*time.Millisecond, 5*time.Second
 		}, []error{wal.ErrBadUpdate}},
+		PlantDropTail: {func(c *Config) {
+			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Faults.Transfer, c.Faults.Swizzle = 0, 5*time.Second, 2*time.Second, 10*time.Second
+			c.Faults.PowerCut, c.Faults.Down, c.Faults.Cut = 3*time.Second, time.Second, 3*time.Second
+		}, []error{check.ErrDiverged, check.ErrLost, check.ErrNotLinearizable, &errPanic{}}},
+		PlantLateApply: {func(c *Config) {
+			c.Mesh.KeepEntries, c.Mesh.Stall, c.Faults.Partition, c.Faults.Cut = 0, 0.05, 5*time.Second, 3*time.Second
+		}, []error{&errPanic{}}},
 		PlantLooseDirectory: {func(c *Config) { c.Faults.Crash = 10 * time.Second }, []error{errIncomplete}},
 		PlantNoInstall:      {func(c *Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
 	} {
