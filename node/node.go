@@ -169,6 +169,7 @@ func (n *Node) open(ctx context.Context, a *assembly) (err error) {
 
 	// Log and stores: what was acknowledged before the last stop.
 	walOptions := wal.DefaultOptions()
+	walOptions.CacheBytes = logCacheBytes
 	walOptions.Listener = a.metrics.Log(func(err error) { n.log.Warn("log", "err", err) })
 	if a.wal, err = wal.Open(fsys.OS, a.dir.Log(), walOptions); err != nil {
 		return err
