@@ -39,7 +39,7 @@ import (
 
 // logCacheBytes of recent entries stay in memory: what followers that keep up
 // still need. Those that lag are fed from the files.
-const logCacheBytes = 4 << 20
+const logCacheBytes = 2 << 20
 
 // stopTimeout bounds how long requests may take once the node stops.
 const stopTimeout = 3 * time.Second

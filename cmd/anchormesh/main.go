@@ -40,7 +40,7 @@ func (e *usageError) Unwrap() []error { return []error{e.error, errUsage} }
 // index, recent log entries), and a heap that may double would double it for
 // nothing. Measured: a quarter less memory for 1 to 2 % more CPU under puts.
 // GOGC in the environment wins.
-const gcPercent = 50
+const gcPercent = 40
 
 func main() {
 	if os.Getenv("GOGC") == "" {
