@@ -81,6 +81,8 @@ const (
 	// PlantOldOffer takes a snapshot that is older than the log which an installation
 	// that was cut short left behind.
 	PlantOldOffer Plant = "old-offer"
+	// PlantTruncateAhead lets go of log that raft was not told to be applied yet.
+	PlantTruncateAhead Plant = "truncate-ahead"
 	// PlantDropTail drops the log behind an installed snapshot, acknowledged entries
 	// included.
 	PlantDropTail Plant = "drop-tail"

@@ -29,6 +29,7 @@ type group struct {
 	log     *wal.GroupLog
 	status  shard.Status
 	applied uint64
+	told    uint64 // what raft knows to be applied; it may read the log from there
 	waiting []appliedWaiter
 	pins    map[anchormesh.ReplicaID]uint64
 }
@@ -98,7 +99,7 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 // startGroup starts a replica from its state machine and the log behind it.
 func (p *process) startGroup(segment anchormesh.SegmentID, id anchormesh.ReplicaID, m *machine.Machine) error {
 	start := m.Start()
-	g := &group{segment: segment, replica: id, machine: m, log: p.log.Group(segment), applied: start.Index,
+	g := &group{segment: segment, replica: id, machine: m, log: p.log.Group(segment), applied: start.Index, told: start.Index,
 		pins: make(map[anchormesh.ReplicaID]uint64)}
 	cfg := replica.DefaultConfig()
 	cfg.ID, cfg.Applied, cfg.Boot = id, start.Index, p.rng.Uint64()
@@ -175,7 +176,13 @@ func (w *worker) run() {
 	w.due = false
 	in := w.inbox
 	w.inbox = shard.Inbox{}
+	applied := in.Applied
 	w.carryOut(w.shard.Step(&in))
+	for _, a := range applied {
+		if g, ents := w.p.groups[a.Segment], a.Response.GetEntries(); g != nil && len(ents) > 0 {
+			g.told = max(g.told, ents[len(ents)-1].GetIndex())
+		}
+	}
 }
 
 func (w *worker) carryOut(fx *shard.Effects) {
@@ -342,6 +349,9 @@ func (p *process) truncate(g *group) {
 	upTo, _ := g.machine.Durable()
 	if keep := p.mesh.cfg.Mesh.KeepEntries; last > keep {
 		upTo = min(upTo, last-keep)
+		if p.mesh.cfg.Plant != PlantTruncateAhead {
+			upTo = min(upTo, g.told)
+		}
 	} else {
 		return
 	}

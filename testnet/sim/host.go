@@ -365,14 +365,22 @@ func (i *installing) finish(done func(error)) {
 			}
 			done(err)
 		}
-		// A log that holds the snapshot's position stays: the entries behind it may
-		// have been acknowledged, and a majority may count on that.
-		if p.has(i.segment, i.meta.Applied, i.meta.Term) && p.mesh.cfg.Plant != PlantDropTail {
-			finish()
+		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
+		restart := func() { p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish) }
+		if p.mesh.cfg.Plant == PlantDropTail {
+			restart()
 			return
 		}
-		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
-		p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish)
+		// What the stopped replica had handed to the log writer is written, and then
+		// acknowledged. A log that holds the snapshot's position after that stays: a
+		// majority may count on the entries behind it.
+		p.update(wal.Update{Group: i.segment}, func() {
+			if p.has(i.segment, mark.Index, mark.Term) {
+				finish()
+			} else {
+				restart()
+			}
+		})
 	})
 }
 

@@ -89,9 +89,14 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 			c.Faults.PowerCut, c.Faults.Down, c.Faults.Crash = 2*time.Second, 500*time.Millisecond, 5*time.Second
 		}, []error{wal.ErrBadUpdate}},
 		PlantDropTail: {func(c *Config) {
-			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Faults.Transfer, c.Faults.Swizzle = 0, 5*time.Second, 2*time.Second, 10*time.Second
-			c.Faults.PowerCut, c.Faults.Down, c.Faults.Cut = 3*time.Second, time.Second, 3*time.Second
+			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Link.Loss, c.Mesh.Groups = 20, 200*time.Millisecond, 0.2, 1
+			c.Mesh.BatchRequests, c.Mesh.InflightBatches, c.Load.Clients, c.Load.Think = 1, 4, 12, 20*time.Millisecond
+			c.Disk = simkit.DiskConfig{SyncMin: time.Millisecond, SyncMean: 5 * time.Millisecond, Slow: 0.05, SlowBy: 2 * time.Second}
 		}, []error{check.ErrDiverged, check.ErrLost, check.ErrNotLinearizable, &errPanic{}}},
+		PlantTruncateAhead: {func(c *Config) {
+			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Mesh.Stall, c.Mesh.BatchRequests = 0, 20*time.Millisecond, 0.05, 1
+			c.Mesh.InflightBatches, c.Load.Clients, c.Faults.Transfer, c.Faults.Partition = 4, 10, 2*time.Second, 10*time.Second
+		}, []error{&errPanic{}}},
 		PlantLateApply: {func(c *Config) {
 			c.Mesh.KeepEntries, c.Mesh.Stall, c.Faults.Partition, c.Faults.Cut = 0, 0.05, 5*time.Second, 3*time.Second
 		}, []error{&errPanic{}}},
