@@ -122,12 +122,17 @@ type storage struct {
 }
 
 // InitialState returns the hard state, with a commit index that is not behind
-// what is applied: a bare commit index is not synced, the applied index is.
+// what is applied (a bare commit index is not synced, the applied index is) and
+// not beyond the log: an installation restarts the log below what this replica
+// knew to be committed when it was cut short.
 func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
-	hs := s.InitialHardState()
-	out := &raftpb.HardState{
-		Term: new(max(hs.GetTerm(), s.start.Term)), Vote: new(hs.GetVote()), Commit: new(max(hs.GetCommit(), s.start.Index)),
+	last, err := s.LastIndex()
+	if err != nil {
+		return nil, nil, err
 	}
+	hs := s.InitialHardState()
+	commit := min(max(hs.GetCommit(), s.start.Index), max(last, s.start.Index))
+	out := &raftpb.HardState{Term: new(max(hs.GetTerm(), s.start.Term)), Vote: new(hs.GetVote()), Commit: new(commit)}
 	if hs.GetTerm() < s.start.Term {
 		out.Vote = new(uint64(0))
 	}

@@ -45,6 +45,10 @@ func Open(files fsys.FS, path string) (*Dir, error) {
 	if err := files.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be created: %w", path, err)
 	}
+	// Its own name, too: what is synced inside is lost with it.
+	if err := files.SyncDir(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("data directory %s cannot be made durable in its parent: %w", path, err)
+	}
 	if err := refuseForeign(files, path); err != nil {
 		return nil, err
 	}

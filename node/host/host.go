@@ -32,6 +32,8 @@ var (
 	ErrRetired = errors.New("this replica was retired on this node")
 	// ErrNotInvited says that a descriptor does not name this node.
 	ErrNotInvited = errors.New("the descriptor does not name this node as that replica")
+	// ErrOlder says that an offered snapshot is older than the log here.
+	ErrOlder = errors.New("the snapshot is too old")
 	// ErrMoved ends the watches of a replica that leaves this node.
 	ErrMoved = errors.New("the segment left this node")
 )
@@ -327,6 +329,23 @@ func (h *Host) changed(s *machine.State) {
 	h.table.Learn(d)
 	h.cfg.Logger.Info("anchor group changed", "segment", d.Segment, "anchors", len(d.Anchors),
 		"voters", len(d.Voters()), "joint", s.Joint(), "index", d.Changed)
+	if _, stays := h.replicaOf(s); !stays {
+		// Not on this goroutine: to retire is to wait for it. A stop in between is
+		// made up for at the next start.
+		go h.leave(d.Segment)
+	}
+}
+
+// leave retires a replica that has applied its own removal. No descriptor that
+// this node could still hear of would tell it anything new.
+func (h *Host) leave(id anchormesh.SegmentID) {
+	r, ok := h.Get(id)
+	if !ok {
+		return
+	}
+	if err := h.Retire(id, r.ID); err != nil {
+		h.cfg.Logger.Error("a removed replica cannot be given up; the next start tries again", "segment", id, "err", err)
+	}
 }
 
 // Genesis creates the mesh's first segment, the whole keyspace with this node

@@ -145,6 +145,9 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		return nil, fmt.Errorf("segment %s replica %d: %w", d.Segment, o.To, ErrRetired)
 	}
 	at := wal.Mark{Index: o.Meta.Applied, Term: o.Meta.Term}
+	if err := h.refuseOlder(d.Segment, at); err != nil {
+		return nil, err
+	}
 	r, running := h.Get(d.Segment)
 	if running && h.has(d.Segment, at) {
 		return nil, nil
@@ -166,6 +169,23 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		return nil, err
 	}
 	return &Installing{host: h, segment: d.Segment, id: o.To, meta: o.Meta, store: store, into: into}, nil
+}
+
+// refuseOlder refuses a snapshot from before the beginning of the log of a
+// replica without state: an installation that was cut short restarted the log at
+// a later place. The leader offers a newer one soon.
+func (h *Host) refuseOlder(id anchormesh.SegmentID, at wal.Mark) error {
+	if _, running := h.Get(id); running {
+		return nil // what lies before the log of a running replica is not needed
+	}
+	first, err := h.log.Group(id).FirstIndex()
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", id, err)
+	}
+	if first > at.Index+1 {
+		return fmt.Errorf("segment %s: the snapshot ends at log index %d, the log here begins at %d: %w", id, at.Index, first, ErrOlder)
+	}
+	return nil
 }
 
 // resume starts a replica again that was stopped and has lost nothing.
