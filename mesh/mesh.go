@@ -288,6 +288,12 @@ func (m *Mesh) HandleBulk(protocol string, h BulkHandler) { m.host.HandleBulk(pr
 // opened is made again by itself as long as the peer has not left.
 func (m *Mesh) Connected(id anchormesh.NodeID) bool { return m.host.Connected(id) }
 
+// Connect makes sure of a connection to the peer, for a caller who wants to wait
+// for a dial no longer than ctx.
+func (m *Mesh) Connect(ctx context.Context, id anchormesh.NodeID) error {
+	return m.host.Connect(ctx, id)
+}
+
 // ListenClients returns the listener of the client protocol. There is one.
 func (m *Mesh) ListenClients() net.Listener { return m.host.Clients() }
 

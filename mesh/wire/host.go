@@ -172,6 +172,18 @@ func (h *Host) Connected(id anchormesh.NodeID) bool {
 	return p != nil && p.up.Load()
 }
 
+// Connect makes sure of a connection to the peer, for a caller who wants to wait
+// for a dial no longer than ctx. Those who want the same peer share a dial, which
+// goes on without them.
+func (h *Host) Connect(ctx context.Context, id anchormesh.NodeID) error {
+	p, err := h.peer(id)
+	if err != nil {
+		return err
+	}
+	_, err = p.main.connect(ctx)
+	return err
+}
+
 // Refresh tells the host that the directory has news of a peer: a dial that
 // failed may be tried again at once.
 func (h *Host) Refresh(id anchormesh.NodeID) {

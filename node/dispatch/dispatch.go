@@ -41,6 +41,8 @@ type Caller interface {
 	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
 	// Connected reports whether a connection to the node is open now.
 	Connected(node anchormesh.NodeID) bool
+	// Connect waits for one until ctx ends.
+	Connect(ctx context.Context, node anchormesh.NodeID) error
 }
 
 // Local runs leases' reads, which need the leader's clock.
@@ -123,7 +125,7 @@ func (d *Dispatcher) try(ctx context.Context, call *etcdapi.Call, try int) (code
 	}
 	r, here := d.host.Get(desc.Segment)
 	if !here {
-		return d.forward(ctx, desc, call, d.anchor(desc, try))
+		return d.forward(ctx, desc, call, d.anchor(ctx, desc, try))
 	}
 	desc = r.Machine.Descriptor()
 	if !call.Write && !leaderOnly(call.Method) {
@@ -169,17 +171,34 @@ func wholeMesh(m etcdapi.Method) bool {
 	return false
 }
 
+// dialWait bounds the wait for a connection to a leader that was only heard of;
+// it may be gone, and the others may know of a newer one.
+const dialWait = 500 * time.Millisecond
+
 // anchor picks who to ask when the segment is not here: the leader if it is known
-// and connected, then every voter in turn.
-func (d *Dispatcher) anchor(desc *anchormesh.Descriptor, try int) anchormesh.NodeID {
-	if leader, ok := d.table.Leader(desc.Segment); ok && try%2 == 0 && d.caller.Connected(leader) {
-		return leader
+// and can be reached, else every voter in turn. A leader that did not help is
+// forgotten by then.
+func (d *Dispatcher) anchor(ctx context.Context, desc *anchormesh.Descriptor, try int) anchormesh.NodeID {
+	if leader, ok := d.table.Leader(desc.Segment); ok {
+		if d.reach(ctx, leader) {
+			return leader
+		}
+		d.forgetLeader(desc.Segment, leader)
 	}
 	nodes := route.Askable(desc, d.caller.Connected)
 	if len(nodes) == 0 {
 		return ""
 	}
 	return nodes[try%len(nodes)]
+}
+
+func (d *Dispatcher) reach(ctx context.Context, node anchormesh.NodeID) bool {
+	if d.caller.Connected(node) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	return d.caller.Connect(ctx, node) == nil
 }
 
 // retry marks an error of a try that took effect nowhere.

@@ -20,15 +20,12 @@ import (
 // Method is the mesh call that carries forwarded requests.
 //
 // Request: uvarint segment, uvarint generation, byte method, byte flags (1
-// write, 2 serializable), then the client's bytes. Answer: uvarint log index (0
+// serializable), then the client's bytes. Answer: uvarint log index (0
 // for reads), then the encoded response. A failed answer's code says what to do:
 // see the codes below.
 const Method = 1
 
-const (
-	flagWrite = 1 << iota
-	flagSerializable
-)
+const flagSerializable = 1
 
 // Codes of failed answers. Above codeStatus, the rest is a gRPC code and the
 // text is the client's.
@@ -66,9 +63,6 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 }
 
 func flagsOf(call *etcdapi.Call) (flags byte) {
-	if call.Write {
-		flags |= flagWrite
-	}
 	if call.Serializable {
 		flags |= flagSerializable
 	}
@@ -259,11 +253,12 @@ func parseForwarded(b []byte) (forwarded, error) {
 		return forwarded{}, errMalformed
 	}
 	rest := b[n+k:]
+	flags := rest[1]
 	// The byte in front of the request is free now: it takes the command's op.
 	call, err := etcdapi.ForwardedCall(etcdapi.Method(rest[0]), rest[1:])
 	if err != nil {
 		return forwarded{}, err
 	}
-	call.Write, call.Serializable = rest[1]&flagWrite != 0, rest[1]&flagSerializable != 0
+	call.Serializable = flags&flagSerializable != 0 && !call.Write
 	return forwarded{anchormesh.SegmentID(segment), anchormesh.Generation(generation), call}, nil
 }

@@ -17,7 +17,7 @@ func forwardedPut(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	b := binary.AppendUvarint(binary.AppendUvarint(nil, 1<<60), 3)
-	return append(append(b, byte(etcdapi.MethodPut), flagWrite), raw...)
+	return append(append(b, byte(etcdapi.MethodPut), 0), raw...)
 }
 
 func TestForwardedRequestBecomesACommandWithoutACopy(t *testing.T) {
@@ -50,8 +50,16 @@ func FuzzParseForwarded(f *testing.F) {
 	f.Add(forwardedPut(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		req, err := parseForwarded(data)
-		if err == nil && req.call.Method == 0 {
+		if err != nil {
+			return
+		}
+		if req.call.Method == 0 {
 			t.Error("a request without a method was taken")
+		}
+		if req.call.Write {
+			opOf(req.call.Method) // panics for what is not a write
+		} else if !leaderOnly(req.call.Method) && req.call.Method != etcdapi.MethodRange && req.call.Method != etcdapi.MethodTxn {
+			t.Errorf("%v would be read", req.call.Method)
 		}
 	})
 }
