@@ -30,24 +30,25 @@ func ForwardedCall(method Method, buf []byte) (*Call, error) {
 		if err := codec.ParsePut(c.Raw(), &r); err != nil {
 			return nil, err
 		}
-		c.Keys = keyRange(r.Key, nil)
+		c.Keys, c.Write = keyRange(r.Key, nil), true
 	case MethodDeleteRange:
 		var r codec.DeleteRangeRequest
 		if err := codec.ParseDeleteRange(c.Raw(), &r); err != nil {
 			return nil, err
 		}
-		c.Keys = keyRange(r.Key, r.RangeEnd)
+		c.Keys, c.Write = keyRange(r.Key, r.RangeEnd), true
 	case MethodTxn:
 		r := txns.Get().(*codec.TxnRequest)
 		defer putTxn(r)
 		if err := codec.ParseTxn(c.Raw(), r); err != nil {
 			return nil, err
 		}
-		c.Keys = txnKeys(r)
+		c.Keys, c.Write = txnKeys(r), !r.ReadOnly()
 	default:
 		if err := wellFormed(c); err != nil {
 			return nil, err
 		}
+		c.Write = method != MethodLeaseTimeToLive && method != MethodLeaseLeases
 	}
 	return c, nil
 }
