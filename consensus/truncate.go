@@ -3,11 +3,12 @@ package consensus
 import (
 	"sync/atomic"
 
+	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 )
 
 // tail remembers how the log of a group grew, to know which entries make up its
-// last KeepBytes. Only the engine's ticker uses it, but for bytes.
+// last KeepBytes. Only the group's worker uses it, but for bytes.
 type tail struct {
 	bytes   atomic.Uint64 // appended since the start
 	samples []sample      // oldest first
@@ -34,16 +35,18 @@ func (t *tail) note(last, keep uint64) uint64 {
 }
 
 // truncate lets go of log entries that no restart needs and that lie too far
-// back to be kept for anchors that lag.
+// back to be kept for anchors that lag. It is done on the group's worker, where
+// raft stands still.
 func (e *Engine) truncate() {
 	for _, segment := range e.Segments() {
 		if g := e.group(segment); g != nil {
-			e.truncateGroup(g)
+			e.worker(segment).with(segment, func(r *replica.Replica) { e.truncateGroup(g, r.ToldApplied()) })
 		}
 	}
 }
 
-func (e *Engine) truncateGroup(g *group) {
+// truncateGroup takes care that raft can read what it was not told to be applied.
+func (e *Engine) truncateGroup(g *group, told uint64) {
 	first, err := g.log.FirstIndex()
 	if err != nil {
 		return
@@ -57,7 +60,7 @@ func (e *Engine) truncateGroup(g *group) {
 		upTo = max(upTo, last-e.cfg.KeepEntries)
 	}
 	durable, _ := g.machine.Durable()
-	upTo = min(upTo, durable)
+	upTo = min(upTo, durable, told)
 	if pin, ok := g.pinned(); ok {
 		upTo = min(upTo, pin)
 	}

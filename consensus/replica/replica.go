@@ -87,6 +87,10 @@ func (r *Replica) Status() Status {
 	}
 }
 
+// ToldApplied is the index up to which raft was told that entries are applied,
+// which may lag behind what is. It still reads the log from there.
+func (r *Replica) ToldApplied() uint64 { return r.node.BasicStatus().Applied }
+
 // Leader returns the leader as of the last Ready, zero if none was known. It
 // costs nothing, unlike Status.
 func (r *Replica) Leader() anchormesh.ReplicaID { return r.last.Leader }
