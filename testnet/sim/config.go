@@ -91,8 +91,6 @@ const (
 	PlantLateApply Plant = "late-apply"
 	// PlantKeepRemoved lets a replica run on that applied its own removal.
 	PlantKeepRemoved Plant = "keep-removed"
-	// PlantLooseDirectory leaves the name of the data directory unsynced.
-	PlantLooseDirectory Plant = "loose-directory"
 	// PlantNoInstall answers snapshots as installed without installing them.
 	PlantNoInstall Plant = "no-install"
 )

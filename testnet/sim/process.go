@@ -50,16 +50,10 @@ type computer struct {
 
 func newComputer(m *mesh, idx int) *computer {
 	rng := m.k.Stream(fmt.Sprintf("machine %d", idx))
-	files := fsys.NewMem()
-	if m.cfg.Plant != PlantLooseDirectory {
-		if err := errors.Join(files.MkdirAll(dataPath), files.SyncDir("/")); err != nil {
-			panic(err) // memory does not fail
-		}
-	}
 	drift := (2*rng.Float64() - 1) * m.cfg.Mesh.Drift
 	return &computer{
 		mesh: m, idx: idx, id: anchormesh.NodeID(fmt.Sprintf("node-%02d", idx)), zone: fmt.Sprintf("zone-%d", idx%m.cfg.Mesh.Zones),
-		files: files, backend: bolt.NewMemory(), rng: rng, fuse: -1,
+		files: fsys.NewMem(), backend: bolt.NewMemory(), rng: rng, fuse: -1,
 		clock: simkit.NewClock(time.Duration(rng.IntN(3600))*time.Second, drift),
 		disk:  simkit.NewDisk(m.k.Stream(fmt.Sprintf("disk %d", idx)), m.cfg.Disk),
 	}
