@@ -145,8 +145,14 @@ func (r *readiness) checkAll(ctx context.Context) (lines []string, ready bool) {
 		var err error
 		select {
 		case err = <-results[i]:
-		case <-late.Done(): // a check that does not heed its context is left behind
-			err = context.DeadlineExceeded
+		case <-late.Done():
+			// A check that does not heed its context is left behind; one that
+			// answered while another was waited for is not.
+			select {
+			case err = <-results[i]:
+			default:
+				err = context.DeadlineExceeded
+			}
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %v", r.cfg.CheckTimeout)
