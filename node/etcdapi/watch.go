@@ -157,6 +157,11 @@ func (w *watchSession) create(ctx context.Context, r *pb.WatchCreateRequest, in 
 		}
 	}
 	if r.StartRevision < 0 {
+		// The stream refuses it as well, once it has caught up with what the client
+		// wrote through this node: the revision in the answer must not be older.
+		if _, _, err := w.watches.Create(ctx, watch.Request{Range: keys, StartRevision: r.StartRevision}); err == nil {
+			panic("etcdapi: a watch from a negative revision was taken")
+		}
 		w.refuse(rpctypes.ErrCompacted)
 		return nil
 	}
