@@ -60,6 +60,7 @@ func run(cfg Config, at map[string]func(*process)) (report *Report, err error) {
 	defer func() { rand.Reader = old }()
 	m := newMesh(cfg)
 	m.at = at
+	defer m.release()
 	defer func() {
 		if r := recover(); r != nil {
 			m.fail(&errPanic{fmt.Sprintf("%v\n%s", r, debug.Stack())})
@@ -90,6 +91,15 @@ func (c *chance) Read(p []byte) (int, error) {
 }
 
 var _ io.Reader = (*chance)(nil)
+
+// release ends the coroutines of the watch hubs, which would keep the mesh in memory.
+func (m *mesh) release() {
+	for _, p := range m.running() {
+		for _, r := range p.host.sorted() {
+			r.hub.stop()
+		}
+	}
+}
 
 func (m *mesh) stopped() bool { return m.err != nil }
 
