@@ -33,14 +33,16 @@ func TestClient(t *testing.T) {
 }
 
 func testReadYourWrites(t *testing.T, c *cluster.Cluster) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for i := range 30 {
 		writer, reader := newClient(t, c, c.Nodes[i%3]), newClient(t, c, c.Nodes[(i+1)%3])
 		value := fmt.Sprint(i)
-		put, err := writer.Put(t.Context(), "ryw", value)
+		put, err := writer.Put(ctx, "ryw", value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := reader.Get(t.Context(), "ryw")
+		got, err := reader.Get(ctx, "ryw")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,17 +55,19 @@ func testReadYourWrites(t *testing.T, c *cluster.Cluster) {
 // testCounter lets clients of all nodes increase one number; none may be lost.
 func testCounter(t *testing.T, c *cluster.Cluster) {
 	const each = 30
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	done := make(chan error)
 	for _, n := range c.Nodes {
 		client := newClient(t, c, n)
-		go func() { done <- increase(t.Context(), client, each) }()
+		go func() { done <- increase(ctx, client, each) }()
 	}
 	for range c.Nodes {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := newClient(t, c).Get(t.Context(), "counter")
+	got, err := newClient(t, c).Get(ctx, "counter")
 	if err != nil {
 		t.Fatal(err)
 	}
