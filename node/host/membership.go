@@ -219,8 +219,12 @@ func (i *Installing) Finish() error {
 	h := i.host
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.engine.RestartLog(i.segment, wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}); err != nil {
-		return err
+	// A log that holds the snapshot's last entry goes on behind it: what follows
+	// there may have been acknowledged before the replica lost its state.
+	if at := (wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}); !h.has(i.segment, at) {
+		if err := h.engine.RestartLog(i.segment, at); err != nil {
+			return err
+		}
 	}
 	segment, err := i.into.Finish(i.meta)
 	if err != nil {
