@@ -55,3 +55,23 @@ func TestAnswersOfAnEarlierStayAreDropped(t *testing.T) {
 	add(&diskLog{raft.NewMemoryStorage(), conf}, 0) // an older state than what was to be applied
 	s.Step(&Inbox{Applied: late})                   // must not panic
 }
+
+func TestReplicasSpeakFromTheirOwnNodeOnly(t *testing.T) {
+	c := newCluster(t, 1, 3, 1)
+	n := c.nodes[2]
+	beat := func(from anchormesh.NodeID) uint64 {
+		n.inbox.Messages = append(n.inbox.Messages, Inbound{From: from, Segment: 1, Message: &raftpb.Message{
+			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(1)), To: new(uint64(3)), Term: new(uint64(5)),
+		}})
+		c.step(n)
+		var term uint64
+		n.shard.With(1, func(r *replica.Replica) { term = r.Status().Term })
+		return term
+	}
+	if term := beat(nodeID(1)); term != 0 {
+		t.Errorf("node 1 spoke for node 0's replica: term %d", term)
+	}
+	if term := beat(nodeID(0)); term != 5 {
+		t.Errorf("node 0 was not heard: term %d", term)
+	}
+}

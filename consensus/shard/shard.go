@@ -348,6 +348,11 @@ func (s *Shard) receive(in Inbound) {
 		s.stranger(in)
 		return
 	}
+	// A replica speaks from its own node only. One that is not known here yet may
+	// have been added by an entry that is still on its way.
+	if node, known := g.peers[anchormesh.ReplicaID(in.Message.GetFrom())]; known && node != in.From {
+		return
+	}
 	if in.Message.GetFrom() == uint64(g.replica.Leader()) {
 		g.silence = 0
 	}
