@@ -208,8 +208,14 @@ const serveTimeout = 10 * time.Second
 // streamed by gRPC between the nodes.
 const maxAnswerBytes = 1 << 20
 
-// failWith answers with what the asking node needs to go on.
+// failWith answers with what the asking node needs to go on. An engine that is
+// stopping took nothing in: that is the end for a client of this node, but another
+// node's client need not hear of it.
 func (d *Dispatcher) failWith(to mesh.Responder, segment anchormesh.SegmentID, err error) {
+	if errors.Is(err, etcdapi.ErrStopped) {
+		to.Fail(codeRetry, "")
+		return
+	}
 	if !errors.Is(err, errRetry) {
 		fail(to, err)
 		return

@@ -3,12 +3,19 @@ package dispatch
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
+	"github.com/anchormesh/anchormesh/node/route"
 )
 
 func forwardedPut(t testing.TB) []byte {
@@ -42,6 +49,36 @@ func TestForwardedRequestsCutInTheirHeadAreRefused(t *testing.T) {
 		if _, err := parseForwarded(b[:cut:cut]); err == nil {
 			t.Errorf("cut to %d bytes: taken", cut)
 		}
+	}
+}
+
+// answer is what was sent back for a request.
+type answer struct {
+	code uint16
+	text string
+}
+
+func (a *answer) Answer(_ uint64, code uint16, payload [][]byte) {
+	a.code, a.text = code, string(bytes.Join(payload, nil))
+}
+
+// A node that stops takes nothing in any more. The node that forwarded a request to
+// it tries another one; its client does not hear of a stop that is not its node's.
+func TestAStoppingNodeSendsForwardedRequestsElsewhere(t *testing.T) {
+	var got answer
+	new(Dispatcher).failWith(wire.NewResponder(&got, 1, time.Time{}), 1, translate(consensus.ErrStopped))
+	if got.code != codeRetry {
+		t.Fatalf("answered with code %d, text %q", got.code, got.text)
+	}
+	table := route.NewTable()
+	asking := &Dispatcher{table: table}
+	table.SetLeader(1, "stopping")
+	err := asking.remoteFailed(&anchormesh.Descriptor{Segment: 1}, &mesh.RemoteError{Code: got.code, Text: got.text})
+	if !errors.Is(err, errRetry) {
+		t.Errorf("the asking node ends with %v", err)
+	}
+	if leader, ok := table.Leader(1); ok {
+		t.Errorf("the asking node still takes %q for the leader", leader)
 	}
 }
 
