@@ -30,5 +30,8 @@
 // create revision and number (32 bytes a version), so that a read in the past is
 // one binary search and not a walk over the generation.
 //
+// Cut and Join divide an index at a key and put two neighbours together. They change
+// the nodes along one path only.
+//
 // Pure: no lock, no I/O, no clock. An Index is for one writer, or many readers.
 package keyindex

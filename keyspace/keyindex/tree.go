@@ -90,7 +90,6 @@ func (x *Index) insert(key []byte) (*node, int) {
 	n.keys = slices.Insert(n.keys, i, string(key))
 	n.heads = slices.Insert(n.heads, i, Version{})
 	n.olds = slices.Insert(n.olds, i, nil)
-	x.keys++
 	return n, i
 }
 
@@ -133,10 +132,7 @@ func move[T any](to, from []T, cut int) (grown, rest []T) {
 // remove deletes key, which must be there.
 func (x *Index) remove(key []byte) {
 	x.root.remove(key)
-	x.keys--
-	for !x.root.leaf() && len(x.root.kids) == 1 {
-		x.root = x.root.kids[0]
-	}
+	x.shrink()
 }
 
 func (n *node) remove(key []byte) {
