@@ -31,12 +31,13 @@ type watch struct {
 
 	// Guarded by the hub's lock; next and full are written by the hub's goroutine
 	// only and read there without it.
-	added   bool // in the index
-	gone    bool // out of it again
-	lagging bool // history below the cursor is still owed
-	full    bool // the stream refused it; it waits for room
-	sent    bool // got an event since the last progress tick
-	ahead   bool // starts at a revision named by the client that was not reached yet
+	added   bool  // in the index
+	gone    bool  // out of it again
+	lagging bool  // history below the cursor is still owed
+	full    bool  // the stream refused it; it waits for room
+	sent    bool  // got an event since the last progress tick
+	ahead   bool  // starts at a revision named by the client that was not reached yet
+	marks   uint8 // requests for marks that wait; the hub's goroutine's own
 	notify  int32
 	// next is the lowest revision that may be sent. Of a lagging watch everything
 	// below it was handed to the stream; of a live one everything below the cursor
@@ -191,6 +192,11 @@ func (c *core) lost(floor int64, all []*watch) (dead []*watch) {
 // nextScan picks the scan for the watch that has waited longest, and those that can
 // share it.
 func (c *core) nextScan(most int) (scan, bool) {
+	for _, w := range c.line {
+		if w.lagging && w.next >= c.cursor { // the cursor was taken back
+			c.settle(w)
+		}
+	}
 	c.line = slices.DeleteFunc(c.line, (*watch).out)
 	if len(c.line) == 0 {
 		return scan{}, false

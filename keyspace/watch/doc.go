@@ -13,7 +13,8 @@
 //     cut a Response into fragments where the client asked for it.)
 //   - Resumable: a new watch from the last revision + 1 goes on where the old one
 //     ended; also from the position named by the response that ended a watch
-//     when the segment left this node (Hub.Stop).
+//     when the segment left this node (Hub.Stop) or no longer holds all keys of the
+//     watch (Hub.Bound).
 //   - Bookmarkable: a progress response at revision R comes behind every event at
 //     or below R that its watches want, and no such event comes later.
 //
@@ -44,6 +45,23 @@
 // read half of what is queued. One scan reads at most Limits.StepBytes, and
 // every scan alternates with a step of the live cursor.
 //
+// # Several segments
+//
+// Package weave merges the watches of several segments' hubs into one. For it a hub
+// does three things that one segment alone would not need:
+//
+//   - Stream.Mark puts "everything at or below R has come" into a watch's own flow,
+//     behind the events it speaks of, of a lagging watch too. In an outbox at most
+//     one mark follows each response with events, and at most two requests wait per
+//     watch.
+//   - Hub.Bound says what the segment holds after a split or a merge. Watches that
+//     reach beyond end with the position to go on from; the others live on. A plan
+//     that was made before and not handed out is taken back, because its reads or
+//     previous values may come from the cut state.
+//   - Hub.Hold keeps back what is at or above the stamp of a prepared transaction,
+//     whose outcome may be published behind later revisions and is then read from
+//     history, which has the order.
+//
 // # Costs
 //
 // An event is encoded once, with and without its previous value as wanted, and
@@ -55,12 +73,13 @@
 //
 // # Concurrency
 //
-// Run is the hub's one goroutine. Three kinds of locks, none held while history
+// Run is the hub's one goroutine; Step is one turn of it, for drivers without one. Three kinds of locks, none held while history
 // is read or an event is encoded: the queue's (Publish), the hub's (the index
 // and everything about positions), a stream's (its outbox). The hub's may be
 // held when a stream's is taken, never the other way round.
 //
 // # Not here
 //
-// Merging the watches of several segments, permissions, headers, fragments.
+// Merging the watches of several segments (package weave), permissions, headers,
+// fragments.
 package watch

@@ -24,6 +24,15 @@ type Event struct {
 	full  []byte // the same with prev_kv
 }
 
+// Received makes an event of another node's hub: field is what Field(prevKV) returned
+// there. It keeps field.
+func Received(rev int64, field []byte, prevKV bool) *Event {
+	if prevKV {
+		return &Event{rev: rev, full: field}
+	}
+	return &Event{rev: rev, plain: field}
+}
+
 // Revision is the revision the change was made at.
 func (e *Event) Revision() int64 { return e.rev }
 

@@ -43,15 +43,17 @@ type Hub struct {
 		sync.Mutex
 		ready []*Stream
 		asks  []ask
+		marks []mark
 		stop  error
 	}
 
 	// Owned by the goroutine in Run.
-	plan   plan
-	events []*Event
-	batch  []mvcc.Event // several publishes as one; kept for reuse
-	asking []ask
-	tick   time.Time // when the next progress tick is due; zero: nobody asked
+	plan    plan
+	events  []*Event
+	batch   []mvcc.Event // several publishes as one; kept for reuse
+	asking  []ask
+	marking []mark
+	tick    time.Time // when the next progress tick is due; zero: nobody asked
 }
 
 // ask is a request for stream progress, to be answered once the cursor is beyond
@@ -83,7 +85,7 @@ func NewHub(h History, limits Limits) (*Hub, error) {
 }
 
 // Publish hands over the changes up to revision rev; the slice becomes the hub's.
-// It never blocks and is called in order.
+// It never blocks and is called in order: of revisions, but for what Hold waits for.
 func (h *Hub) Publish(events []mvcc.Event, rev int64) {
 	if h.queue.put(events, rev) {
 		h.nudge()
@@ -114,6 +116,31 @@ func (h *Hub) NewStream() *Stream {
 	return s
 }
 
+// Hold keeps everything from revision rev on from being handed out, until a call with
+// another revision or zero: a transaction over several segments is prepared with the
+// stamp rev, and its outcome, at a revision above it, may be published behind later
+// ones. It is called in apply, before anything above rev is published; after a start
+// with a prepared transaction, before the first watch. While it lasts, what the
+// segment publishes waits in the queue or in history.
+func (h *Hub) Hold(rev int64) {
+	h.queue.holdAt(rev)
+	h.nudge()
+}
+
+// Bound says what the segment holds from the last published revision on. Watches that
+// reach beyond it, and those that are created later, end with reason and a position
+// to go on from in the segments that hold those keys now; all others live on.
+//
+// It is called in apply. At a split, before the state is cut: from then on the hub
+// hands out nothing that was read or encoded later to a watch that reaches beyond. At
+// a merge, after the state was absorbed: what was not published here is read from
+// history. It does not wait for the hub.
+func (h *Hub) Bound(keys anchormesh.KeyRange, reason error) {
+	current, _ := h.history.Revision()
+	h.queue.rebound(keys, reason, current)
+	h.nudge()
+}
+
 // Stop ends every watch with reason (nil: ErrStopped) and a position to go on
 // from elsewhere, then Run returns. It does not wait for that.
 func (h *Hub) Stop(reason error) {
@@ -138,21 +165,17 @@ func (h *Hub) Run(ctx context.Context) error {
 			h.finish(err)
 			return err
 		}
-		if reason := h.stopRequested(); reason != nil {
-			h.finish(reason)
-			return nil
-		}
-		more, err := h.step(time.Now())
-		if err != nil {
-			h.finish(err)
+		now := time.Now()
+		next, over, err := h.Step(now)
+		if over {
 			return err
 		}
-		if more {
+		if next.Equal(now) {
 			continue
 		}
 		var tick <-chan time.Time
-		if !h.tick.IsZero() {
-			timer.Reset(time.Until(h.tick))
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
 			tick = timer.C
 		}
 		select {
@@ -161,6 +184,27 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// Step is one turn of Run, for a driver that runs the hub without a goroutine: a
+// bounded piece of all that there is to do. next says when the hub wants its next
+// turn: now, because there is more to do; later, for periodic progress; or, if zero,
+// when something happens to it. over means that the hub has ended, with the error
+// that Run would return.
+func (h *Hub) Step(now time.Time) (next time.Time, over bool, err error) {
+	if reason := h.stopRequested(); reason != nil {
+		h.finish(reason)
+		return time.Time{}, true, nil
+	}
+	more, err := h.step(now)
+	switch {
+	case err != nil:
+		h.finish(err)
+		return time.Time{}, true, err
+	case more:
+		return now, false, nil
+	}
+	return h.tick, false, nil
 }
 
 // step does a bounded piece of everything there is to do and reports whether
@@ -176,18 +220,23 @@ func (h *Hub) step(now time.Time) (more bool, err error) {
 		return false, err
 	}
 	h.answerAsks()
+	h.placeMarks()
 	h.tickProgress(now)
 	return live || behind, nil
 }
 
 // collect takes in what other goroutines left in the inbox.
 func (h *Hub) collect() {
+	h.endOutside()
 	h.inbox.Lock()
-	ready, asks := h.inbox.ready, h.inbox.asks
-	h.inbox.ready, h.inbox.asks = nil, nil
+	ready, asks, marks := h.inbox.ready, h.inbox.asks, h.inbox.marks
+	h.inbox.ready, h.inbox.asks, h.inbox.marks = nil, nil, nil
 	h.inbox.Unlock()
 	for _, a := range asks {
 		h.file(a)
+	}
+	for _, m := range marks {
+		h.fileMark(m)
 	}
 	if len(ready) == 0 {
 		return
@@ -209,9 +258,9 @@ func (h *Hub) stepLive() (more bool, err error) {
 	if idle {
 		return false, nil
 	}
-	items, first := h.queue.take(cursor, h.limits.StepBytes)
-	if first > cursor {
-		return true, h.fillHole(cursor, first-1)
+	items, hole := h.queue.take(cursor, h.limits.StepBytes)
+	if hole > 0 {
+		return true, h.fillHole(cursor, hole)
 	}
 	if len(items) == 0 {
 		return false, nil
@@ -287,6 +336,7 @@ func (h *Hub) floor(from int64) int64 {
 // notes who found no room.
 func (h *Hub) handOut(makePlan, after func()) {
 	h.mu.Lock()
+	cursor := h.core.cursor
 	makePlan()
 	h.mu.Unlock()
 	p := &h.plan
@@ -296,13 +346,16 @@ func (h *Hub) handOut(makePlan, after func()) {
 			h.events[i] = encode(&p.changes[i], f, h.history.PrevKV)
 		}
 	}
+	if h.queue.peekBounds().due {
+		// The segment may have been cut while this was read and encoded.
+		h.takeBack(cursor)
+		return
+	}
 	var missed []refusal
 	for _, s := range p.dirty {
 		missed = append(missed, s.deliver(h.events)...)
 	}
-	clear(h.events)
-	clear(p.dirty)
-	p.changes = nil
+	h.clearPlan()
 	if len(missed) == 0 && after == nil {
 		return
 	}
@@ -315,6 +368,25 @@ func (h *Hub) handOut(makePlan, after func()) {
 	if after != nil {
 		after()
 	}
+}
+
+// takeBack drops a plan: nothing of it was handed out, and the cursor goes back to
+// where it stood. What the queue lost with it is read from history.
+func (h *Hub) takeBack(cursor int64) {
+	for _, s := range h.plan.dirty {
+		clear(s.staged)
+		s.staged = s.staged[:0]
+	}
+	h.clearPlan()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.core.cursor = cursor
+}
+
+func (h *Hub) clearPlan() {
+	clear(h.events)
+	clear(h.plan.dirty)
+	h.plan.changes = nil
 }
 
 // compactedAway cancels watches that need what is below floor.

@@ -17,14 +17,39 @@ func (h *Hub) add(w *watch, rng anchormesh.KeyRange) {
 	case w.stream.gone(w):
 		// Cancelled or closed meanwhile.
 	default:
+		if b := h.queue.peekBounds(); !b.keys.Covers(rng) {
+			h.endLocked(w, b.reason)
+			break
+		}
 		if h.core.index.Len() == 0 {
 			// Nothing was kept while nobody watched; nobody missed it.
-			h.core.cursor = max(h.core.cursor, h.queue.activate(true)+1)
+			h.core.cursor = h.queue.activate(true) + 1
 		}
 		h.core.add(w, rng)
 	}
 	h.mu.Unlock()
 	h.nudge()
+}
+
+// endOutside ends the watches that reach beyond what the segment holds. Nothing that
+// was published or read since Bound was handed out to them.
+func (h *Hub) endOutside() {
+	b := h.queue.takeBounds()
+	if !b.due {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := slices.DeleteFunc(h.watchesLocked(), func(w *watch) bool {
+		return !w.added || w.gone || b.keys.Covers(w.entry.Range())
+	})
+	slices.SortFunc(out, func(a, b *watch) int { return cmp.Compare(a.id, b.id) })
+	for _, w := range out {
+		h.endLocked(w, b.reason)
+	}
+	if len(out) > 0 && h.core.index.Len() == 0 {
+		h.queue.activate(false)
+	}
 }
 
 // gone reports whether w was ended by its user.

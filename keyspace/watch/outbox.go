@@ -4,9 +4,9 @@ package watch
 type Response struct {
 	ID int64 // the watch; StreamID where it speaks for all of the stream
 	// Revision is, for events, the revision of the last one; for Created, the
-	// current revision; for Progress, the revision up to which everything was
-	// sent; for Canceled by Hub.Stop, the revision up to which everything was
-	// sent, so that the watch can go on elsewhere from Revision+1.
+	// current revision; for Progress and Mark, the revision up to which everything
+	// was sent; for Canceled by Hub.Stop or Hub.Bound, the revision up to which
+	// everything was sent, so that the watch can go on elsewhere from Revision+1.
 	Revision int64
 	Events   []*Event
 	Bytes    int // encoded size of Events
@@ -17,6 +17,7 @@ type Response struct {
 	Created         bool
 	Canceled        bool
 	Progress        bool
+	Mark            bool // what Stream.Mark asked for; no client sees it
 	PrevKV          bool // which form of the events the watch asked for
 	Fragment        bool // the watch allows its responses to be cut
 }
@@ -59,6 +60,9 @@ func (b *outbox) drained() bool { return b.bytes <= b.limit/2 }
 // decision falls at the first.
 func (b *outbox) add(w *watch, ev *Event) bool {
 	e := w.open
+	if e != nil && e.Mark {
+		e = nil
+	}
 	if e == nil || e.Revision != ev.rev {
 		if !b.admits() {
 			return false
@@ -95,6 +99,17 @@ func (b *outbox) control(w *watch, r Response) {
 		b.seals++
 	}
 	b.push(&entry{Response: r, w: w})
+}
+
+// mark queues a mark for w. One that is still unread behind the last event says
+// the new revision instead, so there is at most one mark per response with events.
+func (b *outbox) mark(w *watch, rev int64) {
+	if w.open != nil && w.open.Mark {
+		w.open.Revision = max(w.open.Revision, rev)
+		return
+	}
+	w.open = &entry{Response: Response{ID: w.id, Revision: rev, Mark: true}, w: w}
+	b.push(w.open)
 }
 
 func (b *outbox) push(e *entry) {

@@ -3,6 +3,7 @@ package watch
 import (
 	"sync"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 )
 
@@ -15,8 +16,18 @@ type queue struct {
 	bytes  int
 	limit  int
 	head   int64 // last revision published
+	hold   int64 // nothing is handed out from here on; zero: nothing is held
 	active bool  // somebody watches; if not, nothing is kept
 	drops  uint64
+	bounds bounds
+}
+
+// bounds is what the segment holds. It lives beside the items, because apply sets
+// it between two of them.
+type bounds struct {
+	keys   anchormesh.KeyRange
+	reason error // for the watches that reach beyond
+	due    bool  // the hub has not acted on it yet
 }
 
 // published is one Publish: everything in revisions [from, to].
@@ -28,21 +39,27 @@ type published struct {
 
 // put takes one Publish and reports whether anybody cares.
 func (q *queue) put(changes []mvcc.Event, rev int64) bool {
-	size := 0
-	for i := range changes {
-		size += weight(&changes[i])
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if rev <= q.head {
+	size, late := 0, false
+	for i := range changes {
+		size += weight(&changes[i])
+		late = late || changes[i].Main <= q.head
+	}
+	if rev <= q.head && !late {
 		return false
 	}
 	from := q.head + 1
-	q.head = rev
-	if !q.active {
+	q.head = max(q.head, rev)
+	switch {
+	case !q.active:
 		return false
-	}
-	if q.bytes+size > q.limit {
+	case late:
+		// The outcome of a transaction that was held for, below what was published
+		// behind it. Only history has the order of revisions.
+		q.clear()
+		return true
+	case q.bytes+size > q.limit:
 		q.clear()
 		q.drops++
 	}
@@ -61,20 +78,40 @@ func (q *queue) jump(rev int64) {
 	q.clear()
 }
 
-// take removes up to maxBytes of items from the front, at least one if there is
-// one. first is the first revision that the queue held before; if it is above
-// the cursor, nothing is taken.
-func (q *queue) take(cursor int64, maxBytes int) (items []published, first int64) {
+// holdAt sets where handing out ends, zero for nowhere.
+func (q *queue) holdAt(rev int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.items) == 0 {
-		return nil, q.head + 1
+	q.hold = rev
+}
+
+// last is the last revision that may be handed out.
+func (q *queue) last() int64 {
+	if q.hold > 0 {
+		return min(q.head, q.hold-1)
 	}
-	if first = q.items[0].from; first > cursor {
-		return nil, first
+	return q.head
+}
+
+// take removes up to maxBytes of items from the front, at least one if there is one
+// that may be handed out. Where the queue has a hole at the cursor, it takes nothing
+// and names the last revision of the hole; else that is zero.
+func (q *queue) take(cursor int64, maxBytes int) (items []published, hole int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	last := q.last()
+	switch {
+	case cursor > last || q.bounds.due:
+		return nil, 0
+	case len(q.items) == 0:
+		return nil, last
+	case q.items[0].from > cursor:
+		return nil, min(last, q.items[0].from-1)
+	case q.items[0].to > last:
+		return nil, last // what is held begins inside one Publish
 	}
 	n, size := 0, 0
-	for n < len(q.items) && (n == 0 || size+q.items[n].bytes <= maxBytes) {
+	for n < len(q.items) && q.items[n].to <= last && (n == 0 || size+q.items[n].bytes <= maxBytes) {
 		size += q.items[n].bytes
 		n++
 	}
@@ -83,16 +120,52 @@ func (q *queue) take(cursor int64, maxBytes int) (items []published, first int64
 	if q.items = q.items[n:]; len(q.items) == 0 {
 		q.items = nil
 	}
-	return items, first
+	return items, 0
 }
 
-// activate starts or ends keeping what is published and returns head.
+// activate starts or ends keeping what is published and returns the last revision
+// that may be handed out.
 func (q *queue) activate(on bool) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.active = on
 	q.clear()
+	return q.last()
+}
+
+// newest returns the last revision published.
+func (q *queue) newest() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	return q.head
 }
 
 func (q *queue) clear() { q.items, q.bytes = nil, 0 }
+
+// rebound sets the bounds; the segment is at revision current. What it holds of new
+// keys was not published here: history has it.
+func (q *queue) rebound(keys anchormesh.KeyRange, reason error, current int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.bounds.keys.Covers(keys) {
+		q.head = max(q.head, current)
+		q.clear()
+	}
+	q.bounds = bounds{keys: keys, reason: reason, due: true}
+}
+
+// takeBounds returns the bounds, due if they are new since the last call.
+func (q *queue) takeBounds() bounds {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := q.bounds
+	q.bounds.due = false
+	return b
+}
+
+// peekBounds returns the bounds.
+func (q *queue) peekBounds() bounds {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bounds
+}

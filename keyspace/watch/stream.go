@@ -169,6 +169,26 @@ func (s *Stream) RequestProgress() {
 	s.hub.ask(s, revision)
 }
 
+// Mark asks for one mark for each of the watches, at revision rev: a response that
+// comes behind every event of the watch that the segment has published by now at or
+// below rev; of a lagging watch, when it has caught up to there. The caller knows
+// that nothing else at or below rev can appear in the segment: a barrier at rev was
+// answered, and its read index is applied here and published. A watch that ended,
+// or ends before its mark, brings none. Of many requests for one watch the oldest
+// and the newest are kept.
+func (s *Stream) Mark(rev int64, ids ...int64) {
+	at := min(rev, s.hub.queue.newest())
+	s.mu.Lock()
+	marks := make([]mark, 0, len(ids))
+	for _, id := range ids {
+		if w := s.watches[id]; w != nil {
+			marks = append(marks, mark{w: w, at: at, rev: rev})
+		}
+	}
+	s.mu.Unlock()
+	s.hub.mark(marks)
+}
+
 // Next waits for the next response. After Close it returns ErrStreamClosed; after
 // Hub.Stop, what is queued and then the reason.
 func (s *Stream) Next(ctx context.Context) (Response, error) {
