@@ -119,7 +119,8 @@ func TestInspectOfADataDirectoryShowsLogAndStore(t *testing.T) {
 	dir := makeDataDir(t)
 	for _, form := range []string{"table", "json"} {
 		status, out, errs := call(t, "inspect", "-o", form, dir)
-		if status != exitDone || errs != "" || !strings.Contains(out, "0000000000000abc") || !strings.Contains(out, "root.db") {
+		if status != exitDone || errs != "" || !strings.Contains(out, "0000000000000abc") || !strings.Contains(out, "root.db") ||
+			strings.Contains(out, "error") || strings.Contains(out, "node.lock") {
 			t.Errorf("%s: status %d, stderr %q, stdout:\n%s", form, status, errs, out)
 		}
 	}

@@ -122,7 +122,7 @@ func dump(fs fsys.FS, path string, emit func(any)) error {
 	names, err := fs.List(path)
 	if err != nil {
 		err = dumpOne(fs, path, emit)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrForeign) { // of what is no log there is nothing to show
 			emit(dumpError{err.Error()})
 		}
 		return err
