@@ -21,25 +21,43 @@
 //	       |   |   ####    |   | |   ##           spread: 590
 //	                  ^ half of the load          split near here, at a '/'
 //
+// Fill is the larger of size and key count to their thresholds, in thousandths. It
+// does not decay, and where the load falls says nothing about it: the window's
+// Marks say where a segment that keeps too much may be cut (Decision.Seek asks for
+// them, because to find them costs a walk).
+//
 // # What is decided
 //
 //	pressure high for SplitAfter, spread high          split, at the load's median
-//	pressure high for SplitAfter, one key, an edge,    cool: move leadership or
-//	  or only latency or queue                           shed, and say why
+//	pressure high for SplitAfter, one key, an edge,    cool: move leadership, and
+//	  few keys, or only latency or queue                 say why
+//	the same for twice as long and above Shed          shed, until well below it
+//	fill high                                          split, at the middle kept
 //	no operation for SleepAfter                        sleep
-//	pressure at most a quarter for MergeAfter, after   merge
-//	  SleepAfter's sleep or without it
-//	otherwise, or too young, or degraded               none
+//	pressure at most Low for MergeAfter, fill at most  merge, if a neighbour says
+//	  half                                               the same and the sums fit
+//	otherwise, or too young, degraded, changing; or    none
+//	  by load, where no other node could lead a part
 //
 // Against oscillation: what is low is judged by the maximum over the whole time,
-// and Thresholds.Low is at most 500, so two merged neighbours are below the split
-// threshold; a segment is left alone for MinAge after each change; an action that
-// reverses the last one doubles that time, up to 64-fold, and a long quiet life
-// forgets it. Latency counts as pressure, so nothing is merged while it is high.
+// and Config.Low is at most 250, so two merged neighbours are at most at half of
+// the split threshold; a segment is left alone for MinAge after each change; every
+// reversal (a split after a merge, a merge after a split) doubles the wait before
+// the next merge, up to 64-fold, and MinAge before the next split, up to 8-fold,
+// for load that is there must be carried soon; four such waits without a change
+// forget one reversal. Evidence carries the number of reversals into the lineage,
+// so that neither a new leader nor a child forgets it. Latency counts as pressure:
+// nothing is merged while it is high.
+//
+// # Evidence
+//
+// Evidence is a decision's numbers in one canonical encoding of integers, for the
+// split's or merge's entry. Nobody who applies the entry recomputes them.
 //
 // # Not here
 //
-// Carrying anything out; other segments; gossip. The Decision's numbers are
-// integers, so they can be written into a log as evidence. Spread is computed
-// with floating point, on the leader only; nothing that is applied computes it.
+// Carrying anything out; other segments (whether two may merge is decided in
+// anchors/place); gossip. Spread is computed with floating point, on the leader
+// only, and rounded to thousandths before anything sees it. What a Judge has
+// measured is lost with leadership: a new leader measures MinAge anew.
 package entropy

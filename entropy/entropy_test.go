@@ -3,6 +3,7 @@ package entropy
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,27 +14,42 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// TestCharts runs testdata/*: loads over time, drawn as charts. A load is
+// TestCharts runs testdata/charts/*: loads over time, drawn as charts. A load is
 //
-//	load DURATION writes=N [reads=N] [size=N] [commit=D] [queue=N] [degraded] keys=PATTERN
+//	load DURATION writes=N [reads=N] [size=N] [commit=D] [queue=N] [keep=N] [count=N]
+//	     [degraded] [changing] [alone] keys=PATTERN
 //
-// with the patterns
+// where keep and count are the bytes and keys kept at its end (they grow evenly
+// until then), with the patterns
 //
 //	uniform:P:N   N keys below P, all alike      hot:P:N   45 % on one of them
 //	zipf:P:N      few of them are busy           append:P  every key new and above
 //	dirs:P:D:N    N keys in each of D folders    sweep:P:N N keys in turn
-//	none
+//	halves:P:N    N keys below Pa/ and Pz/      none
 //
 // "did ACTION" records that an action was carried out; "range START END" limits
-// the segment. Each line of a chart is ten or more windows of a second: the pressure at
+// the segment; "again N" does all lines above N times more. Marks are offered when
+// a decision seeks them. Each line of a chart is ten or more windows of a second: the pressure at
 // their end (# is 100 thousandths, | the threshold), spread, hottest key, edge,
 // and every decision that is new.
 func TestCharts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/charts", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			c := newChart()
-			for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
-				c.do(t, strings.Fields(line))
+			lines := strings.Split(strings.TrimSpace(d.Input), "\n")
+			for i, line := range lines {
+				f := strings.Fields(line)
+				if f[0] != "again" {
+					c.do(t, f)
+					continue
+				}
+				n, _ := strconv.Atoi(f[1])
+				for range n {
+					for _, line := range lines[:i] {
+						c.quiet = true
+						c.do(t, strings.Fields(line))
+					}
+				}
 			}
 			return c.out.String()
 		})
@@ -49,6 +65,10 @@ type chart struct {
 	shown string
 	seq   int
 	zipf  *rand.Zipf
+	// what is kept, and whether its marks are sought
+	keep, count int64
+	seek        bool
+	quiet       bool // draws only what is new
 }
 
 var chartStart = time.Unix(0, 0)
@@ -69,7 +89,8 @@ func (c *chart) do(t *testing.T, f []string) {
 		for a := None; a <= Merge; a++ {
 			if a.String() == f[1] {
 				b := c.judge.Did(c.now, a)
-				fmt.Fprintf(&c.out, "%7v did %v: %d reversals, left alone for %v\n", c.now.Sub(chartStart), a, b.Reversals, c.judge.rest())
+				fmt.Fprintf(&c.out, "%7v did %v: %d reversals, split not for %v, merge not for %v\n", c.now.Sub(chartStart), a, b.Reversals,
+					c.judge.rest(), c.judge.patience())
 			}
 		}
 	case "load":
@@ -95,27 +116,54 @@ func (c *chart) load(t *testing.T, f []string) {
 		}
 		return otherwise
 	}
-	every := max(10, int(length/time.Second)/8)
-	for i := 1; i <= int(length/time.Second); i++ {
+	keep, count := int64(number("keep", int(c.keep))), int64(number("count", int(c.count)))
+	seconds := int(length / time.Second)
+	every := max(10, seconds/8)
+	for i := 1; i <= seconds; i++ {
+		c.keep += (keep - c.keep) / int64(seconds-i+1)
+		c.count += (count - c.count) / int64(seconds-i+1)
 		for range number("writes", 0) {
 			c.meter.Write(c.key(opt["keys"]), number("size", 100))
 		}
 		for range number("reads", 0) {
 			c.meter.Read(c.key(opt["keys"]), number("size", 100))
 		}
-		w := Window{Length: time.Second, Queue: uint64(number("queue", 0))}
+		w := Window{Length: time.Second, Queue: uint64(number("queue", 0)), Size: uint64(c.keep), Keys: uint64(c.count)}
+		if c.seek {
+			w.Marks = c.marks(opt["keys"])
+		}
 		w.Totals, w.Samples = c.meter.Drain()
 		w.Commit, _ = time.ParseDuration(opt["commit"])
 		_, w.Degraded = opt["degraded"]
+		_, w.Changing = opt["changing"]
+		_, w.Alone = opt["alone"]
 		c.now = c.now.Add(time.Second)
 		d := c.judge.Decide(c.now, w)
-		c.draw(d, i%every == 0)
+		c.seek = d.Seek
+		c.draw(d, i%every == 0 && !c.quiet)
 	}
+}
+
+// marks parts the keys of a pattern into sixteen.
+func (c *chart) marks(pattern string) (out [][]byte) {
+	var keys []string
+	for range 1600 {
+		keys = append(keys, string(c.key(pattern)))
+	}
+	slices.Sort(keys)
+	for i := 100; i < len(keys); i += 100 {
+		out = append(out, []byte(keys[i]))
+	}
+	return out
 }
 
 func (c *chart) draw(d Decision, regular bool) {
 	news := ""
-	if s := d.Action.String(); s != c.shown {
+	s := d.Action.String()
+	if d.Action != None || d.Numbers.Fill >= 1000 {
+		s += fmt.Sprint(d.Cause, d.Seek)
+	}
+	if s != c.shown {
 		c.shown = s
 		news = fmt.Sprintf("  -> %v", d.Action)
 		if d.Action == Split {
@@ -133,8 +181,18 @@ func (c *chart) draw(d Decision, regular bool) {
 			bar[i] = '#'
 		}
 	}
-	fmt.Fprintf(&c.out, "%7v %s|%s %5d %-7s spread %4d hot %4d edge %4d%s\n", c.now.Sub(chartStart),
-		bar[:10], bar[10:], n.Pressure, n.Pressing, n.Spread, n.HotKey, n.Edge, news)
+	fill := ""
+	if n.Fill > 0 {
+		fill = fmt.Sprintf(" fill %4d", n.Fill)
+	}
+	fmt.Fprintf(&c.out, "%7v %s|%s %5d %-7s spread %4d %s hot %4d edge %4d%s%s\n", c.now.Sub(chartStart),
+		bar[:10], bar[10:], n.Pressure, n.Pressing, n.Spread, dots(n.Spread), n.HotKey, n.Edge, fill, news)
+}
+
+// dots draws thousandths over ten characters.
+func dots(n uint64) string {
+	n = min(n, 1000) / 100
+	return strings.Repeat("o", int(n)) + strings.Repeat(".", int(10-n))
 }
 
 func (c *chart) key(pattern string) []byte {
@@ -159,6 +217,8 @@ func (c *chart) key(pattern string) []byte {
 		return fmt.Appendf(nil, "%s%06d", f[1], c.zipf.Uint64())
 	case "append":
 		return fmt.Appendf(nil, "%s%012d", f[1], c.seq)
+	case "halves": // two ranges of N keys, with the whole keyspace between them
+		return fmt.Appendf(nil, "%s%s/%06d", f[1], []string{"a", "z"}[c.rng.IntN(2)], c.rng.IntN(n))
 	case "sweep":
 		return fmt.Appendf(nil, "%s%06d", f[1], c.seq%n)
 	case "dirs":

@@ -126,6 +126,35 @@ func (s *sketch) join() {
 	s.cells = slices.Delete(s.cells, best+1, best+2)
 }
 
+// clip forgets what lies outside rng and returns the share, in thousandths, of the
+// load that lies inside. Where an edge was has to be learnt anew.
+func (s *sketch) clip(rng anchormesh.KeyRange) uint64 {
+	before := s.total
+	s.cells = slices.DeleteFunc(s.cells, func(c cell) bool { return !rng.Contains(c.key) })
+	s.total, s.all, s.edge, s.edgeAt = 0, 0, 0, nil
+	for i := range s.cells {
+		c := &s.cells[i]
+		if !rng.Contains(c.last) {
+			c.last = c.key
+		}
+		s.total += c.weight()
+	}
+	if before == 0 {
+		return 1000
+	}
+	return s.total * 1000 / before
+}
+
+// parts is a sketch of keys that part what is kept into equal pieces.
+func parts(marks [][]byte) *sketch {
+	s := &sketch{}
+	for _, key := range marks {
+		s.add(key)
+		s.total += unit
+	}
+	return s
+}
+
 // spread is the normalised entropy in thousandths.
 func (s *sketch) spread() uint64 {
 	if s.total == 0 {

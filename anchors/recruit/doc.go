@@ -6,6 +6,7 @@
 //	descriptor, policy ----+                  +--> Invite a node
 //	gossip: who is alive --+--> Step(now) ----+--> AddLearner (it accepted)
 //	leader: who answers ---+                  +--> Change: promote and remove
+//	a wanted Move, if any -+
 //
 // # A node's way into a group
 //
@@ -26,9 +27,13 @@
 //     learner that has caught up, gets its vote. Until then it keeps its seat: a
 //     group of 3 with one dead still has a majority, a group of 2 would have no
 //     spare.
-//   - A voter that is not dead is never removed. A policy that asks for fewer
-//     anchors takes effect as voters die; shrinking by choice is a move, not an
-//     act that keeps a group alive.
+//   - A voter that is not dead is never removed by this package's own choice. A
+//     policy that asks for fewer anchors takes effect as voters die.
+//   - A Move (balance, zones, drain, an operator's wish; package place chooses it)
+//     replaces a healthy voter on the same way: invitation, learner, joint change.
+//     It goes on only while every voter is in contact and has caught up, the group
+//     has its size, and the voter that leaves is not the leader's own. Given up, it
+//     leaves a learner that goes after SurplusAfter.
 //   - One change at a time; none while one is under way.
 //   - A leader that is not in contact with a majority of the voters does nothing.
 //     It could not commit a change anyway, and what it sees is its own isolation.
@@ -51,7 +56,6 @@
 //
 // # Not here
 //
-// Moving healthy voters (balance, better zones), trust, splits and merges; the
-// finishing of a joint configuration, which is the engine's; the wire format of
+// Choosing moves, trust, splits and merges; the finishing of a joint configuration, which is the engine's; the wire format of
 // an invitation.
 package recruit

@@ -25,6 +25,7 @@ import (
 //	match NAME N                 its log reaches N (commit is 1000)
 //	answer NAME yes|no           its answer to an invitation
 //	pending on|off               a change is under way
+//	move REPLICA NODE | move off a move is wanted, or not any more
 //	step [DURATION]              passes time in seconds, stepping; prints what is new
 //	apply                        the log applies the change printed last
 //	auto DURATION                as step, with every node willing, every change
@@ -48,13 +49,15 @@ type script struct {
 	out    strings.Builder
 	change Effect // last one printed
 	status string // last one printed
+	// last one printed
+	degraded string
 }
 
 func (s *script) do(t *testing.T, f []string) {
 	arg := append(f, "", "", "")
 	switch f[0] {
 	case "mesh":
-		s.world, s.change, s.status = newWorld(DefaultConfig()), Effect{}, ""
+		s.world, s.change, s.status, s.degraded = newWorld(DefaultConfig()), Effect{}, "", ""
 	case "node":
 		room := 10
 		if arg[3] != "" {
@@ -83,6 +86,11 @@ func (s *script) do(t *testing.T, f []string) {
 		s.core.Answer(s.now, anchormesh.NodeID(f[1]), f[2] == "yes")
 	case "pending":
 		s.situation.Pending = f[1] == "on"
+	case "move":
+		id, err := strconv.ParseUint(f[1], 10, 64)
+		if s.situation.Move = nil; err == nil {
+			s.situation.Move = &Move{Replica: anchormesh.ReplicaID(id), To: anchormesh.NodeID(f[2]), Why: "it has room"}
+		}
 	case "apply":
 		s.apply(s.change)
 	case "group":
@@ -112,6 +120,10 @@ func (s *script) print(p Plan, auto bool) {
 	if p.Status != s.status {
 		fmt.Fprintf(&s.out, "%v: %s\n", at, p.Status)
 		s.status = p.Status
+	}
+	if p.Degraded != s.degraded {
+		fmt.Fprintf(&s.out, "%v: degraded: %q\n", at, p.Degraded)
+		s.degraded = p.Degraded
 	}
 	for _, e := range p.Effects {
 		if e.Kind == Invite {
@@ -192,7 +204,13 @@ func liveAtRandom(seed uint64) error {
 func (w *world) upset(rng *rand.Rand) {
 	n := w.nodes[rng.IntN(len(w.nodes))]
 	leader := string(n.Node) == w.lead
-	switch rng.IntN(8) {
+	switch rng.IntN(10) {
+	case 7:
+		m := w.nodes[rng.IntN(len(w.nodes))]
+		d := w.situation.Descriptor
+		w.situation.Move = &Move{Replica: d.Anchors[rng.IntN(len(d.Anchors))].Replica, To: m.Node}
+	case 8:
+		w.situation.Move = nil
 	case 0, 1:
 		if !leader {
 			w.alive(string(n.Node), rng.IntN(3) > 0)
@@ -211,7 +229,7 @@ func (w *world) upset(rng *rand.Rand) {
 }
 
 func (w *world) calm() {
-	w.situation.Pending = false
+	w.situation.Pending, w.situation.Move = false, nil
 	for _, n := range w.nodes {
 		w.alive(string(n.Node), true)
 		n.match = w.situation.Commit
@@ -243,8 +261,13 @@ func (w *world) obey(rng *rand.Rand, e Effect) error {
 	}
 	for _, id := range e.Remove {
 		a, _ := d.Replica(id)
-		if n := w.node(string(a.Node)); a.Role == anchormesh.Voter && (n.Alive || w.now.Sub(n.heard) < w.situation.Policy.ReplaceAfter) {
-			return fmt.Errorf("%v removes a voter that is not dead", e)
+		n, mv := w.node(string(a.Node)), w.situation.Move
+		dead := !n.Alive && w.now.Sub(n.heard) >= w.situation.Policy.ReplaceAfter
+		if a.Role != anchormesh.Voter || dead {
+			continue
+		}
+		if mv == nil || mv.Replica != id || contact < before || string(a.Node) == w.lead || len(e.Promote) != 1 {
+			return fmt.Errorf("%v removes a voter that is not dead, with %d of %d in contact, move %v", e, contact, before, mv)
 		}
 	}
 	for _, id := range e.Promote {
@@ -293,6 +316,10 @@ func TestAccept(t *testing.T) {
 		{"leaving", func(l *Load, _ *Invitation) { l.Leaving = true }, "the node is leaving"},
 		{"replicas", func(l *Load, _ *Invitation) { l.Replicas = 4 }, "the node holds 4 replicas, its limit"},
 		{"installing", func(l *Load, _ *Invitation) { l.Installing = 2 }, "the node is installing 2 replicas, its limit"},
+		{"promised", func(l *Load, _ *Invitation) { l.Promised = 1 }, "the node holds 4 replicas, its limit"},
+		{"installing soon", func(l *Load, _ *Invitation) { l.ReplicasMax, l.Promised = 0, 1 }, "the node is installing 2 replicas, its limit"},
+		{"share", func(l *Load, i *Invitation) { l.Even, i.Optional = 3, true }, "the node holds 3 replicas, and an even share is 3"},
+		{"share of a repair", func(l *Load, _ *Invitation) { l.Even = 3 }, ""},
 		{"disk", func(_ *Load, i *Invitation) { i.Bytes = 91 }, "the node has 100 bytes free, the segment takes 91 and 10 are to stay free"},
 	} {
 		l, i := fine, inv
@@ -300,6 +327,24 @@ func TestAccept(t *testing.T) {
 		if ok, reason := Accept(l, i); ok != (c.reason == "") || reason != c.reason {
 			t.Errorf("%s: %v, %q", c.name, ok, reason)
 		}
+	}
+}
+
+// TestPromises: a promise counts until its replica has come or its time is over,
+// and not against itself.
+func TestPromises(t *testing.T) {
+	now, here := time.Unix(0, 0), map[anchormesh.SegmentID]bool{}
+	held := func(s anchormesh.SegmentID) bool { return here[s] }
+	var p Promises
+	for s := range anchormesh.SegmentID(3) {
+		p.Give(s+1, now.Add(time.Duration(s+1)*time.Minute))
+	}
+	if all, others := p.Count(now, 9, held), p.Count(now, 2, held); all != 3 || others != 2 {
+		t.Errorf("%d promises, %d besides one's own; want 3, 2", all, others)
+	}
+	here[3] = true
+	if n := p.Count(now.Add(time.Minute), 9, held); n != 1 {
+		t.Errorf("%d promises when one is over and one was kept, want 1", n)
 	}
 }
 

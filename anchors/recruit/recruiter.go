@@ -57,31 +57,39 @@ func (r *Recruiter) Step(now time.Time, s Situation) Plan {
 	if !s.Leading {
 		clear(r.asked)
 		r.surplus = time.Time{}
-		return Plan{Status: "not the leader"}
+		return Plan{Status: "not the leader", Degraded: "not the leader"}
 	}
 	g := survey(now, r.config, &s)
 	if !g.majority() {
-		return Plan{Status: "no majority of the voters is in contact: nothing can be changed"}
+		const status = "no majority of the voters is in contact: nothing can be changed"
+		return Plan{Status: status, Degraded: status}
 	}
 	r.expire(now, &g)
-	need := g.need()
-	p := Plan{Status: g.status()}
+	need, mv := g.need(), g.move(&s)
+	p := Plan{Status: g.status(), Degraded: g.sick()}
 	p.Effects = r.invite(now, s.Descriptor.Segment, &g, need)
+	if mv != nil {
+		p.Status += mv.status()
+		p.Effects = append(p.Effects, r.inviteMoved(now, &g, mv)...)
+	}
 	if s.Pending {
+		p.Degraded = "a change of the anchors is under way"
 		return p
 	}
-	if e, ok := r.change(now, &g, need); ok {
+	if e, ok := r.change(now, &g, need, mv); ok {
 		p.Effects = append(p.Effects, e)
 	}
 	return p
 }
 
 // change is the one change to propose, most urgent first.
-func (r *Recruiter) change(now time.Time, g *group, need int) (Effect, bool) {
+func (r *Recruiter) change(now time.Time, g *group, need int, mv *moving) (Effect, bool) {
 	for _, try := range []func() (Effect, bool){
 		g.swap, g.shrink, g.grow, g.dropDeadLearner,
 		func() (Effect, bool) { return r.seatAccepted(g, need) },
-		func() (Effect, bool) { return r.dropSurplus(now, g, need) },
+		mv.finish,
+		func() (Effect, bool) { return r.seatMoved(g, mv) },
+		func() (Effect, bool) { return r.dropSurplus(now, g, need, mv) },
 	} {
 		if e, ok := try(); ok {
 			return e, true
@@ -206,9 +214,14 @@ func (r *Recruiter) seatAccepted(g *group, need int) (Effect, bool) {
 	return Effect{}, false
 }
 
-// dropSurplus removes the newest learner if there was one too many for long.
-func (r *Recruiter) dropSurplus(now time.Time, g *group, need int) (Effect, bool) {
-	if len(g.learners) <= need {
+// dropSurplus removes the newest learner if there was one too many for long. The
+// one that a move brought is not too many while the move is wanted.
+func (r *Recruiter) dropSurplus(now time.Time, g *group, need int, mv *moving) (Effect, bool) {
+	spare := g.learners
+	if mv != nil {
+		spare = slices.DeleteFunc(slices.Clone(spare), func(t seat) bool { return t.Node == mv.To })
+	}
+	if len(spare) <= need {
 		r.surplus = time.Time{}
 		return Effect{}, false
 	}
@@ -218,7 +231,7 @@ func (r *Recruiter) dropSurplus(now time.Time, g *group, need int) (Effect, bool
 	if now.Sub(r.surplus) < r.config.SurplusAfter {
 		return Effect{}, false
 	}
-	t := g.learners[len(g.learners)-1]
+	t := spare[len(spare)-1]
 	why := fmt.Sprintf("learner %d on %s was not needed for %v", t.Replica, t.Node.Short(), r.config.SurplusAfter)
 	return Effect{Kind: Change, Remove: []anchormesh.ReplicaID{t.Replica}, Why: why}, true
 }

@@ -1,6 +1,7 @@
 package recruit
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -20,6 +21,16 @@ type Situation struct {
 	Commit   uint64   // the group's commit index
 	Members  []Member // in a fixed order, so that equal situations give equal plans
 	Progress []Progress
+	// Move is a healthy voter's replacement, decided elsewhere (package place); nil:
+	// none. It is given anew with every Step as long as it is wanted.
+	Move *Move
+}
+
+// Move asks for a voter's place to go to another node.
+type Move struct {
+	Replica anchormesh.ReplicaID // the voter that leaves, never the leader's own
+	To      anchormesh.NodeID
+	Why     string // one sentence
 }
 
 // Member is what gossip says of a node. It is a hint.
@@ -58,7 +69,9 @@ type Effect struct {
 	Zone    string            // AddLearner
 	Promote []anchormesh.ReplicaID
 	Remove  []anchormesh.ReplicaID
-	Why     string // one sentence for the log and the lineage
+	// Optional: an Invite for a Move; the node may decline for balance's sake.
+	Optional bool
+	Why      string // one sentence for the log and the lineage
 }
 
 // Plan is the outcome of a Step: at most one AddLearner or Change, any number of
@@ -66,6 +79,9 @@ type Effect struct {
 type Plan struct {
 	Effects []Effect
 	Status  string // one sentence: how the group stands and what it waits for
+	// Degraded says why nothing optional may happen to the group; empty: it is whole
+	// and no change of it is under way.
+	Degraded string
 }
 
 // seat is one anchor with everything known about it.
@@ -134,6 +150,19 @@ func judge(now time.Time, c Config, s *Situation, a anchormesh.Anchor, p Progres
 // majority reports whether most voters are in contact, the leader included.
 func (g *group) majority() bool {
 	return 2*count(g.voters, func(t seat) bool { return t.contact }) > len(g.voters)
+}
+
+// sick says which voter is dead, silent or behind; empty: all are well.
+func (g *group) sick() string {
+	for _, t := range g.voters {
+		switch {
+		case !t.contact:
+			return fmt.Sprintf("voter %d on %s is silent", t.Replica, t.Node.Short())
+		case !t.ready:
+			return fmt.Sprintf("voter %d on %s lags", t.Replica, t.Node.Short())
+		}
+	}
+	return ""
 }
 
 // electable reports whether the voters left by a change are mostly in contact.

@@ -78,6 +78,18 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestOperationsAllocateNothing: once the reservoir is there.
+func TestOperationsAllocateNothing(t *testing.T) {
+	var m Meter
+	key := []byte("registry/pods/default/pod-0001")
+	for range 10 * Rate {
+		m.Write(key, 100)
+	}
+	if n := testing.AllocsPerRun(1000, func() { m.Write(key, 100); m.Read(key, 100) }); n != 0 {
+		t.Errorf("%v allocations per write and read, want 0", n)
+	}
+}
+
 // TestConcurrent is for -race; counters lose nothing.
 func TestConcurrent(t *testing.T) {
 	var m Meter
