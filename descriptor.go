@@ -1,6 +1,9 @@
 package anchormesh
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // Role says whether an anchor counts in its group's majorities.
 type Role uint8
@@ -44,7 +47,18 @@ type Descriptor struct {
 	Anchors    []Anchor // sorted by Replica
 	// NextReplica is the replica ID that the next new anchor gets.
 	NextReplica ReplicaID
+	// Lineage is the head of the segment's hash chain of structural decisions,
+	// the one behind this descriptor. Zero: made before segments kept one.
+	Lineage Hash
+	// Stamped says that the scope has been split: its home's leader hands out
+	// the revisions, for good.
+	Stamped bool
 }
+
+// Home reports whether this is its scope's home: the segment whose range begins
+// at the scope's prefix, whether or not it holds a key. The scope's line of
+// revisions is kept there. To find the home of a scope, look up its prefix.
+func (d *Descriptor) Home() bool { return bytes.Equal(d.Range.Start, d.Scope) }
 
 // Newer reports whether d replaces o as knowledge about the same segment.
 func (d *Descriptor) Newer(o *Descriptor) bool {

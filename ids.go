@@ -2,6 +2,7 @@ package anchormesh
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -79,3 +80,12 @@ type Generation uint64
 
 // Revision is etcd's revision: a number in the order of a scope's writes.
 type Revision = int64
+
+// Hash is a SHA-256 sum of something in its canonical encoding.
+type Hash [32]byte
+
+// IsZero reports whether the hash is absent.
+func (h Hash) IsZero() bool { return h == Hash{} }
+
+// String is the form used in logs and tables: hex digits.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }

@@ -37,7 +37,14 @@ func AppendDescriptor(dst []byte, d *anchormesh.Descriptor) []byte {
 		dst = protowire.AppendTag(dst, 8, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, scratch)
 	}
-	return appendVarint(dst, 9, uint64(d.NextReplica))
+	dst = appendVarint(dst, 9, uint64(d.NextReplica))
+	if !d.Lineage.IsZero() {
+		dst = appendBytes(dst, 10, d.Lineage[:])
+	}
+	if d.Stamped {
+		dst = appendVarint(dst, 11, 1)
+	}
+	return dst
 }
 
 func appendAnchor(dst []byte, a *anchormesh.Anchor) []byte {
@@ -93,6 +100,10 @@ func ToPB(d *anchormesh.Descriptor) *Descriptor {
 		Mesh: uint64(d.Mesh), Segment: uint64(d.Segment),
 		Start: d.Range.Start, End: d.Range.End, Scope: d.Scope,
 		Generation: uint64(d.Generation), Changed: d.Changed, NextReplica: uint64(d.NextReplica),
+		Stamped: d.Stamped,
+	}
+	if !d.Lineage.IsZero() {
+		pb.Lineage = bytes.Clone(d.Lineage[:])
 	}
 	for _, a := range d.Anchors {
 		pb.Anchors = append(pb.Anchors, &Anchor{
@@ -117,7 +128,12 @@ func FromPB(pb *Descriptor) (*anchormesh.Descriptor, error) {
 		Scope:      pb.Scope,
 		Generation: anchormesh.Generation(pb.Generation), Changed: pb.Changed,
 		NextReplica: anchormesh.ReplicaID(pb.NextReplica),
+		Stamped:     pb.Stamped,
 	}
+	if n := len(pb.Lineage); n != 0 && n != len(d.Lineage) {
+		return nil, fmt.Errorf("%w: the lineage head has %d bytes", ErrInvalid, n)
+	}
+	copy(d.Lineage[:], pb.Lineage)
 	for _, a := range pb.Anchors {
 		role, err := roleFromPB(a.GetRole())
 		if err != nil {

@@ -42,8 +42,32 @@ func TestDescriptorEncodingIsPinned(t *testing.T) {
 	}
 }
 
+// full is sample with the fields that came later.
+func full() *anchormesh.Descriptor {
+	d := sample()
+	d.Stamped = true
+	for i := range d.Lineage {
+		d.Lineage[i] = byte(i)
+	}
+	return d
+}
+
+// TestOldBytesDecode: what was stored before lineages and stamps is canonical
+// still, and the new fields only ever append.
+func TestOldBytesDecode(t *testing.T) {
+	old := EncodeDescriptor(sample())
+	d, err := DecodeDescriptor(old)
+	if err != nil || d.Stamped || !d.Lineage.IsZero() {
+		t.Fatalf("old bytes give %+v, %v", d, err)
+	}
+	const added = "5220000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f5801"
+	if got := hex.EncodeToString(EncodeDescriptor(full())); got != hex.EncodeToString(old)+added {
+		t.Fatalf("stored format changed:\n got %s", got)
+	}
+}
+
 func TestDescriptorRoundTrip(t *testing.T) {
-	for _, d := range []*anchormesh.Descriptor{sample(), whole()} {
+	for _, d := range []*anchormesh.Descriptor{sample(), whole(), full()} {
 		b := EncodeDescriptor(d)
 		lib, err := proto.MarshalOptions{Deterministic: true}.Marshal(ToPB(d))
 		if err != nil || !bytes.Equal(b, lib) {
@@ -53,7 +77,7 @@ func TestDescriptorRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(EncodeDescriptor(got), b) || len(got.Anchors) != len(d.Anchors) || !got.Range.Equal(d.Range) {
+		if got.Lineage != d.Lineage || got.Stamped != d.Stamped || !bytes.Equal(EncodeDescriptor(got), b) || len(got.Anchors) != len(d.Anchors) || !got.Range.Equal(d.Range) {
 			t.Fatalf("decoded %+v, want %+v", got, d)
 		}
 		for i := range b {
@@ -122,6 +146,18 @@ func TestDecodeDescriptorRefusesOtherEncodings(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
+	for name, in := range map[string][]byte{
+		"a zero lineage": append(bytes.Clone(b), append([]byte{0x52, 32}, make([]byte, 32)...)...),
+		"stamped twice":  append(EncodeDescriptor(full()), 0x58, 1),
+		"stamped by two": append(bytes.Clone(b), 0x58, 2),
+	} {
+		if _, err := DecodeDescriptor(in); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: got %v, want ErrMalformed", name, err)
+		}
+	}
+	if _, err := DecodeDescriptor(append(bytes.Clone(b), 0x52, 1, 7)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a lineage of one byte: got %v, want ErrInvalid", err)
+	}
 	if _, err := FromPB(nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("nil: got %v, want ErrInvalid", err)
 	}
@@ -133,6 +169,7 @@ func TestDecodeDescriptorRefusesOtherEncodings(t *testing.T) {
 func FuzzDecodeDescriptor(f *testing.F) {
 	f.Add(EncodeDescriptor(sample()))
 	f.Add(EncodeDescriptor(whole()))
+	f.Add(EncodeDescriptor(full()))
 	f.Add([]byte{})
 	f.Add([]byte{0x42, 0x00})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -154,6 +154,8 @@ type Descriptor struct {
 	Changed       uint64                 `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"` // log index of the entry that last changed it
 	Anchors       []*Anchor              `protobuf:"bytes,8,rep,name=anchors,proto3" json:"anchors,omitempty"`  // ascending by replica
 	NextReplica   uint64                 `protobuf:"varint,9,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
+	Lineage       []byte                 `protobuf:"bytes,10,opt,name=lineage,proto3" json:"lineage,omitempty"`  // 32 bytes: head of the hash chain of structural decisions
+	Stamped       bool                   `protobuf:"varint,11,opt,name=stamped,proto3" json:"stamped,omitempty"` // the scope was split: its home hands out the revisions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +253,20 @@ func (x *Descriptor) GetNextReplica() uint64 {
 	return 0
 }
 
+func (x *Descriptor) GetLineage() []byte {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
+}
+
+func (x *Descriptor) GetStamped() bool {
+	if x != nil {
+		return x.Stamped
+	}
+	return false
+}
+
 var File_internal_meshpb_descriptor_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_descriptor_proto_rawDesc = "" +
@@ -260,7 +276,7 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12'\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x13.anchormesh.v1.RoleR\x04role\x12\x12\n" +
-	"\x04zone\x18\x04 \x01(\tR\x04zone\"\x86\x02\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xba\x02\n" +
 	"\n" +
 	"Descriptor\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x12\x18\n" +
@@ -273,7 +289,10 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"generation\x12\x18\n" +
 	"\achanged\x18\a \x01(\x04R\achanged\x12/\n" +
 	"\aanchors\x18\b \x03(\v2\x15.anchormesh.v1.AnchorR\aanchors\x12!\n" +
-	"\fnext_replica\x18\t \x01(\x04R\vnextReplica*>\n" +
+	"\fnext_replica\x18\t \x01(\x04R\vnextReplica\x12\x18\n" +
+	"\alineage\x18\n" +
+	" \x01(\fR\alineage\x12\x18\n" +
+	"\astamped\x18\v \x01(\bR\astamped*>\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -11,7 +11,9 @@
 //	1 mesh fixed64 | 2 segment fixed64 | 3 start | 4 end | 5 scope
 //	6 generation varint | 7 changed varint
 //	8 anchor { 1 node | 2 replica varint | 3 role varint | 4 zone } ...
-//	9 next_replica varint
+//	9 next_replica varint | 10 lineage 32 bytes | 11 stamped
+//
+// Fields 10 and 11 came later: bytes stored without them are still canonical.
 //
 // Guarantees: DecodeDescriptor accepts nothing but canonical bytes of a valid
 // descriptor (see ValidateDescriptor), so decode and encode are inverse to each

@@ -1,0 +1,180 @@
+package lineage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/anchormesh/anchormesh"
+)
+
+// version is the first byte of everything encoded here.
+const version = 1
+
+// ErrMalformed is returned for bytes that are not a canonical encoding.
+var ErrMalformed = errors.New("lineage: malformed bytes")
+
+// Append appends the entry's canonical encoding. It does not validate.
+func (e *Entry) Append(b []byte) []byte {
+	b = append(b, version, byte(e.Kind))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Mesh))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Segment))
+	b = binary.AppendUvarint(b, e.Height)
+	b = appendExtent(appendExtent(b, e.Before), e.After)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Other.Segment))
+	b = appendExtent(b, e.Other.Extent)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, e.Index), e.Term)
+	for _, set := range [][]anchormesh.NodeID{e.Voters.Incoming, e.Voters.Outgoing} {
+		b = binary.AppendUvarint(b, uint64(len(set)))
+		for _, id := range set {
+			b = appendBytes(b, []byte(id))
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(e.Evidence.Reason))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, e.Evidence.Pressure), e.Evidence.Spread)
+	b = binary.AppendUvarint(b, uint64(len(e.Evidence.Numbers)))
+	for _, n := range e.Evidence.Numbers {
+		b = binary.AppendUvarint(b, n)
+	}
+	b = appendBytes(b, []byte(e.Evidence.Operator))
+	b = append(b, byte(len(e.Previous)))
+	for _, h := range e.Previous {
+		b = append(b, h[:]...)
+	}
+	return b
+}
+
+func appendExtent(b []byte, x Extent) []byte {
+	b = binary.AppendUvarint(b, uint64(x.Generation))
+	return appendBytes(appendBytes(b, x.Range.Start), x.Range.End)
+}
+
+func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
+
+// DecodeEntry reads the canonical encoding of a valid entry and refuses anything
+// else. The result shares no memory with b.
+func DecodeEntry(b []byte) (*Entry, error) {
+	r := reader{rest: b}
+	r.version()
+	e := &Entry{Kind: Kind(r.byte()), Mesh: anchormesh.MeshID(r.fixed()), Segment: anchormesh.SegmentID(r.fixed()), Height: r.number()}
+	e.Before, e.After = r.extent(), r.extent()
+	e.Other = Neighbour{Segment: anchormesh.SegmentID(r.fixed()), Extent: r.extent()}
+	e.Index, e.Term = r.number(), r.number()
+	e.Voters = Voters{Incoming: r.nodes(), Outgoing: r.nodes()}
+	e.Evidence = r.evidence()
+	for range r.count(uint64(r.byte()), 2) {
+		e.Previous = append(e.Previous, r.hash())
+	}
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(e.Append(nil), b) {
+		return nil, fmt.Errorf("%w: not canonical", ErrMalformed)
+	}
+	return e, e.Validate()
+}
+
+// reader takes an encoding apart. After the first failure it returns zeros.
+type reader struct {
+	rest   []byte
+	failed bool
+}
+
+func (r *reader) end() error {
+	if r.failed {
+		return fmt.Errorf("%w: cut short, over a limit or of another version", ErrMalformed)
+	}
+	if len(r.rest) > 0 {
+		return fmt.Errorf("%w: %d bytes too many", ErrMalformed, len(r.rest))
+	}
+	return nil
+}
+
+func (r *reader) take(n uint64) []byte {
+	if r.failed || n > uint64(len(r.rest)) {
+		r.failed = true
+		return nil
+	}
+	out := r.rest[:n]
+	r.rest = r.rest[n:]
+	return out
+}
+
+func (r *reader) version() {
+	if r.byte() != version {
+		r.failed = true
+	}
+}
+
+func (r *reader) byte() byte {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) fixed() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *reader) hash() (h anchormesh.Hash) {
+	copy(h[:], r.take(uint64(len(h))))
+	return h
+}
+
+func (r *reader) number() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 {
+		r.failed = true
+		return 0
+	}
+	r.take(uint64(n))
+	return v
+}
+
+// count passes n on if it is within the limit, so that no count makes a loop
+// longer than the limit.
+func (r *reader) count(n, limit uint64) uint64 {
+	if n > limit {
+		r.failed = true
+	}
+	if r.failed {
+		return 0
+	}
+	return n
+}
+
+// bytes returns a copy of at most limit bytes, nil for none.
+func (r *reader) bytes(limit uint64) []byte {
+	return append([]byte(nil), r.take(r.count(r.number(), limit))...)
+}
+
+func (r *reader) extent() Extent {
+	g := anchormesh.Generation(r.number())
+	return Extent{Generation: g, Range: anchormesh.KeyRange{Start: r.bytes(KeyBytesMax), End: r.bytes(KeyBytesMax)}}
+}
+
+func (r *reader) nodes() []anchormesh.NodeID {
+	var out []anchormesh.NodeID
+	for range r.count(r.number(), VotersMax) {
+		out = append(out, anchormesh.NodeID(r.bytes(NodeIDBytesMax)))
+	}
+	return out
+}
+
+func (r *reader) evidence() Evidence {
+	reason := r.number()
+	if reason > 1<<16-1 {
+		r.failed = true
+	}
+	v := Evidence{Reason: Reason(reason), Pressure: r.number(), Spread: r.number()}
+	for range r.count(r.number(), NumbersMax) {
+		v.Numbers = append(v.Numbers, r.number())
+	}
+	v.Operator = string(r.bytes(OperatorBytesMax))
+	return v
+}
