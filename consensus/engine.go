@@ -63,9 +63,20 @@ func (e *Engine) Start() {
 // they feed the others; what the log writer still holds is written.
 func (e *Engine) Stop() {
 	close(e.stop)
-	for _, segment := range e.Segments() {
-		e.StopGroup(segment)
+	for _, w := range e.workers {
+		_ = w.do((*shard.Shard).RemoveAll)
 	}
+	e.mu.Lock()
+	groups := e.groups
+	e.groups = make(map[anchormesh.SegmentID]*group)
+	e.mu.Unlock()
+	for _, g := range groups {
+		g.stop()
+	}
+	for _, w := range e.workers {
+		w.apply.drain()
+	}
+	e.writer.drain()
 	for _, w := range e.workers {
 		w.inbox.close()
 		w.apply.inbox.close()
@@ -87,7 +98,9 @@ func (e *Engine) tick() {
 			w.inbox.put(func(in *inbox) { in.Ticks++ })
 		}
 		if n%e.cfg.ElectionTicks == 0 {
-			e.truncate()
+			for _, w := range e.workers {
+				w.truncate()
+			}
 		}
 	}
 }
@@ -134,8 +147,8 @@ func (e *Engine) StartGroup(spec GroupSpec) error {
 	alone := soleVoter(spec.Start.Conf, spec.Replica)
 	return e.worker(spec.Segment).do(func(s *shard.Shard) {
 		s.Add(spec.Segment, r, maps.Clone(spec.Peers))
-		if alone {
-			s.With(spec.Segment, (*replica.Replica).Campaign)
+		if alone || spec.Campaign {
+			s.Urge(spec.Segment)
 		}
 	})
 }
@@ -270,15 +283,27 @@ func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
 		return Status{}, false
 	}
 	s := *g.status.Load()
-	s.Applied = g.applied.Load()
+	s.Applied, s.Asleep = g.applied.Load(), g.asleep.Load()
 	return s, true
 }
 
+// Load returns how many groups there are.
+func (e *Engine) Load() Load {
+	e.mu.RLock()
+	l := Load{Groups: len(e.groups)}
+	e.mu.RUnlock()
+	for _, w := range e.workers {
+		l.Asleep += int(w.asleep.Load())
+	}
+	return l
+}
+
 // Progress returns a leader's view of its group now: commit index and replicas.
-// It is false where this node does not lead.
+// It is false where this node does not lead. A group that sleeps goes on sleeping:
+// what it knows of the others is as old as its sleep.
 func (e *Engine) Progress(segment anchormesh.SegmentID) (commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress, ok bool) {
 	_ = e.worker(segment).do(func(s *shard.Shard) {
-		s.With(segment, func(r *replica.Replica) {
+		s.Look(segment, func(r *replica.Replica) {
 			if !r.Leads() {
 				return
 			}

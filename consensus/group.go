@@ -19,6 +19,7 @@ type group struct {
 	log     *wal.GroupLog
 	status  atomic.Pointer[Status]
 	applied atomic.Uint64
+	asleep  atomic.Bool
 	tail    tail
 
 	mu      sync.Mutex

@@ -79,6 +79,10 @@ type GroupSpec struct {
 	Peers   map[anchormesh.ReplicaID]anchormesh.NodeID
 	Start   Point // where the state machine stands
 	Machine StateMachine
+	// Campaign makes this replica stand for election at once, and again every few
+	// ticks while no leader is known: for the child of a split, on the node that
+	// leads the parent. It is harmless where there is a leader.
+	Campaign bool
 }
 
 // Status is what this node knows of a group.
@@ -87,7 +91,13 @@ type Status struct {
 	replica.Status
 	Replica anchormesh.ReplicaID
 	Applied uint64
+	// Asleep: nothing has happened for a while, and the replica's clock stands. Leader
+	// and role are what they were then.
+	Asleep bool
 }
+
+// Load is how many groups an engine runs, and how many of them sleep.
+type Load struct{ Groups, Asleep int }
 
 // Leads reports whether this node leads the group.
 func (s *Status) Leads() bool { return s.Status.Leader != 0 && s.Status.Leader == s.Replica }
@@ -115,8 +125,12 @@ type Config struct {
 	// Tick is the unit of the heartbeat and election timers.
 	Tick                          time.Duration
 	HeartbeatTicks, ElectionTicks int
+	// SleepTicks is how long nothing must happen to a group until its leader asks it
+	// to sleep; 0 is never. See package shard. It relies on NodeLost.
+	SleepTicks int
 	// KeepEntries and KeepBytes bound the log kept behind the durable state for
-	// anchors that lag; those further behind get a snapshot.
+	// anchors that lag; those further behind get a snapshot. A group that sleeps keeps
+	// none if no anchor lags.
 	KeepEntries, KeepBytes uint64
 	// MaxInboundFrames bounds the frames waiting for a worker.
 	MaxInboundFrames int
@@ -132,6 +146,7 @@ func DefaultConfig(self anchormesh.NodeID) Config {
 		Tick:             100 * time.Millisecond,
 		HeartbeatTicks:   1,
 		ElectionTicks:    10,
+		SleepTicks:       20,
 		KeepEntries:      10_000,
 		KeepBytes:        64 << 20,
 		MaxInboundFrames: 4096,
@@ -150,6 +165,8 @@ func (c *Config) Validate() error {
 		return errors.New("consensus: tick must be above zero")
 	case c.ElectionTicks <= c.HeartbeatTicks || c.HeartbeatTicks <= 0:
 		return fmt.Errorf("consensus: election ticks (%d) must be above heartbeat ticks (%d)", c.ElectionTicks, c.HeartbeatTicks)
+	case c.SleepTicks < 0:
+		return errors.New("consensus: sleep ticks must not be below zero")
 	case c.MaxInboundFrames <= 0:
 		return errors.New("consensus: inbound limit must be above zero")
 	}

@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"sync/atomic"
+
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/consensus/shard"
@@ -15,10 +17,15 @@ type worker struct {
 	inbox  *mailbox[inbox]
 	shard  *shard.Shard
 	apply  *applier
+	asleep atomic.Int64 // groups that sleep
+	// dozed are groups that fell asleep and still hold log: see truncate. The value says
+	// whether all of it may go. Only the worker's goroutine uses it.
+	dozed map[anchormesh.SegmentID]bool
 }
 
 func newWorker(e *Engine) *worker {
-	w := &worker{engine: e, inbox: newMailbox[inbox](), shard: shard.New()}
+	w := &worker{engine: e, inbox: newMailbox[inbox](), shard: shard.New(), dozed: make(map[anchormesh.SegmentID]bool)}
+	w.shard.SleepAfter(e.cfg.SleepTicks)
 	w.apply = &applier{engine: e, worker: w, inbox: newMailbox[applies]()}
 	return w
 }
@@ -40,8 +47,12 @@ func (w *worker) run() {
 // rest on. Statuses go first, so that who is told of a lost leader already
 // finds the new one.
 func (w *worker) carryOut(fx *shard.Effects) {
+	w.asleep.Store(int64(w.shard.Asleep()))
 	for _, s := range fx.Statuses {
 		w.engine.publish(s)
+	}
+	for _, s := range fx.Sleeps {
+		w.slept(s)
 	}
 	if f := w.engine.cfg.Listener.Stranger; f != nil {
 		for _, s := range fx.Strangers {
@@ -68,6 +79,18 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	}
 	for _, s := range fx.Snapshots {
 		w.engine.sendSnapshot(s)
+	}
+}
+
+// slept notes that a group fell asleep or woke.
+func (w *worker) slept(s shard.Sleep) {
+	if g := w.engine.group(s.Segment); g != nil {
+		g.asleep.Store(s.Asleep)
+	}
+	if s.Asleep {
+		w.dozed[s.Segment] = s.Whole
+	} else {
+		delete(w.dozed, s.Segment)
 	}
 }
 

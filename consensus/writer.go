@@ -17,6 +17,8 @@ type writes struct {
 	// called after the fsync.
 	updates []wal.Update
 	done    []func()
+	// marks: let the log record how far it was truncated, even if there is nothing else.
+	marks bool
 }
 
 // writer carries appends out: one write and one fsync for all that gathered.
@@ -46,7 +48,7 @@ func (w *writer) run() {
 		clear(in.appends)
 		clear(in.updates)
 		clear(in.done)
-		in.appends, in.updates, in.done = in.appends[:0], in.updates[:0], in.done[:0]
+		in.appends, in.updates, in.done, in.marks = in.appends[:0], in.updates[:0], in.done[:0], false
 		spare = in
 	}
 }
@@ -89,7 +91,7 @@ func (w *writer) write(in *writes) {
 		w.batch = append(w.batch, wal.Update{Group: a.Segment, HardState: hs, Entries: a.Entries})
 	}
 	w.batch = append(w.batch, in.updates...)
-	if len(w.batch) == 0 {
+	if len(w.batch) == 0 && !in.marks {
 		return
 	}
 	begin := time.Now()

@@ -4,7 +4,7 @@
 // Layout of a frame, repeated to its end:
 //
 //	uvarint  segment ID
-//	byte     message type (raftpb.MessageType)
+//	byte     message type (raftpb.MessageType, or Sleep or Slept)
 //	byte     flags: 1 reject, 2 has context, 4 has entries
 //	uvarint  to, from, term, log term, index, commit, vote, reject hint
 //	[uvarint length, bytes]                                     context

@@ -13,6 +13,17 @@ import (
 // ErrMalformed says that a frame is not what Append writes.
 var ErrMalformed = errors.New("malformed raft frame")
 
+// Types of messages that are no business of Raft's, but of the shells that run
+// it: see package shard. They fill the same fields.
+const (
+	// Sleep: a leader asks a replica to stop its clock. Term and Index say where
+	// the group stands, RejectHint numbers the question, Vote counts the replicas
+	// that are not asked.
+	Sleep raftpb.MessageType = 80 + iota
+	// Slept: the replica did, as far as RejectHint's question goes.
+	Slept
+)
+
 const (
 	flagReject = 1 << iota
 	flagContext
@@ -87,6 +98,10 @@ const travels = 1<<raftpb.MsgApp | 1<<raftpb.MsgAppResp | 1<<raftpb.MsgVote | 1<
 	1<<raftpb.MsgPreVote | 1<<raftpb.MsgPreVoteResp | 1<<raftpb.MsgHeartbeat | 1<<raftpb.MsgHeartbeatResp |
 	1<<raftpb.MsgTransferLeader | 1<<raftpb.MsgTimeoutNow | 1<<raftpb.MsgReadIndex | 1<<raftpb.MsgReadIndexResp
 
+func mayTravel(t raftpb.MessageType) bool {
+	return t == Sleep || t == Slept || t <= raftpb.MsgPreVoteResp && travels&(1<<t) != 0
+}
+
 type decoder struct {
 	rest   []byte
 	failed bool
@@ -104,7 +119,7 @@ type block struct {
 func (d *decoder) message() *raftpb.Message {
 	b := &block{}
 	b.typ = raftpb.MessageType(d.byte())
-	if b.typ > raftpb.MsgPreVoteResp || travels&(1<<b.typ) == 0 {
+	if !mayTravel(b.typ) {
 		d.failed = true
 		return nil
 	}

@@ -36,7 +36,14 @@ type cluster struct {
 	leaders   map[[2]uint64]replicaOn // (group, term) -> leader
 	seq       int
 	boots     uint64
+	sleep     int    // ticks after which groups sleep; 0 is never
+	events    int    // so far
+	losses    []loss // ends of connections that one side has not noticed yet
+	slept     int    // times a group fell asleep
 }
+
+// loss is a node that another one has lost sight of.
+type loss struct{ at, of int }
 
 type replicaOn struct{ node int }
 
@@ -74,10 +81,10 @@ var (
 
 func nodeID(i int) anchormesh.NodeID { return anchormesh.NodeID(fmt.Sprintf("node-%d", i)) }
 
-func newCluster(t *testing.T, seed int64, nodes, groups int) *cluster {
+func newCluster(t *testing.T, seed int64, nodes, groups, sleep int) *cluster {
 	cryptotest.SetGlobalRandom(t, uint64(seed))
 	c := &cluster{
-		t: t, rng: rand.New(rand.NewSource(seed)), groups: groups, cut: map[[2]int]bool{},
+		t: t, rng: rand.New(rand.NewSource(seed)), groups: groups, sleep: sleep, cut: map[[2]int]bool{},
 		outcomes: map[string]int{}, applied: map[string]bool{}, results: map[string]error{},
 		doneAt: make([]uint64, groups), leaders: map[[2]uint64]replicaOn{},
 	}
@@ -103,6 +110,7 @@ func newCluster(t *testing.T, seed int64, nodes, groups int) *cluster {
 func (c *cluster) boot(n *testNode) {
 	n.up, n.shard, n.inbox, n.pending, n.reads = true, New(), Inbox{}, nil, nil
 	n.applied = make([]uint64, c.groups)
+	n.shard.SleepAfter(c.sleep)
 	peers := map[anchormesh.ReplicaID]anchormesh.NodeID{}
 	for i := range c.nodes {
 		peers[anchormesh.ReplicaID(i+1)] = nodeID(i)
@@ -126,8 +134,31 @@ func (c *cluster) boot(n *testNode) {
 
 func (c *cluster) crash(n *testNode) {
 	n.up = false
+	c.loses(n.id)
 	for g := range c.groups {
 		n.shard.Remove(anchormesh.SegmentID(g + 1))
+	}
+}
+
+// loses ends the connections of a node: all others will notice, in a while.
+func (c *cluster) loses(node int) {
+	for _, other := range c.nodes {
+		if other.id != node {
+			c.losses = append(c.losses, loss{other.id, node})
+		}
+	}
+}
+
+// notice lets one node notice an end.
+func (c *cluster) notice() {
+	if len(c.losses) == 0 {
+		return
+	}
+	i := c.rng.Intn(len(c.losses))
+	l := c.losses[i]
+	c.losses = append(c.losses[:i], c.losses[i+1:]...)
+	if n := c.nodes[l.at]; n.up {
+		n.inbox.Commands = append(n.inbox.Commands, func(s *Shard) { s.NodeLost(nodeID(l.of)) })
 	}
 }
 
@@ -150,6 +181,11 @@ func (c *cluster) step(n *testNode) {
 		}
 	}
 	n.reads = kept
+	for _, s := range fx.Sleeps {
+		if s.Asleep {
+			c.slept++
+		}
+	}
 	for _, s := range fx.Statuses {
 		if s.Role == raft.StateLeader {
 			key := [2]uint64{uint64(s.Segment), s.Term}
@@ -262,7 +298,12 @@ func (c *cluster) read(n *testNode) {
 
 func (c *cluster) event() {
 	n := c.nodes[c.rng.Intn(len(c.nodes))]
-	switch k := c.rng.Intn(100); {
+	c.events++
+	k := c.rng.Intn(100)
+	if c.sleep > 0 && c.events/1000%2 == 1 && k >= 60 && k < 80 && c.rng.Intn(60) > 0 {
+		k = []int{0, 0, 0, 0, 0, 0, 50, 79}[c.rng.Intn(8)] // calm: messages arrive instead of requests
+	}
+	switch {
 	case k < 45:
 		c.deliver()
 	case k < 60 && n.up && len(n.pending) > 0:
@@ -280,11 +321,15 @@ func (c *cluster) event() {
 	case k == 81 && !n.up:
 		c.boot(n)
 	case k == 82 && c.rng.Intn(8) == 0:
-		c.cut[[2]int{n.id, c.rng.Intn(len(c.nodes))}] = true
+		to := c.rng.Intn(len(c.nodes))
+		c.cut[[2]int{n.id, to}] = true
+		c.losses = append(c.losses, loss{n.id, to}, loss{to, n.id}) // pings fail both ways
 	case k == 83 && c.rng.Intn(4) == 0:
 		c.cut = map[[2]int]bool{}
 	case k == 84 && n.up && c.rng.Intn(10) == 0:
 		n.shard.NodeLost(nodeID(c.rng.Intn(len(c.nodes))))
+	case k >= 85 && k < 88:
+		c.notice()
 	}
 	if n.up {
 		c.step(n)
@@ -295,26 +340,70 @@ func (c *cluster) event() {
 // every node.
 func (c *cluster) heal() {
 	c.cut, c.loss = map[[2]int]bool{}, 0
+	for len(c.losses) > 0 {
+		c.notice()
+	}
 	for _, n := range c.nodes {
 		if !n.up {
 			c.boot(n)
 		}
 	}
+	c.until("groups did not converge after all faults were healed", func(round int) bool { return round > 200 && c.converged() })
+	if c.sleep > 0 {
+		c.until("groups did not fall asleep", func(int) bool { return c.asleep() == len(c.nodes)*c.groups })
+		c.touch()
+	}
+}
+
+// until lets time pass until something is the case.
+func (c *cluster) until(what string, holds func(round int) bool) {
 	for round := range 4000 {
-		for len(c.wire) > 0 {
-			c.deliver()
+		if holds(round) {
+			return
 		}
 		for _, n := range c.nodes {
 			n.inbox.Ticks++
-			c.step(n)
-			c.sync(n, len(n.pending))
-			c.step(n)
 		}
-		if round > 200 && c.converged() {
-			return
+		for range 3 { // messages there, back, and on within a tick
+			for len(c.wire) > 0 {
+				c.deliver()
+			}
+			for _, n := range c.nodes {
+				c.step(n)
+				c.sync(n, len(n.pending))
+				c.step(n)
+			}
 		}
 	}
-	c.t.Fatal("groups did not converge after all faults were healed")
+	c.t.Fatal(what)
+}
+
+func (c *cluster) asleep() (n int) {
+	for _, node := range c.nodes {
+		n += node.shard.Asleep()
+	}
+	return n
+}
+
+// touch reads every group from every node; most sleep.
+func (c *cluster) touch() {
+	for _, n := range c.nodes {
+		for g := range c.groups {
+			answered := false
+			n.inbox.Reads = append(n.inbox.Reads, Read{Segment: anchormesh.SegmentID(g + 1), Done: func(index uint64, err error) {
+				answered = true
+				if err != nil || index < c.doneAt[g] {
+					c.t.Errorf("group %d: node %d reads at %d after %d was acknowledged: %v", g, n.id, index, c.doneAt[g], err)
+				}
+			}})
+			c.until("a sleeping group does not answer", func(round int) bool {
+				if round > 10 && !answered {
+					c.t.Fatalf("group %d: node %d waits for a read for %d ticks", g, n.id, round)
+				}
+				return answered
+			})
+		}
+	}
 }
 
 func (c *cluster) converged() bool {
@@ -350,25 +439,43 @@ func (c *cluster) check() {
 }
 
 func TestRandomFaultsKeepEveryPromise(t *testing.T) {
+	slept, mayHave := 0, 0
 	for seed := *firstSeed; seed < *firstSeed+*seedCount; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewSource(seed))
-			c := newCluster(t, seed, []int{1, 3, 3, 5}[rng.Intn(4)], 1+rng.Intn(4))
-			c.loss = []float64{0, 0.02, 0.15}[rng.Intn(3)]
-			for range 20_000 {
-				c.event()
+			c := randomFaults(t, seed)
+			if c.sleep > 0 {
+				mayHave++
 			}
-			c.heal()
-			c.check()
-			acknowledged := 0
-			for _, err := range c.results {
-				if err == nil {
-					acknowledged++
-				}
-			}
-			if acknowledged == 0 {
-				t.Errorf("seed %d: nothing was acknowledged out of %d proposals: the run shows nothing", seed, c.seq)
+			if c.slept > 0 {
+				slept++
 			}
 		})
 	}
+	if slept < mayHave/2 {
+		t.Errorf("groups slept between the faults in %d runs of %d only: the others show nothing of it", slept, mayHave)
+	}
+}
+
+func randomFaults(t *testing.T, seed int64) *cluster {
+	rng := rand.New(rand.NewSource(seed))
+	nodes, groups := []int{1, 3, 3, 5}[rng.Intn(4)], 1+rng.Intn(4)
+	c := newCluster(t, seed, nodes, groups, []int{0, 2, 4}[seed%3])
+	c.loss = []float64{0, 0.02, 0.15}[rng.Intn(3)]
+	for range 20_000 {
+		c.event()
+	}
+	slept := c.slept
+	c.heal()
+	c.check()
+	c.slept = slept
+	acknowledged := 0
+	for _, err := range c.results {
+		if err == nil {
+			acknowledged++
+		}
+	}
+	if acknowledged == 0 {
+		t.Errorf("seed %d: nothing was acknowledged out of %d proposals: the run shows nothing", seed, c.seq)
+	}
+	return c
 }

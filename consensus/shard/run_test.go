@@ -57,7 +57,7 @@ func TestAnswersOfAnEarlierStayAreDropped(t *testing.T) {
 }
 
 func TestReplicasSpeakFromTheirOwnNodeOnly(t *testing.T) {
-	c := newCluster(t, 1, 3, 1)
+	c := newCluster(t, 1, 3, 1, 0)
 	n := c.nodes[2]
 	beat := func(from anchormesh.NodeID) uint64 {
 		n.inbox.Messages = append(n.inbox.Messages, Inbound{From: from, Segment: 1, Message: &raftpb.Message{

@@ -16,14 +16,16 @@ import (
 // script drives one group by hand and shows everything that happens.
 type script struct {
 	*cluster
-	out strings.Builder
+	out  strings.Builder
+	kept []packet
 }
 
 func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format+"\n", args...) }
 
 // TestScripts runs testdata. Verbs (n is a node from 0):
 //
-//	cluster nodes=3            one group; nodes stand at an empty log
+//	cluster nodes=3 [sleep=4]  one group; nodes stand at an empty log; it sleeps after so many quiet ticks
+//	elect n                    campaign and settle, without a word
 //	campaign n                 start an election
 //	propose n a b c            queue requests, each with a waiter
 //	read n name                ask for a linearizable read
@@ -34,7 +36,15 @@ func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format
 //	settle                     step, sync, deliver until nothing moves
 //	crash n / boot n           lose memory and unsynced writes / start again
 //	tick n count               let time pass
+//	pass n count               tick n so often, settling after each tick
+//	pass * count               tick all that are up
 //	lost n of                  tell n that node "of" is gone
+//	cut a b / mend a b         lose all messages from a to b / no more
+//	lose n type                lose the messages of a type on the wire to n
+//	keep n type / late         take them off the wire / put them back
+//	awake                      show whose clocks go
+//	look n                     look at n's progress, as the shell does
+//	transfer n to              ask n to hand over
 //	stamp n term               put an entry stamped with another term into n's log
 //	absent n                   let n answer for a replica without state
 func TestScripts(t *testing.T) {
@@ -42,9 +52,12 @@ func TestScripts(t *testing.T) {
 		var s *script
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			if d.Cmd == "cluster" {
-				var nodes int
+				var nodes, sleep int
 				d.ScanArgs(t, "nodes", &nodes)
-				s = &script{cluster: newCluster(t, 1, nodes, 1)}
+				if d.HasArg("sleep") {
+					d.ScanArgs(t, "sleep", &sleep)
+				}
+				s = &script{cluster: newCluster(t, 1, nodes, 1, sleep)}
 			}
 			s.out.Reset()
 			for _, line := range strings.Split(d.Cmd+" "+args(d)+"\n"+d.Input, "\n") {
@@ -67,7 +80,7 @@ func args(d *datadriven.TestData) string {
 
 func (s *script) run(t *testing.T, f []string) {
 	var n *testNode
-	if len(f) > 1 {
+	if len(f) > 1 && f[1] != "*" {
 		var i int
 		if _, err := fmt.Sscan(f[1], &i); err != nil {
 			t.Fatalf("%v: %v", f, err)
@@ -105,6 +118,45 @@ func (s *script) run(t *testing.T, f []string) {
 		var count int
 		fmt.Sscan(f[2], &count)
 		n.inbox.Ticks += count
+	case "elect":
+		n.shard.With(1, (*replica.Replica).Campaign)
+		s.settle()
+		s.out.Reset()
+	case "pass":
+		var count int
+		fmt.Sscan(f[2], &count)
+		for range count {
+			for _, other := range s.nodes {
+				if other.up && (n == nil || n == other) {
+					other.inbox.Ticks++
+				}
+			}
+			s.settle()
+		}
+	case "cut", "mend":
+		var to int
+		fmt.Sscan(f[2], &to)
+		s.cut[[2]int{n.id, to}] = f[0] == "cut"
+	case "lose", "keep":
+		s.take(n, f[2], f[0] == "keep")
+	case "late":
+		s.wire, s.kept = append(s.wire, s.kept...), nil
+	case "awake":
+		for _, other := range s.nodes {
+			if other.up && other.shard.Asleep() == 0 {
+				s.printf("  node %d is awake", other.id)
+			}
+		}
+	case "look":
+		n.shard.Look(1, func(r *replica.Replica) {
+			r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) {
+				s.printf("  replica %d matches %d", id, p.Match)
+			})
+		})
+	case "transfer":
+		var to int
+		fmt.Sscan(f[2], &to)
+		n.shard.With(1, func(r *replica.Replica) { r.TransferLeader(anchormesh.ReplicaID(to + 1)) })
 	case "lost":
 		var of int
 		fmt.Sscan(f[2], &of)
@@ -138,6 +190,16 @@ func (s *script) show(n *testNode) {
 	for _, st := range fx.Statuses {
 		s.printf("  node %d: %v in term %d, leader %q", n.id, st.Role, st.Term, st.Leader)
 	}
+	for _, sl := range fx.Sleeps {
+		switch {
+		case !sl.Asleep:
+			s.printf("  node %d wakes", n.id)
+		case sl.Whole:
+			s.printf("  node %d falls asleep", n.id)
+		default:
+			s.printf("  node %d falls asleep, others lag", n.id)
+		}
+	}
 	for _, f := range fx.Frames {
 		s.printf("  node %d -> %s: %s", n.id, f.To, frameText(f.Data))
 	}
@@ -167,6 +229,19 @@ func (s *script) show(n *testNode) {
 	n.reads = kept
 }
 
+// take removes messages of a type from the wire to a node.
+func (s *script) take(n *testNode, name string, keep bool) {
+	var rest []packet
+	for _, p := range s.wire {
+		if p.to != n.id || !strings.HasPrefix(frameText(p.data), name) {
+			rest = append(rest, p)
+		} else if keep {
+			s.kept = append(s.kept, p)
+		}
+	}
+	s.wire = rest
+}
+
 func (s *script) syncAll(n *testNode) { s.sync(n, len(n.pending)) }
 
 func (s *script) deliverAll() {
@@ -174,7 +249,7 @@ func (s *script) deliverAll() {
 	s.wire = nil
 	for _, p := range wire {
 		n := s.nodes[p.to]
-		if !n.up {
+		if !n.up || s.cut[[2]int{p.from, p.to}] {
 			continue
 		}
 		err := message.Decode(p.data, func(seg anchormesh.SegmentID, m *raftpb.Message) {
@@ -210,6 +285,12 @@ func frameText(frame []byte) string {
 	var out []string
 	_ = message.Decode(frame, func(_ anchormesh.SegmentID, m *raftpb.Message) {
 		text := strings.TrimPrefix(m.GetType().String(), "Msg")
+		switch m.GetType() {
+		case message.Sleep:
+			text = fmt.Sprintf("Sleep(at %d/%d, question %d)", m.GetTerm(), m.GetIndex(), m.GetRejectHint())
+		case message.Slept:
+			text = fmt.Sprintf("Slept(at %d/%d, question %d)", m.GetTerm(), m.GetIndex(), m.GetRejectHint())
+		}
 		if m.GetType() == raftpb.MsgApp {
 			text += fmt.Sprintf("(%d entries, commit %d)", len(m.GetEntries()), m.GetCommit())
 		}

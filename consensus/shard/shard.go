@@ -6,16 +6,20 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/anchormesh/anchormesh"
-	"github.com/anchormesh/anchormesh/consensus/message"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 )
 
 // Shard owns replicas. It is not safe for concurrent use.
 type Shard struct {
 	groups map[anchormesh.SegmentID]*group
-	order  []*group // every group, in the order of arrival: ticks are deterministic
+	order  []*group // every group, in the order of arrival: what is done to all is deterministic
+	ticked []*group // those whose clocks go, in the order of waking, and some that have stopped since
 	dirty  []*group // groups that may have something to do
 	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
+	early  []early
+	nodes  nodes
+	rests  rests
+	now    uint64 // ticks so far
 	runs   uint64 // replicas taken in so far
 	out    *Effects
 	frames frames
@@ -28,8 +32,12 @@ type group struct {
 	replica *replica.Replica
 	peers   map[anchormesh.ReplicaID]anchormesh.NodeID
 	dirty   bool
-	silence int // ticks since the last message of the leader
-	wake    int // ticks until a campaign that a lost leader called for; 0 is none
+	ticked  bool // on the list of those whose clocks go
+	gone    bool // removed
+	silence int  // ticks since the last message of the leader
+	wake    int  // ticks until a campaign that a lost leader called for; 0 is none
+	urge    int  // ticks left in which a new group is urged to have a leader
+	sleep   sleeper
 }
 
 // Inbox is what arrived for a shard since its last step. Fields are handled in
@@ -101,6 +109,7 @@ type Effects struct {
 	Reads     []ReadReady
 	Snapshots []Snapshot
 	Statuses  []Status
+	Sleeps    []Sleep
 	Strangers []Stranger
 }
 
@@ -159,6 +168,7 @@ func New() *Shard {
 	return &Shard{
 		groups: make(map[anchormesh.SegmentID]*group),
 		absent: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
+		nodes:  newNodes(),
 	}
 }
 
@@ -172,7 +182,9 @@ func (s *Shard) Add(segment anchormesh.SegmentID, r *replica.Replica, peers map[
 	g := &group{run: s.runs, segment: segment, replica: r, peers: peers}
 	s.groups[segment] = g
 	s.order = append(s.order, g)
+	s.startClock(g)
 	s.touch(g)
+	s.receiveEarly(g)
 }
 
 // AddAbsent lets the shard answer for a replica that has no state yet.
@@ -187,14 +199,26 @@ func (s *Shard) Remove(segment anchormesh.SegmentID) {
 	if g == nil {
 		return
 	}
-	g.replica.Close()
-	delete(s.groups, segment)
-	for i, o := range s.order {
-		if o == g {
-			s.order = append(s.order[:i], s.order[i+1:]...)
-			break
-		}
+	s.close(g)
+	s.order = slices.DeleteFunc(s.order, func(o *group) bool { return o == g })
+}
+
+// RemoveAll closes every replica.
+func (s *Shard) RemoveAll() {
+	clear(s.absent)
+	for _, g := range s.order {
+		s.close(g)
 	}
+	s.order = nil
+}
+
+func (s *Shard) close(g *group) {
+	g.replica.Close()
+	g.gone = true
+	if g.sleep.asleep {
+		s.rests.asleep--
+	}
+	delete(s.groups, g.segment)
 }
 
 // SetPeers replaces what the shard knows about where replicas are.
@@ -204,61 +228,37 @@ func (s *Shard) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.Repl
 	}
 }
 
-// With calls f with a segment's replica, if it is here, and steps it afterwards.
+// With calls f with a segment's replica, if it is here, and steps it afterwards. It
+// wakes a group that sleeps.
 func (s *Shard) With(segment anchormesh.SegmentID, f func(*replica.Replica)) bool {
 	g := s.groups[segment]
 	if g == nil {
 		return false
 	}
+	s.stir(g)
 	f(g.replica)
 	s.touch(g)
 	return true
 }
 
-// NodeLost tells every group led from a node that the node is gone. Followers
-// forget the leader, which lifts the guard against elections that CheckQuorum
-// puts up, and campaign a few ticks apart, in the order of their replica IDs.
-func (s *Shard) NodeLost(node anchormesh.NodeID) {
-	for _, g := range s.order {
-		leader := g.replica.Status().Leader
-		if leader == 0 || g.peers[leader] != node || leader == g.replica.ID() {
-			continue
-		}
-		g.leaderLost(leader)
-		s.touch(g)
+// Look calls f with a segment's replica, if it is here. f must change nothing; who
+// sleeps goes on sleeping.
+func (s *Shard) Look(segment anchormesh.SegmentID, f func(*replica.Replica)) bool {
+	g := s.groups[segment]
+	if g == nil {
+		return false
 	}
+	f(g.replica)
+	return true
 }
 
-// leaderLost prepares a follower's campaign for the place of a leader that is
-// gone.
-func (g *group) leaderLost(leader anchormesh.ReplicaID) {
-	g.replica.ForgetLeader()
-	g.wake, g.silence = 1+2*g.rank(leader), 0
-}
-
-// listen counts how long the leader has been silent. After an election timeout
-// the followers campaign in order, as when its node is known to be gone; Raft's
-// own random delay, up to another timeout, is only what remains if that fails.
-func (g *group) listen() {
-	leader := g.replica.Leader()
-	if leader == 0 || leader == g.replica.ID() {
-		g.silence = 0
-		return
-	}
-	if g.silence++; g.silence >= g.replica.ElectionTicks() {
-		g.leaderLost(leader)
-	}
-}
-
-// rank is the replica's place among the group's replicas without the lost one.
-func (g *group) rank(lost anchormesh.ReplicaID) int {
-	rank := 0
-	for id := range g.peers {
-		if id != lost && id < g.replica.ID() {
-			rank++
+// Awake calls look with every replica whose clock goes. look must change nothing.
+func (s *Shard) Awake(look func(anchormesh.SegmentID, *replica.Replica)) {
+	for _, g := range s.ticked {
+		if !g.gone && !g.sleep.asleep {
+			look(g.segment, g.replica)
 		}
 	}
-	return rank
 }
 
 // Step handles an inbox and returns what is to be done. Effects.Frames are valid
@@ -288,6 +288,7 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	}
 	for _, p := range in.Proposals {
 		if g := s.groups[p.Segment]; g != nil {
+			s.stir(g)
 			g.replica.Propose(p.Proposal)
 			s.touch(g)
 		} else {
@@ -296,6 +297,7 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	}
 	for _, r := range in.Reads {
 		if g := s.groups[r.Segment]; g != nil {
+			s.stir(g)
 			g.replica.ReadIndex(r.Done)
 			s.touch(g)
 		} else {
@@ -314,6 +316,7 @@ func (s *Shard) mine(segment anchormesh.SegmentID, run uint64) *group {
 	if g == nil || g.run != run {
 		return nil
 	}
+	s.stir(g)
 	s.touch(g)
 	return g
 }
@@ -323,73 +326,6 @@ func (s *Shard) touch(g *group) {
 		g.dirty = true
 		s.dirty = append(s.dirty, g)
 	}
-}
-
-func (s *Shard) tick() {
-	for _, g := range s.order {
-		g.replica.Tick()
-		g.listen()
-		if g.wake > 0 {
-			if g.wake--; g.wake == 0 && g.replica.Status().Leader == 0 {
-				g.replica.Campaign()
-			}
-		}
-		s.touch(g)
-	}
-}
-
-func (s *Shard) receive(in Inbound) {
-	g := s.groups[in.Segment]
-	if g == nil {
-		s.answerAbsent(in)
-		return
-	}
-	if in.Message.GetTo() != uint64(g.replica.ID()) {
-		s.stranger(in)
-		return
-	}
-	// A replica speaks from its own node only. One that is not known here yet may
-	// have been added by an entry that is still on its way.
-	if node, known := g.peers[anchormesh.ReplicaID(in.Message.GetFrom())]; known && node != in.From {
-		return
-	}
-	if in.Message.GetFrom() == uint64(g.replica.Leader()) {
-		g.silence = 0
-	}
-	g.replica.Step(in.Message)
-	s.touch(g)
-}
-
-func (s *Shard) stranger(in Inbound) {
-	for _, known := range s.out.Strangers {
-		if known.Segment == in.Segment && known.From == in.From {
-			return
-		}
-	}
-	s.out.Strangers = append(s.out.Strangers, Stranger{in.Segment, in.From})
-}
-
-// answerAbsent makes a leader send a snapshot to a replica without state: an
-// append is rejected with the hint that the log is empty, a heartbeat is
-// answered so that the leader counts the replica as active.
-func (s *Shard) answerAbsent(in Inbound) {
-	m := in.Message
-	id, ok := s.absent[in.Segment]
-	if !ok || m.GetTo() != uint64(id) {
-		s.stranger(in)
-		return
-	}
-	answer := &raftpb.Message{To: m.From, From: m.To, Term: m.Term}
-	switch m.GetType() {
-	case raftpb.MsgApp:
-		answer.Type = raftpb.MsgAppResp.Enum()
-		answer.Index, answer.Reject, answer.RejectHint = m.Index, new(true), new(uint64(0))
-	case raftpb.MsgHeartbeat:
-		answer.Type = raftpb.MsgHeartbeatResp.Enum()
-	default:
-		return
-	}
-	s.frames.addTo(in.From, in.Segment, answer)
 }
 
 // drain runs every dirty replica until it has nothing more to do.
@@ -422,6 +358,7 @@ func (s *Shard) run(g *group) {
 		s.frames.add(g, m)
 	}
 	clear(s.msgs)
+	s.showSleep(g)
 }
 
 func (s *Shard) collect(g *group, rd replica.Ready) {
@@ -452,57 +389,4 @@ func (s *Shard) collect(g *group, rd replica.Ready) {
 			Segment: g.segment, Leader: g.peers[rd.Status.Leader], Status: *rd.Status,
 		})
 	}
-}
-
-// frames gathers messages by destination. There are few destinations, so a
-// slice is searched.
-type frames struct {
-	list  []Frame
-	spare [][]byte // buffers of frames that were sent
-}
-
-// frameKept bounds a buffer that is kept for the next frame, and spareKept their
-// number.
-const (
-	frameKept = 256 << 10
-	spareKept = 16
-)
-
-// reset forgets the frames and keeps their memory.
-func (f *frames) reset() {
-	for _, sent := range f.list {
-		if cap(sent.Data) <= frameKept && len(f.spare) < spareKept {
-			f.spare = append(f.spare, sent.Data[:0])
-		}
-	}
-	clear(f.list)
-	f.list = f.list[:0]
-}
-
-// buffer returns an empty buffer of at least n bytes.
-func (f *frames) buffer(n int) []byte {
-	last := len(f.spare) - 1
-	if last < 0 {
-		return make([]byte, 0, n)
-	}
-	b := f.spare[last]
-	f.spare = f.spare[:last]
-	return slices.Grow(b, n)
-}
-
-func (f *frames) add(g *group, m *raftpb.Message) {
-	if node, ok := g.peers[anchormesh.ReplicaID(m.GetTo())]; ok {
-		f.addTo(node, g.segment, m)
-	} // else not known yet: Raft repeats
-}
-
-func (f *frames) addTo(node anchormesh.NodeID, segment anchormesh.SegmentID, m *raftpb.Message) {
-	for i := range f.list {
-		if f.list[i].To == node {
-			f.list[i].Data = message.Append(f.list[i].Data, segment, m)
-			return
-		}
-	}
-	data := message.Append(f.buffer(message.Size(m)), segment, m)
-	f.list = append(f.list, Frame{To: node, Data: data})
 }
