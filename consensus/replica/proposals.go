@@ -34,7 +34,7 @@ type flight struct {
 // possibly before Propose returns.
 func (r *Replica) Propose(p Proposal) {
 	switch {
-	case !r.Leads():
+	case !r.Leads(), p.Term != 0 && p.Term != r.last.Term:
 		p.Done(Result{Err: ErrNotLeader})
 	case r.proposals.queuedBytes+len(p.Payload) > r.cfg.MaxQueuedBytes:
 		p.Done(Result{Err: ErrOverloaded})
@@ -97,7 +97,7 @@ func (r *Replica) proposeBatch() bool {
 	n, bytes := 0, 0
 	for n < len(p.queue) && n < r.cfg.MaxBatchRequests {
 		next := &p.queue[n]
-		if n > 0 && (bytes+len(next.Payload) > r.cfg.MaxBatchBytes || next.Generation != p.queue[0].Generation) {
+		if n > 0 && (bytes+len(next.Payload) > r.cfg.MaxBatchBytes || !together(&p.queue[0], next)) {
 			break
 		}
 		bytes += len(next.Payload)
@@ -126,6 +126,12 @@ func (r *Replica) proposeBatch() bool {
 	clear(p.queue[rest:])
 	p.queue = p.queue[:rest]
 	return true
+}
+
+// together reports whether two requests may share an entry. A request of an earlier
+// term is never in the queue: it is emptied when a term ends.
+func together(a, b *Proposal) bool {
+	return a.Generation == b.Generation && !a.Alone && !b.Alone
 }
 
 // match finds who waits for a committed entry. Whatever of an earlier term is

@@ -53,7 +53,7 @@ func (r *Replica) noteStatus(out *Ready) {
 	if changed {
 		r.reads.restart()
 		r.out.touched = r.out.touched || len(r.reads.waiting) > 0
-		if now.Role != raft.StateLeader {
+		if now.Role != raft.StateLeader || now.Term != old.Term {
 			r.proposals.failQueued(ErrNotLeader)
 		}
 	}

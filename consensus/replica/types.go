@@ -42,8 +42,13 @@ type ReadWaiter func(index uint64, err error)
 // Proposal is one request on its way into the log.
 type Proposal struct {
 	Generation anchormesh.Generation
-	Payload    []byte // kept until the proposal is on an entry
-	Done       Waiter
+	// Term is the only one in which the request may go on an entry; 0 is any.
+	Term uint64
+	// Alone wants an entry of its own: what comes behind it may not be valid any
+	// more once it is applied.
+	Alone   bool
+	Payload []byte // kept until the proposal is on an entry
+	Done    Waiter
 }
 
 // Entry is one committed log entry on its way to the state machine.
