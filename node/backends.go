@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -57,6 +58,9 @@ func (b *backends) root() (*anchormesh.Descriptor, consensus.Status, bool) {
 // Status implements etcdapi.Maintenance.
 func (b *backends) Status(context.Context) (*pb.StatusResponse, error) {
 	out := &pb.StatusResponse{DbSizeQuota: b.quota}
+	if b.quota == math.MaxInt64 {
+		out.DbSizeQuota = -1 // as etcd shows that there is none
+	}
 	b.stores.Each(func(s *mvcc.Store) {
 		total, inUse := s.SizeBytes()
 		out.DbSize += total
@@ -64,13 +68,10 @@ func (b *backends) Status(context.Context) (*pb.StatusResponse, error) {
 	})
 	d, st, here := b.root()
 	if d == nil {
-		out.Errors = append(out.Errors, etcdapi.ErrNoLeader.Error())
 		return out, nil
 	}
 	if leader, ok := b.table.Leader(d.Segment); ok {
 		out.Leader = leader.MemberID()
-	} else {
-		out.Errors = append(out.Errors, "etcdserver: no leader")
 	}
 	if mine, ok := d.AnchorOn(b.self); ok {
 		out.IsLearner = mine.Role == anchormesh.Learner
@@ -100,12 +101,18 @@ func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVRespon
 	if err != nil {
 		return nil, err
 	}
-	return &pb.HashKVResponse{
-		Header: &pb.ResponseHeader{}, Hash: h.Hash, CompactRevision: h.Compacted, HashRevision: h.Revision,
-	}, nil
+	out := &pb.HashKVResponse{Header: &pb.ResponseHeader{}, Hash: h.Hash, CompactRevision: h.Compacted, HashRevision: h.Revision}
+	if revision == 0 {
+		out.Header.Revision = h.Revision // the newest when the hash was taken
+	}
+	return out, nil
 }
 
 func (b *backends) hashElsewhere(ctx context.Context, d *anchormesh.Descriptor, revision int64) (*pb.HashKVResponse, error) {
+	ctx, ok := etcdapi.Relay(ctx)
+	if !ok {
+		return nil, etcdapi.ErrNotAnchor
+	}
 	for _, v := range d.Voters() {
 		if !b.mesh.Connected(v.Node) {
 			continue
@@ -130,15 +137,10 @@ func (b *backends) Defragment(context.Context) error {
 	return err
 }
 
-// MoveLeader implements etcdapi.Maintenance.
+// MoveLeader implements etcdapi.Maintenance: every segment that this node leads
+// and in which the member may lead goes to it.
 func (b *backends) MoveLeader(ctx context.Context, member uint64) error {
-	known, led := false, false
-	for _, m := range b.mesh.View().Members() {
-		known = known || m.ID.MemberID() == member
-	}
-	if !known {
-		return etcdapi.ErrMemberNotFound
-	}
+	led, may := false, false
 	for _, id := range b.host.Segments() {
 		st, ok := b.engine.Status(id)
 		r, here := b.host.Get(id)
@@ -148,18 +150,38 @@ func (b *backends) MoveLeader(ctx context.Context, member uint64) error {
 		led = true
 		to, ok := voterOf(r.Machine.Descriptor(), member)
 		if !ok {
-			return etcdapi.ErrBadTransferee
+			continue
 		}
-		b.engine.TransferLeader(id, to)
-		b.awaitNotLeading(ctx, id, to)
-		if now, ok := b.engine.Status(id); ok && now.Leads() && now.Replica != to {
-			return etcdapi.ErrTimeout
+		may = true
+		if err := b.handTo(ctx, id, to); err != nil {
+			return err
 		}
 	}
-	if !led {
+	switch {
+	case !led:
 		return etcdapi.ErrNotLeader
+	case !may:
+		return etcdapi.ErrBadTransferee
 	}
 	return nil
+}
+
+// handTo moves a leadership and waits until this node has heard that the new
+// leader leads.
+func (b *backends) handTo(ctx context.Context, id anchormesh.SegmentID, to anchormesh.ReplicaID) error {
+	b.engine.TransferLeader(id, to)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if st, ok := b.engine.Status(id); !ok || st.Status.Leader == to {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return etcdapi.ErrTimeoutTransfer
+		case <-ticker.C:
+		}
+	}
 }
 
 func voterOf(d *anchormesh.Descriptor, member uint64) (anchormesh.ReplicaID, bool) {

@@ -76,13 +76,14 @@ type Cluster interface {
 
 // Maintenance is the operator's side of the node.
 type Maintenance interface {
-	// Status fills everything but Header and Version.
+	// Status fills everything but Header and the versions.
 	Status(ctx context.Context) (*pb.StatusResponse, error)
-	// HashKV fills everything but the identifiers of the header; revision 0 is
-	// the newest.
+	// HashKV fills everything but the identifiers of the header, whose other
+	// fields may stay empty; revision 0 is the newest.
 	HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error)
 	Defragment(ctx context.Context) error
-	// MoveLeader hands this node's leaderships to the member.
+	// MoveLeader hands this node's leaderships to the member. The errors are
+	// ErrNotLeader, ErrBadTransferee and ErrTimeoutTransfer.
 	MoveLeader(ctx context.Context, member uint64) error
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,7 +250,8 @@ func TestClientOperator(t *testing.T) {
 	c := client(t, s)
 	ctx := within(t)
 	st, err := c.Status(ctx, "stub:1")
-	if err != nil || st.Version != Version || st.DbSize != 4096 || len(st.Errors) != 1 {
+	if err != nil || st.Version != Version || st.StorageVersion != StorageVersion || st.DbSize != 4096 || st.DowngradeInfo == nil ||
+		!slices.Equal(st.Errors, []string{"etcdserver: no leader", "a reason of its own"}) {
 		t.Errorf("status %v, %v", st, err)
 	}
 	if m, err := c.MemberList(ctx); err != nil || len(m.Members) != 1 || m.Header.Revision != 0 {

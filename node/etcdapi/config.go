@@ -16,6 +16,10 @@ import (
 // compares it with the api module's.
 const Version = "3.7.3"
 
+// StorageVersion is what Maintenance.Status reports of the store: the format that
+// a cluster of that release has agreed on, which is its minor version.
+const StorageVersion = "3.7.0"
+
 // overheadBytes is what gRPC accepts above MaxRequestBytes, as in etcd: a
 // request between the two limits gets etcd's text instead of gRPC's.
 const overheadBytes = 512 << 10

@@ -44,8 +44,8 @@ var (
 	ErrLeaderChanged = errors.New("etcdapi: the leader changed")
 	// ErrBadTransferee: leadership cannot go to that member.
 	ErrBadTransferee = errors.New("etcdapi: the member cannot lead")
-	// ErrMemberNotFound: no such member.
-	ErrMemberNotFound = errors.New("etcdapi: the member does not exist")
+	// ErrTimeoutTransfer: the member did not take over in time.
+	ErrTimeoutTransfer = errors.New("etcdapi: leader transfer took too long")
 	// ErrUnhealthy: too few anchors are reachable.
 	ErrUnhealthy = errors.New("etcdapi: too few anchors are reachable")
 
@@ -87,7 +87,8 @@ var answers = []struct {
 	{ErrNotLeader, rpctypes.ErrGRPCNotLeader},
 	{ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged},
 	{ErrBadTransferee, rpctypes.ErrGRPCBadLeaderTransferee},
-	{ErrMemberNotFound, rpctypes.ErrGRPCMemberNotFound},
+	// etcd has no code for this one either.
+	{ErrTimeoutTransfer, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")},
 	{ErrUnhealthy, rpctypes.ErrGRPCUnhealthy},
 	{ErrStopped, rpctypes.ErrGRPCStopped},
 	{ErrTimeout, rpctypes.ErrGRPCTimeout},

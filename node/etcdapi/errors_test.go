@@ -37,7 +37,7 @@ var wireErrors = []struct {
 	{"ErrNotLeader", ErrNotLeader, rpctypes.ErrGRPCNotLeader},
 	{"ErrLeaderChanged", ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged},
 	{"ErrBadTransferee", ErrBadTransferee, rpctypes.ErrGRPCBadLeaderTransferee},
-	{"ErrMemberNotFound", ErrMemberNotFound, rpctypes.ErrGRPCMemberNotFound},
+	{"ErrTimeoutTransfer", ErrTimeoutTransfer, nil},
 	{"ErrUnhealthy", ErrUnhealthy, rpctypes.ErrGRPCUnhealthy},
 	{"ErrStopped", ErrStopped, rpctypes.ErrGRPCStopped},
 	{"ErrTimeout", ErrTimeout, rpctypes.ErrGRPCTimeout},

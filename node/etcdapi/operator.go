@@ -53,9 +53,9 @@ func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusRes
 	if err != nil {
 		return nil, err
 	}
-	r.Header, r.Version = responseHeader(s.node.Header()), Version
+	r.Header, r.Version, r.StorageVersion = responseHeader(s.node.Header()), Version, StorageVersion
 	if r.Leader == 0 {
-		r.Errors = append(r.Errors, rpctypes.ErrNoLeader.Error())
+		r.Errors = append([]string{rpctypes.ErrNoLeader.Error()}, r.Errors...)
 	}
 	if r.DowngradeInfo == nil {
 		r.DowngradeInfo = &pb.DowngradeInfo{}
@@ -68,7 +68,7 @@ func (s *Server) hashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVRes
 	if err != nil {
 		return nil, err
 	}
-	answer.Header = s.headerAt(answer.Header.GetRevision())
+	answer.Header = s.headerOver(answer.Header)
 	return answer, nil
 }
 
@@ -79,13 +79,18 @@ func (s *Server) hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse,
 	if err != nil {
 		return nil, err
 	}
-	return &pb.HashResponse{Header: s.headerAt(answer.Header.GetRevision()), Hash: answer.Hash}, nil
+	return &pb.HashResponse{Header: s.headerOver(answer.Header), Hash: answer.Hash}, nil
 }
 
-func (s *Server) headerAt(revision int64) *pb.ResponseHeader {
+// headerOver is this node's header with revision and term from where the answer
+// was made, which may be another node.
+func (s *Server) headerOver(made *pb.ResponseHeader) *pb.ResponseHeader {
 	h := s.node.Header()
-	if revision != 0 {
-		h.Revision = revision
+	if made.GetRevision() != 0 {
+		h.Revision = made.GetRevision()
+	}
+	if made.GetRaftTerm() != 0 {
+		h.RaftTerm = made.GetRaftTerm()
 	}
 	return responseHeader(h)
 }

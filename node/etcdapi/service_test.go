@@ -63,6 +63,9 @@ func TestVersionIsThatOfTheAPI(t *testing.T) {
 	if Version != version.Version {
 		t.Errorf("reported version %s, compiled against %s: look through etcd's changes, then change it", Version, version.Version)
 	}
+	if want := version.Cluster(Version) + ".0"; StorageVersion != want {
+		t.Errorf("reported storage version %s, a cluster of %s agrees on %s", StorageVersion, Version, want)
+	}
 }
 
 // Whatever is not there answers with a sentence, not with "unknown method".

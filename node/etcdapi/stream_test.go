@@ -289,6 +289,23 @@ func TestWatchNotRelayedTwice(t *testing.T) {
 	}
 }
 
+// The same of hashes; one that was taken elsewhere keeps its revision and term
+// and is answered in this node's name.
+func TestHashRelayedOnce(t *testing.T) {
+	a, b := newStub(t), newStub(t)
+	_, toA, _ := serve(t, DefaultConfig(), a.backends())
+	_, toB, _ := serve(t, DefaultConfig(), b.backends())
+	a.elsewhere = toB
+	h, err := pb.NewMaintenanceClient(toA).HashKV(within(t), &pb.HashKVRequest{Revision: 7})
+	if own := a.Header(); err != nil || h.Header.MemberId != own.MemberID || h.Header.Revision != 7 || h.Header.RaftTerm != 23 || own.RaftTerm == 23 {
+		t.Errorf("hash of another node: %v, %v", h, err)
+	}
+	b.elsewhere = toA
+	if _, err := pb.NewMaintenanceClient(toA).HashKV(within(t), &pb.HashKVRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("circle: %v", err)
+	}
+}
+
 // When the segment leaves the node, the client resumes by itself, without a gap.
 func TestWatchSurvivesItsHub(t *testing.T) {
 	s := newStub(t)

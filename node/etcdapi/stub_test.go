@@ -43,7 +43,7 @@ type stub struct {
 	batches   [][]int64                   // keep-alives as they came
 	gate      chan struct{}               // keep-alives wait for it
 	seen      []*Call
-	elsewhere grpc.ClientConnInterface // watches are served there
+	elsewhere grpc.ClientConnInterface // watches and hashes are served there
 }
 
 func newStub(t testing.TB) *stub {
@@ -417,11 +417,18 @@ func (s *stub) Members(context.Context, bool) ([]*pb.Member, error) {
 }
 
 func (s *stub) Status(context.Context) (*pb.StatusResponse, error) {
-	return &pb.StatusResponse{DbSize: 4096, RaftIndex: 5}, s.fail
+	return &pb.StatusResponse{DbSize: 4096, RaftIndex: 5, Errors: []string{"a reason of its own"}}, s.fail
 }
 
-func (s *stub) HashKV(_ context.Context, rev int64) (*pb.HashKVResponse, error) {
-	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: max(rev, 1)}, Hash: 42}, s.fail
+func (s *stub) HashKV(ctx context.Context, rev int64) (*pb.HashKVResponse, error) {
+	if s.elsewhere != nil {
+		ctx, ok := Relay(ctx)
+		if !ok {
+			return nil, ErrNotAnchor
+		}
+		return pb.NewMaintenanceClient(s.elsewhere).HashKV(ctx, &pb.HashKVRequest{Revision: rev})
+	}
+	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: max(rev, 1), RaftTerm: 23}, Hash: 42}, s.fail
 }
 
 func (s *stub) Defragment(context.Context) error                  { return s.fail }

@@ -14,9 +14,18 @@ import (
 	"github.com/anchormesh/anchormesh"
 )
 
-// relayedKey marks a stream that another node passed on. It is not passed on
-// again: two nodes with stale routes would send it in a circle.
+// relayedKey marks a stream or request that another node passed on. It is not
+// passed on again: two nodes with stale routes would send it in a circle.
 const relayedKey = "anchormesh-relayed"
+
+// Relay returns the context in which a client's request is passed on to another
+// node, or false if it was passed on to this one already.
+func Relay(ctx context.Context) (context.Context, bool) {
+	if len(metadata.ValueFromIncomingContext(ctx, relayedKey)) > 0 {
+		return nil, false
+	}
+	return metadata.NewOutgoingContext(ctx, metadata.Pairs(relayedKey, "1")), true
+}
 
 // openUpstream passes a stream on to a node that can serve it, first request
 // included. Messages pass through as bytes.
