@@ -211,13 +211,17 @@ func (e *Engine) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.Rep
 // Propose sends a request into a segment's log. done is called exactly once,
 // from any goroutine, and must not block.
 func (e *Engine) Propose(segment anchormesh.SegmentID, gen anchormesh.Generation, payload []byte, done func(Result)) {
+	e.Submit(segment, Proposal{Generation: gen, Payload: payload, Done: done})
+}
+
+// Submit is Propose with all a proposal can say. Requests of one goroutine go into
+// the log in their order.
+func (e *Engine) Submit(segment anchormesh.SegmentID, p Proposal) {
 	ok := e.worker(segment).inbox.put(func(in *inbox) {
-		in.Proposals = append(in.Proposals, shard.Proposal{
-			Segment: segment, Proposal: replica.Proposal{Generation: gen, Payload: payload, Done: done},
-		})
+		in.Proposals = append(in.Proposals, shard.Proposal{Segment: segment, Proposal: p})
 	})
 	if !ok {
-		done(Result{Err: ErrStopped})
+		p.Done(Result{Err: ErrStopped})
 	}
 }
 

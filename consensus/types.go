@@ -33,6 +33,9 @@ var (
 // Result of a proposal.
 type Result = replica.Result
 
+// Proposal is one request on its way into a segment's log.
+type Proposal = replica.Proposal
+
 // Entry is one committed log entry.
 type Entry = replica.Entry
 

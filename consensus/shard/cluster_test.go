@@ -108,28 +108,34 @@ func newCluster(t *testing.T, seed int64, nodes, groups, sleep int) *cluster {
 
 // boot starts a node from its logs; nothing is applied yet, so all is replayed.
 func (c *cluster) boot(n *testNode) {
+	c.bare(n)
+	for g := range c.groups {
+		c.join(n, g)
+	}
+}
+
+// bare starts a node on which no group runs.
+func (c *cluster) bare(n *testNode) {
 	n.up, n.shard, n.inbox, n.pending, n.reads = true, New(), Inbox{}, nil, nil
 	n.applied = make([]uint64, c.groups)
 	n.shard.SleepAfter(c.sleep)
+}
+
+// join starts one group on a node.
+func (c *cluster) join(n *testNode, g int) {
 	peers := map[anchormesh.ReplicaID]anchormesh.NodeID{}
-	for i := range c.nodes {
+	for i := range n.storage[0].conf.Voters {
 		peers[anchormesh.ReplicaID(i+1)] = nodeID(i)
 	}
-	peers[anchormesh.ReplicaID(n.id+1)] = nodeID(n.id)
-	for len(peers) < len(n.storage[0].conf.Voters) {
-		peers[anchormesh.ReplicaID(len(peers)+1)] = nodeID(len(peers))
+	cfg := replica.DefaultConfig()
+	cfg.ID, cfg.Storage, cfg.MaxBatchRequests = anchormesh.ReplicaID(n.id+1), n.storage[g], 3
+	c.boots++
+	cfg.Boot = c.boots
+	r, err := replica.New(cfg)
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	for g := range c.groups {
-		cfg := replica.DefaultConfig()
-		cfg.ID, cfg.Storage, cfg.MaxBatchRequests = anchormesh.ReplicaID(n.id+1), n.storage[g], 3
-		c.boots++
-		cfg.Boot = c.boots
-		r, err := replica.New(cfg)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		n.shard.Add(anchormesh.SegmentID(g+1), r, peers)
-	}
+	n.shard.Add(anchormesh.SegmentID(g+1), r, peers)
 }
 
 func (c *cluster) crash(n *testNode) {
@@ -361,21 +367,28 @@ func (c *cluster) until(what string, holds func(round int) bool) {
 		if holds(round) {
 			return
 		}
-		for _, n := range c.nodes {
-			n.inbox.Ticks++
+		c.round()
+	}
+	c.t.Fatal(what)
+}
+
+// round lets a tick pass, in which messages go there, back, and on.
+func (c *cluster) round() {
+	for _, n := range c.nodes {
+		n.inbox.Ticks++
+	}
+	for range 6 {
+		for len(c.wire) > 0 {
+			c.deliver()
 		}
-		for range 3 { // messages there, back, and on within a tick
-			for len(c.wire) > 0 {
-				c.deliver()
-			}
-			for _, n := range c.nodes {
+		for _, n := range c.nodes {
+			if n.up {
 				c.step(n)
 				c.sync(n, len(n.pending))
 				c.step(n)
 			}
 		}
 	}
-	c.t.Fatal(what)
 }
 
 func (c *cluster) asleep() (n int) {

@@ -35,6 +35,8 @@ func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format
 //	drop                       lose all messages on the wire
 //	settle                     step, sync, deliver until nothing moves
 //	crash n / boot n           lose memory and unsynced writes / start again
+//	bare n / join n            start again without the group / start the group
+//	urge n                     urge the group to have n's replica for its leader
 //	tick n count               let time pass
 //	pass n count               tick n so often, settling after each tick
 //	pass * count               tick all that are up
@@ -114,6 +116,12 @@ func (s *script) run(t *testing.T, f []string) {
 		s.crash(n)
 	case "boot":
 		s.boot(n)
+	case "bare":
+		s.bare(n)
+	case "join":
+		s.join(n, 0)
+	case "urge":
+		n.shard.Urge(1)
 	case "tick":
 		var count int
 		fmt.Sscan(f[2], &count)
@@ -211,6 +219,9 @@ func (s *script) show(n *testNode) {
 			s.printf("  node %d applies %d/%d: %q refused=%v", n.id, e.Term, e.Index, e.Payloads, e.Refused)
 		}
 		s.apply(n, a)
+	}
+	for _, st := range fx.Strangers {
+		s.printf("  node %d does not know what %s talks of", n.id, st.From)
 	}
 	for _, q := range fx.Snapshots {
 		s.printf("  node %d wants a snapshot sent to replica %d", n.id, q.To)

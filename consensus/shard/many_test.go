@@ -1,0 +1,164 @@
+package shard
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+)
+
+// led returns three nodes with so many groups, all led by node 0.
+func led(t *testing.T, groups, sleep int) *cluster {
+	c := newCluster(t, 1, 3, groups, sleep)
+	for g := range groups {
+		c.nodes[0].shard.Urge(anchormesh.SegmentID(g + 1))
+	}
+	c.round()
+	if n := c.leads(0); n != groups {
+		t.Fatalf("node 0 leads %d of %d groups after a tick", n, groups)
+	}
+	return c
+}
+
+// leads returns how many groups a node leads by its own account.
+func (c *cluster) leads(node int) (n int) {
+	for _, g := range c.nodes[node].shard.order {
+		if g.replica.Leads() {
+			n++
+		}
+	}
+	return n
+}
+
+// TestGroupsOfALostNodeElectQuicklyAndInTurn: a node that led hundreds of groups
+// dies; asleep or awake they have leaders again soon, on both of the other nodes, without
+// all campaigning at once.
+func TestGroupsOfALostNodeElectQuicklyAndInTurn(t *testing.T) {
+	const groups = 300
+	for _, test := range []struct {
+		name         string
+		sleep, ticks int
+		noticed      bool
+	}{
+		{"asleep", 2, 8, true},
+		{"awake", 0, 8, true},
+		{"silent", 0, 10 + 8, false}, // an election timeout more
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := led(t, groups, test.sleep)
+			for range 10 {
+				c.round()
+			}
+			if test.sleep > 0 && c.asleep() != 3*groups {
+				t.Fatalf("%d of %d replicas sleep", c.asleep(), 3*groups)
+			}
+			c.crash(c.nodes[0])
+			for _, n := range c.nodes[1:] {
+				if test.noticed {
+					n.shard.NodeLost(nodeID(0))
+				}
+			}
+			ticks, before := 0, 0
+			for ; c.leads(1)+c.leads(2) < groups; ticks++ {
+				if ticks > test.ticks {
+					t.Fatalf("%d of %d groups have leaders after %d ticks", c.leads(1)+c.leads(2), groups, ticks)
+				}
+				c.round()
+				now := c.leads(1) + c.leads(2)
+				if now-before > 2*campaignsPerTick {
+					t.Errorf("%d groups elected in one tick", now-before)
+				}
+				before = now
+			}
+			if a, b := c.leads(1), c.leads(2); a < groups/3 || b < groups/3 {
+				t.Errorf("node 1 leads %d groups, node 2 leads %d", a, b)
+			}
+			t.Logf("%d groups have leaders after %d ticks", groups, ticks)
+		})
+	}
+}
+
+// TestSleepingGroupsAreNotVisited: what sleeps costs nothing, not even a look per tick,
+// and wakes alone.
+func TestSleepingGroupsAreNotVisited(t *testing.T) {
+	const groups = 200
+	c := led(t, groups, 3)
+	for range 10 {
+		c.round()
+	}
+	for _, n := range c.nodes {
+		if n.shard.Asleep() != groups || len(n.shard.ticked) != 0 {
+			t.Fatalf("node %d: %d groups sleep, %d are ticked", n.id, n.shard.Asleep(), len(n.shard.ticked))
+		}
+		fx := n.shard.Step(&Inbox{Ticks: 100})
+		if len(fx.Frames)+len(fx.Appends)+len(fx.Statuses)+len(fx.Sleeps) > 0 {
+			t.Errorf("node %d does something in its sleep: %+v", n.id, fx)
+		}
+	}
+	c.nodes[0].shard.With(7, func(*replica.Replica) {})
+	c.round()
+	for _, n := range c.nodes {
+		if n.shard.Asleep() != groups-1 {
+			t.Errorf("node %d: %d groups sleep, want all but one", n.id, n.shard.Asleep())
+		}
+	}
+	c.nodes[0].shard.Remove(7)
+	c.nodes[1].shard.RemoveAll()
+	if a, b := c.nodes[0].shard.Asleep(), c.nodes[1].shard.Asleep(); a != groups-1 || b != 0 {
+		t.Errorf("after removals %d and %d groups sleep", a, b)
+	}
+}
+
+// TestTransfersOfManyGroups: leadership of sleeping groups moves at once, and each move
+// shows in a status.
+func TestTransfersOfManyGroups(t *testing.T) {
+	const groups = 100
+	c := led(t, groups, 3)
+	for range 10 {
+		c.round()
+	}
+	for g := range groups {
+		c.nodes[0].shard.With(anchormesh.SegmentID(g+1), func(r *replica.Replica) { r.TransferLeader(anchormesh.ReplicaID(2 + g%2)) })
+	}
+	c.round()
+	for node := 1; node <= 2; node++ {
+		if n := c.leads(node); n != groups/2 {
+			t.Errorf("node %d leads %d groups, want %d", node, n, groups/2)
+		}
+	}
+	for g := range groups {
+		if on, ok := c.leaders[[2]uint64{uint64(g + 1), 2}]; !ok || on.node != 1+g%2 {
+			t.Errorf("group %d: no status says that node %d leads", g+1, 1+g%2)
+		}
+		c.nodes[0].shard.Look(anchormesh.SegmentID(g+1), func(r *replica.Replica) {
+			if st := r.Status(); st.Role != raft.StateFollower || st.Leader != anchormesh.ReplicaID(2+g%2) {
+				t.Errorf("group %d: the old leader sees %+v", g+1, st)
+			}
+		})
+	}
+}
+
+// TestEarlyVotesAreBounded: nobody fills this node's memory with votes for groups that
+// do not exist.
+func TestEarlyVotesAreBounded(t *testing.T) {
+	c := led(t, 1, 0)
+	n := c.nodes[0]
+	for i := range 3 * earlyMax {
+		n.inbox.Messages = append(n.inbox.Messages, Inbound{
+			From: nodeID(1), Segment: anchormesh.SegmentID(10 + i),
+			Message: &raftpb.Message{Type: raftpb.MsgPreVote.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(1))},
+		})
+	}
+	c.step(n)
+	if len(n.shard.early) != earlyMax {
+		t.Errorf("%d votes are kept, want %d", len(n.shard.early), earlyMax)
+	}
+	n.inbox.Ticks = earlyTicks + 1
+	c.step(n)
+	if len(n.shard.early) != 0 {
+		t.Errorf("%d votes are kept after %d ticks", len(n.shard.early), earlyTicks+1)
+	}
+}
