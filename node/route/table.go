@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,152 +10,246 @@ import (
 	"github.com/anchormesh/anchormesh"
 )
 
+// Limits of a table.
+const (
+	SegmentsMax   = 1 << 17
+	TombstonesMax = 4096
+)
+
 // Table maps keys to descriptors. Lookups take no lock; changes are rare.
 type Table struct {
+	current  atomic.Pointer[snapshot]
+	segments sync.Map // SegmentID to its newest *Descriptor; buried ones are missing
+	leaders  sync.Map // SegmentID to NodeID
+
 	mu      sync.Mutex
-	current atomic.Pointer[snapshot]
-	changed chan struct{} // closed and replaced at each change
+	known   map[anchormesh.SegmentID]*known
+	led     map[anchormesh.NodeID]map[anchormesh.SegmentID]bool
+	buried  graves
+	journal journal
+	changed chan struct{} // closed at the next change; nil if nobody waits
 }
 
-// snapshot is immutable; segments are sorted by the start of their range.
+// known counts the parts that are routed to a segment: to its newest descriptor,
+// and to older ones where others' descriptors are missing.
+type known struct {
+	newest     *anchormesh.Descriptor
+	wins, left int
+}
+
+// snapshot is a cover and the list that All returns of it, made when asked for.
 type snapshot struct {
-	segments []*anchormesh.Descriptor
-	leaders  map[anchormesh.SegmentID]anchormesh.NodeID
+	cover
+	once sync.Once
+	all  []*anchormesh.Descriptor
 }
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	t := &Table{changed: make(chan struct{})}
-	t.current.Store(&snapshot{leaders: map[anchormesh.SegmentID]anchormesh.NodeID{}})
+	t := &Table{
+		known: make(map[anchormesh.SegmentID]*known), led: make(map[anchormesh.NodeID]map[anchormesh.SegmentID]bool),
+		buried: graves{byID: make(map[anchormesh.SegmentID]*grave)},
+	}
+	t.current.Store(&snapshot{})
 	return t
 }
 
-// Lookup returns the segment that holds key.
+// Lookup returns the segment that key is routed to.
 func (t *Table) Lookup(key []byte) (*anchormesh.Descriptor, bool) {
-	list := t.current.Load().segments
-	i, found := slices.BinarySearchFunc(list, key, func(d *anchormesh.Descriptor, key []byte) int {
-		return bytes.Compare(d.Range.Start, key)
-	})
-	if !found {
-		i--
-	}
-	if i < 0 || !list[i].Range.Contains(key) {
-		return nil, false
-	}
-	return list[i], true
-}
-
-// Covering returns the segments that keys touches, in key order, and whether
-// they leave no hole.
-func (t *Table) Covering(keys anchormesh.KeyRange) ([]*anchormesh.Descriptor, bool) {
-	var out []*anchormesh.Descriptor
-	next, whole := keys.Start, false
-	for _, d := range t.current.Load().segments {
-		if !d.Range.Overlaps(keys) {
-			continue
-		}
-		if bytes.Compare(d.Range.Start, next) > 0 {
-			return out, false
-		}
-		out = append(out, d)
-		next = d.Range.End
-		whole = len(next) == 0 || (len(keys.End) > 0 && bytes.Compare(next, keys.End) >= 0)
-	}
-	return out, whole
-}
-
-// Segment returns what is known of a segment.
-func (t *Table) Segment(id anchormesh.SegmentID) (*anchormesh.Descriptor, bool) {
-	for _, d := range t.current.Load().segments {
-		if d.Segment == id {
-			return d, true
-		}
+	if p, ok := t.current.Load().lookup(key); ok {
+		return p.Descriptor, true
 	}
 	return nil, false
 }
 
-// All returns every known descriptor in key order. It must not be modified.
-func (t *Table) All() []*anchormesh.Descriptor { return t.current.Load().segments }
+// Parts returns where the keys of a range are routed, in key order and clipped
+// to the range, up to the first hole, and whether there is none.
+func (t *Table) Parts(keys anchormesh.KeyRange) ([]Part, bool) { return t.current.Load().parts(keys) }
 
-// Leader returns the node that was last seen leading a segment.
-func (t *Table) Leader(id anchormesh.SegmentID) (anchormesh.NodeID, bool) {
-	node, ok := t.current.Load().leaders[id]
-	return node, ok
+// Covering returns the segments that keys touches, each descriptor once, in key
+// order up to the first hole, and whether there is none.
+func (t *Table) Covering(keys anchormesh.KeyRange) ([]*anchormesh.Descriptor, bool) {
+	parts, whole := t.Parts(keys)
+	out := make([]*anchormesh.Descriptor, 0, len(parts))
+	seen := make(map[*anchormesh.Descriptor]bool, len(parts))
+	for _, p := range parts {
+		if !seen[p.Descriptor] {
+			seen[p.Descriptor] = true
+			out = append(out, p.Descriptor)
+		}
+	}
+	return out, whole
+}
+
+// Segment returns the newest that is known of a segment, if any key is routed to
+// it and it is not buried.
+func (t *Table) Segment(id anchormesh.SegmentID) (*anchormesh.Descriptor, bool) {
+	if d, ok := t.segments.Load(id); ok {
+		return d.(*anchormesh.Descriptor), true
+	}
+	return nil, false
+}
+
+// All returns the newest descriptor of each segment that any key is routed to,
+// in key order. It must not be modified.
+func (t *Table) All() []*anchormesh.Descriptor {
+	s := t.current.Load()
+	s.once.Do(func() {
+		newest := make(map[anchormesh.SegmentID]*anchormesh.Descriptor)
+		for _, chunk := range s.chunks {
+			for _, p := range chunk {
+				if o := newest[p.Descriptor.Segment]; o == nil || p.Descriptor.Newer(o) {
+					newest[p.Descriptor.Segment] = p.Descriptor
+				}
+			}
+		}
+		for _, d := range newest {
+			s.all = append(s.all, d)
+		}
+		slices.SortFunc(s.all, func(a, b *anchormesh.Descriptor) int {
+			if c := bytes.Compare(a.Range.Start, b.Range.Start); c != 0 {
+				return c
+			}
+			return cmp.Compare(b.Generation, a.Generation)
+		})
+	})
+	return s.all
 }
 
 // Changed returns a channel that is closed at the next change.
 func (t *Table) Changed() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
 	return t.changed
 }
 
-// Learn takes a descriptor in if it is news, and reports whether it was.
+// tellLocked closes what Changed returned.
+func (t *Table) tellLocked() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// Learn takes a descriptor in, and reports whether any key is routed by it now.
 func (t *Table) Learn(d *anchormesh.Descriptor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.current.Load()
-	next := make([]*anchormesh.Descriptor, 0, len(old.segments)+1)
-	for _, o := range old.segments {
-		switch {
-		case o.Segment == d.Segment:
-			if !d.Newer(o) {
-				return false
-			}
-		case o.Range.Overlaps(d.Range):
-			if o.Generation >= d.Generation {
-				return false
-			}
-		default:
-			next = append(next, o)
+	k := t.known[d.Segment]
+	switch {
+	case d.Range.Empty() || k == nil && len(t.known) >= SegmentsMax:
+		return false
+	case k != nil && k.newest.Generation == d.Generation && k.newest.Changed == d.Changed:
+		return false // heard before: the most frequent case
+	}
+	next, gone, come := t.current.Load().put(d)
+	switch {
+	case k != nil && d.Newer(k.newest):
+		*k = known{newest: d, left: k.wins + k.left}
+		t.noteLocked(d.Segment)
+	case k == nil && len(come) > 0:
+		t.known[d.Segment] = &known{newest: d}
+	}
+	if len(come) == 0 {
+		return false
+	}
+	t.countLocked(gone, -1)
+	t.countLocked(come, 1)
+	t.noteLocked(d.Segment)
+	for _, p := range gone {
+		t.noteLocked(p.Descriptor.Segment)
+	}
+	t.current.Store(&snapshot{cover: next})
+	t.tellLocked()
+	return true
+}
+
+func (t *Table) countLocked(parts []Part, by int) {
+	for _, p := range parts {
+		if k := t.known[p.Descriptor.Segment]; k.newest == p.Descriptor {
+			k.wins += by
+		} else {
+			k.left += by
 		}
 	}
-	next = append(next, d)
-	slices.SortFunc(next, func(a, b *anchormesh.Descriptor) int { return bytes.Compare(a.Range.Start, b.Range.Start) })
-	t.replace(&snapshot{segments: next, leaders: old.leaders})
-	return true
+}
+
+// noteLocked brings index and journal up to date with the parts of a segment.
+func (t *Table) noteLocked(id anchormesh.SegmentID) {
+	k := t.known[id]
+	if k == nil {
+		return // noted before
+	}
+	if k.wins+k.left == 0 {
+		delete(t.known, id)
+		t.segments.Delete(id)
+		t.setLeaderLocked(id, "")
+	}
+	switch {
+	case t.buried.byID[id] != nil: // it has the last word
+	case k.wins+k.left == 0:
+		t.journal.remove(id)
+	case k.wins == 0: // known by what its neighbours were not heard of
+		t.segments.Store(id, k.newest)
+		t.journal.remove(id)
+	default:
+		t.segments.Store(id, k.newest)
+		t.journal.set(Version{Segment: id, Generation: k.newest.Generation, Changed: k.newest.Changed})
+	}
+}
+
+// Leader returns the node that was last seen leading a segment.
+func (t *Table) Leader(id anchormesh.SegmentID) (anchormesh.NodeID, bool) {
+	if node, ok := t.leaders.Load(id); ok {
+		return node.(anchormesh.NodeID), true
+	}
+	return "", false
 }
 
 // SetLeader notes who leads a segment; empty forgets it.
 func (t *Table) SetLeader(id anchormesh.SegmentID, node anchormesh.NodeID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	old := t.current.Load()
-	if old.leaders[id] == node {
+	if was, _ := t.Leader(id); was == node {
 		return
 	}
-	leaders := make(map[anchormesh.SegmentID]anchormesh.NodeID, len(old.leaders)+1)
-	for k, v := range old.leaders {
-		leaders[k] = v
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.setLeaderLocked(id, node)
+	t.tellLocked()
+}
+
+func (t *Table) setLeaderLocked(id anchormesh.SegmentID, node anchormesh.NodeID) {
+	if was, ok := t.Leader(id); ok {
+		delete(t.led[was], id)
+		if len(t.led[was]) == 0 {
+			delete(t.led, was)
+		}
 	}
 	if node == "" {
-		delete(leaders, id)
-	} else {
-		leaders[id] = node
+		t.leaders.Delete(id)
+		return
 	}
-	t.replace(&snapshot{segments: old.segments, leaders: leaders})
+	if t.led[node] == nil {
+		t.led[node] = make(map[anchormesh.SegmentID]bool)
+	}
+	t.led[node][id] = true
+	t.leaders.Store(id, node)
 }
 
 // ForgetNode forgets that a node leads anything: it cannot be reached.
 func (t *Table) ForgetNode(node anchormesh.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.current.Load()
-	leaders := make(map[anchormesh.SegmentID]anchormesh.NodeID, len(old.leaders))
-	for id, leader := range old.leaders {
-		if leader != node {
-			leaders[id] = leader
-		}
+	led := t.led[node]
+	for id := range led {
+		t.leaders.Delete(id)
 	}
-	if len(leaders) < len(old.leaders) {
-		t.replace(&snapshot{segments: old.segments, leaders: leaders})
+	delete(t.led, node)
+	if len(led) > 0 {
+		t.tellLocked()
 	}
-}
-
-func (t *Table) replace(s *snapshot) {
-	t.current.Store(s)
-	close(t.changed)
-	t.changed = make(chan struct{})
 }
 
 // Askable returns the nodes of a segment's voters: those that are connected, or

@@ -49,11 +49,12 @@ func TestOnlyNewsAreLearnt(t *testing.T) {
 		{descriptor(1, "", "", 1, 5), false, `1["", ∞)@1.5`},
 		{descriptor(1, "", "", 1, 4), false, `1["", ∞)@1.5`},
 		{descriptor(1, "", "", 1, 9), true, `1["", ∞)@1.9`},
-		// A child of a later generation displaces its parent; the parent does not
-		// come back by hearsay.
-		{descriptor(2, "", "m", 2, 1), true, `2["", "m")@2.1`},
-		{descriptor(1, "", "", 1, 99), false, `2["", "m")@2.1`},
+		// A child of a later generation displaces its parent where it can; the
+		// parent stays as a hint for the rest, and does not come back by hearsay.
+		{descriptor(2, "", "m", 2, 1), true, `2["", "m")@2.1 1["", ∞)@1.9`},
+		{descriptor(1, "", "", 1, 10), true, `2["", "m")@2.1 1["", ∞)@1.10`},
 		{descriptor(3, "m", "", 2, 1), true, `2["", "m")@2.1 3["m", ∞)@2.1`},
+		{descriptor(1, "", "", 1, 99), false, `2["", "m")@2.1 3["m", ∞)@2.1`},
 	} {
 		if got := tab.Learn(step.d); got != step.news {
 			t.Errorf("learning %v: news %v, want %v", step.d, got, step.news)
