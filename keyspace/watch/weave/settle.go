@@ -1,0 +1,235 @@
+package weave
+
+import (
+	"slices"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/invariant"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+)
+
+// settle does what the state of b's threads allows.
+func (w *Weave) settle(b *braid) {
+	if !b.created {
+		return
+	}
+	low := b.floor()
+	invariant.Always(low >= b.closed, "weave: watch %d was closed up to %d, now up to %d", b.req.ID, b.closed, low)
+	b.closed = low
+	w.release(b)
+	if b.cuts > 0 {
+		w.reopen(b)
+	}
+	if b.uneven && b.goal > 0 && b.closed >= b.goal {
+		w.fuse(b)
+	}
+	w.answerWatch(b)
+	w.pursue(b)
+}
+
+// pursue sees to it that what waits will be released: if few threads stand in the
+// way, barriers at once, else through the home.
+func (w *Weave) pursue(b *braid) {
+	if !b.created || b.want <= b.closed || b.want <= b.goal {
+		return
+	}
+	if b.closed >= b.goal {
+		behind := 0
+		for _, t := range b.threads {
+			if t.closed < b.want {
+				behind++
+			}
+		}
+		if behind <= w.limits.Direct {
+			b.aim(b.want)
+			for _, t := range b.threads {
+				w.bar(t, b.goal)
+			}
+			return
+		}
+	}
+	if b.closed >= b.before { // else two goals are not reached yet
+		w.home.need = true
+	}
+}
+
+// ask sends the question to the home that is needed, if there is room for one.
+func (w *Weave) ask() {
+	if !w.home.need || w.home.flying >= w.limits.Asks {
+		return
+	}
+	w.home.need = false
+	w.home.flying++
+	w.home.asked++
+	w.fx.Ask = &Ask{Seq: w.home.asked, Since: w.since()}
+}
+
+// since is the revision up to which all flows are known that the answer is to speak
+// of: those that are not being asked anyway.
+func (w *Weave) since() int64 {
+	low := w.top
+	for _, b := range w.order {
+		if !b.began() || !b.wanting(w.progress.at) && b.progress.seq == 0 && w.progress.seq == 0 {
+			continue
+		}
+		for _, t := range b.threads {
+			if t.asked <= t.closed && t.state != cut {
+				low = min(low, t.closed)
+			}
+		}
+	}
+	return low
+}
+
+// cutMost cuts threads while too much is held. What stands at the first waiting
+// revision of a watch is never dropped: it may be all that the others wait for.
+func (w *Weave) cutMost() {
+	for w.held > w.limits.HeldBytes {
+		var most *thread
+		for _, b := range w.order {
+			for _, t := range b.threads {
+				if t.state == open && t.bytes > 0 && t.newest > b.held[0].revision && (most == nil || t.bytes > most.bytes) {
+					most = t
+				}
+			}
+		}
+		if most == nil {
+			return
+		}
+		w.cut(most)
+	}
+}
+
+func (w *Weave) cut(t *thread) {
+	b := t.braid
+	first := b.held[0].revision
+	t.gap = w.drop(b, func(p piece) bool { return p.thread == t && p.revision > first })
+	t.state, t.closed, t.asked, t.newest = cut, t.gap-1, 0, first
+	b.cuts++
+	w.fx.Close = append(w.fx.Close, t.id)
+}
+
+// reopen goes on with the cut threads for which the others wait: what they bring
+// next can be released, or is of the same revision as what another cut one brings.
+func (w *Weave) reopen(b *braid) {
+	for _, t := range b.threads {
+		if t.state != cut || slices.ContainsFunc(b.threads, func(o *thread) bool {
+			return o.closed < t.gap && !(o.state == cut && o.gap <= t.gap)
+		}) {
+			continue
+		}
+		t.state = lost
+		b.cuts--
+		w.fx.Locate = append(w.fx.Locate, Locate{Thread: t.id, Range: t.keys})
+	}
+}
+
+// fuse makes one thread of neighbours that come from one segment, now that both are
+// closed up to the goal: a watch has no more threads than its range has segments.
+func (w *Weave) fuse(b *braid) {
+	b.uneven = false
+	var out []*thread
+	for _, t := range b.threads {
+		last := len(out) - 1
+		if last < 0 || out[last].segment != t.segment || t.state == lost || out[last].state == lost {
+			out = append(out, t)
+			continue
+		}
+		if t.state != open || out[last].state != open {
+			b.uneven = true // until it is open again
+			out = append(out, t)
+			continue
+		}
+		out[last] = w.join(out[last], t)
+	}
+	b.threads = out
+}
+
+// join replaces two threads by one. What they brought beyond the point up to which
+// both are closed comes again.
+func (w *Weave) join(l, r *thread) *thread {
+	closed := min(l.closed, r.closed)
+	w.drop(l.braid, func(p piece) bool { return (p.thread == l || p.thread == r) && p.revision > closed })
+	for _, t := range []*thread{l, r} {
+		delete(w.threads, t.id)
+		w.fx.Close = append(w.fx.Close, t.id)
+	}
+	t := w.newThread(l.braid, anchormesh.KeyRange{Start: l.keys.Start, End: r.keys.End})
+	t.segment, t.closed = l.segment, closed
+	w.open(t)
+	return t
+}
+
+// ticked begins periodic progress, for the watches that asked for it and got no event
+// in the meantime.
+func (w *Weave) ticked(now time.Time) {
+	if w.notify == 0 {
+		w.tick = time.Time{}
+		return
+	}
+	if now.Before(w.tick) {
+		return
+	}
+	w.tick = now.Add(w.limits.ProgressInterval)
+	for _, b := range w.order {
+		if !b.req.ProgressNotify || !b.created {
+			continue
+		}
+		if !b.sent && b.progress.seq == 0 {
+			b.progress.seq = w.home.asked + 1
+			w.home.need = true
+		}
+		b.sent = false
+	}
+}
+
+// answerWatch sends the periodic progress of a watch once it is closed up to what the
+// home told after the tick: no header that anybody was shown before is above that.
+func (w *Weave) answerWatch(b *braid) {
+	if b.progress.at == 0 || b.closed < b.progress.at {
+		return
+	}
+	b.progress.seq, b.progress.at = 0, 0
+	if b.reached() {
+		w.pass(b, watch.Response{Revision: b.closed, Progress: true})
+		b.sent = false
+	}
+}
+
+// askProgress takes a request for the progress of the stream. As in etcd it is not
+// answered while there is no watch.
+func (w *Weave) askProgress() {
+	switch {
+	case len(w.order) == 0:
+	case w.progress.seq != 0:
+		w.progress.again = true
+	default:
+		w.progress.seq = w.home.asked + 1
+		w.home.need = true
+	}
+}
+
+// answerProgress answers for the stream once every watch got there; as in etcd not
+// at all if one starts in the future.
+func (w *Weave) answerProgress() {
+	if w.progress.at == 0 || len(w.starting) > 0 {
+		return
+	}
+	low, reached := w.top, true
+	for _, b := range w.order {
+		if b.closed < w.progress.at {
+			return
+		}
+		reached = reached && b.reached()
+		low = min(low, b.closed)
+	}
+	if reached && len(w.order) > 0 {
+		w.fx.Send = append(w.fx.Send, watch.Response{ID: watch.StreamID, Revision: low, Progress: true})
+	}
+	again := w.progress.again
+	w.progress = streamProgress{}
+	if again {
+		w.askProgress()
+	}
+}

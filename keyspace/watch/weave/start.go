@@ -1,0 +1,182 @@
+package weave
+
+import (
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/invariant"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+)
+
+// create begins a watch: one thread without a segment.
+func (w *Weave) create(now time.Time, ev Create) {
+	invariant.Always(!w.Has(ev.ID), "weave: watch %d twice", ev.ID)
+	b := &braid{req: ev.Request, requireLeader: ev.RequireLeader, start: ev.StartRevision}
+	t := w.newThread(b, ev.Range)
+	if b.began() {
+		t.closed = b.start - 1
+		b.closed = t.closed
+	}
+	b.threads = []*thread{t}
+	w.braids[ev.ID] = b
+	w.order = append(w.order, b)
+	w.starting = append(w.starting, b)
+	if ev.ProgressNotify {
+		if w.notify++; w.tick.IsZero() {
+			w.tick = now.Add(w.limits.ProgressInterval)
+		}
+	}
+	w.fx.Locate = append(w.fx.Locate, Locate{Thread: t.id, Range: t.keys})
+}
+
+func (w *Weave) newThread(b *braid, keys anchormesh.KeyRange) *thread {
+	w.nextThread++
+	t := &thread{id: w.nextThread, braid: b, keys: keys}
+	w.threads[t.id] = t
+	return t
+}
+
+// located replaces a lost thread by one for each segment that holds its keys.
+func (w *Weave) located(ev Located) {
+	old := w.threads[ev.Thread]
+	if old == nil || old.state != lost {
+		return
+	}
+	b := old.braid
+	delete(w.threads, old.id)
+	var threads []*thread
+	for _, t := range b.threads {
+		if t != old {
+			threads = append(threads, t)
+			continue
+		}
+		for _, p := range clip(ev.Parts, old.keys) {
+			t := w.newThread(b, p.Range)
+			t.segment, t.closed, t.state = p.Segment, old.closed, waiting
+			threads = append(threads, t)
+		}
+	}
+	b.threads = threads
+	for i, t := range threads {
+		if t.state == waiting && b.began() {
+			w.open(t)
+		}
+		if i > 0 && threads[i-1].segment == t.segment {
+			b.uneven = true
+			w.home.need = true
+		}
+	}
+	if b.seq == 0 {
+		b.seq = w.home.asked + 1
+		w.home.need = true
+	}
+}
+
+// clip cuts parts down to keys; together they must be keys.
+func clip(parts []Part, keys anchormesh.KeyRange) (out []Part) {
+	for _, p := range parts {
+		if !p.Range.Overlaps(keys) {
+			continue
+		}
+		if string(p.Range.Start) < string(keys.Start) {
+			p.Range.Start = keys.Start
+		}
+		if len(p.Range.End) == 0 || len(keys.End) != 0 && string(p.Range.End) > string(keys.End) {
+			p.Range.End = keys.End
+		}
+		out = append(out, p)
+	}
+	at := keys.Start
+	for i, p := range out {
+		invariant.Always(string(p.Range.Start) == string(at) && (i == 0 || len(at) > 0),
+			"weave: %v is covered by %v", keys, parts)
+		at = p.Range.End
+	}
+	invariant.Always(len(out) > 0 && string(at) == string(keys.End), "weave: %v is covered by %v", keys, parts)
+	return out
+}
+
+// told takes the home's answer: for keys that it does not name nothing above Since
+// and at or below Revision was or will be written. That closes a thread up to
+// Revision only if everything up to Since has come on it; the others are asked, and
+// their marks come behind their events.
+func (w *Weave) told(ev Told) {
+	invariant.Always(w.home.flying > 0, "weave: told %d, asked for nothing", ev.Seq)
+	w.home.flying--
+	w.top = max(w.top, ev.Revision)
+	named := newNamed(ev.Ranges)
+	if w.progress.seq != 0 && w.progress.seq <= ev.Seq && w.progress.at == 0 {
+		w.progress.at = ev.Revision
+	}
+	for _, b := range w.order {
+		w.toldBraid(b, ev, named)
+	}
+}
+
+func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
+	if b.header == 0 && b.seq != 0 && b.seq <= ev.Seq {
+		b.header = ev.Revision
+		if !b.began() {
+			w.startNow(b, named)
+		}
+	}
+	if !b.began() {
+		return
+	}
+	named.rewind()
+	for _, t := range b.threads {
+		if t.state != cut && t.closed >= ev.Since && t.closed < ev.Revision && !named.overlap(t.keys) {
+			t.closed = ev.Revision
+		}
+	}
+	if b.progress.seq != 0 && b.progress.seq <= ev.Seq && b.progress.at == 0 {
+		b.progress.at = ev.Revision
+	}
+	if b.wanting(w.progress.at) {
+		b.aim(ev.Revision)
+		for _, t := range b.threads {
+			w.bar(t, b.goal)
+		}
+	}
+	w.settle(b)
+}
+
+// startNow starts a watch "from now" behind its header. Nothing it wants is at or
+// below the header; but where a stamp up to there is still held, a write that is
+// answered behind Created could take it, so there Created waits for a barrier.
+func (w *Weave) startNow(b *braid, named *named) {
+	b.start = b.header + 1
+	b.goal = b.header
+	named.rewind()
+	for _, t := range b.threads {
+		t.closed = b.header
+		if named.overlap(t.keys) {
+			t.closed--
+		}
+	}
+	b.closed = b.start - 2
+	for _, t := range b.threads {
+		if t.state == waiting {
+			w.open(t)
+		}
+	}
+}
+
+// begin sends the Created responses that are due, in the order of the requests.
+func (w *Weave) begin() {
+	for len(w.starting) > 0 {
+		b := w.starting[0]
+		ready := b.header != 0 && (b.req.StartRevision != 0 || b.began() && b.floor() >= b.header)
+		if b.ended == nil && !ready {
+			return
+		}
+		w.starting = w.starting[1:]
+		w.fx.Send = append(w.fx.Send, watch.Response{ID: b.req.ID, Revision: max(w.top, b.header), Created: true})
+		if b.ended != nil {
+			w.fx.Send = append(w.fx.Send, *b.ended)
+			continue
+		}
+		b.created = true
+		w.settle(b)
+	}
+}
