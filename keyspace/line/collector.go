@@ -81,8 +81,8 @@ func (c *Collector[W]) feed(segment anchormesh.SegmentID) {
 }
 
 // Collect returns the asks of the next request, if one may go and there is
-// something to ask for. They are valid until the next call. The home's answer, or
-// that there is none, comes back under seq.
+// something to ask for; they are not to be changed. The home's answer, or that there
+// is none, comes back under seq; then the next one may go.
 func (c *Collector[W]) Collect(now time.Time) (seq uint64, asks []Ask, ok bool) {
 	if c.open && !now.Before(c.until) {
 		c.Failed(c.seq)
@@ -90,7 +90,10 @@ func (c *Collector[W]) Collect(now time.Time) (seq uint64, asks []Ask, ok bool) 
 	if c.open {
 		return 0, nil, false
 	}
-	c.asks = c.asks[:0]
+	if c.hungry.len() == 0 {
+		return 0, nil, false
+	}
+	c.asks = make([]Ask, 0, min(c.hungry.len(), c.cfg.AsksMax))
 	for c.hungry.len() > 0 && len(c.asks) < c.cfg.AsksMax {
 		h := c.hungry.pop()
 		h.queued = false

@@ -29,8 +29,7 @@ type Holder[W any] struct {
 	bars bars
 	out  HolderEffects[W]
 
-	spare  HolderEffects[W] // what the last Take returned
-	queued bool             // in the Collector's list
+	queued bool // in the Collector's list
 }
 
 // Stamped is a write with its revision.
@@ -39,8 +38,8 @@ type Stamped[W any] struct {
 	Stamp anchormesh.Revision
 }
 
-// HolderEffects is what the caller does after its calls. The slices are valid
-// until the next Take.
+// HolderEffects is what the caller does after its calls. The slices are the
+// caller's.
 type HolderEffects[W any] struct {
 	// Stamped are to be proposed at once, in this order, for Seat's generation and
 	// in Seat's term or not at all.
@@ -93,8 +92,7 @@ func (h *Holder[W]) giveBack(err error) {
 	for _, s := range h.out.Stamped {
 		h.out.Back = append(h.out.Back, s.Write)
 	}
-	clear(h.out.Stamped)
-	h.out.Stamped = h.out.Stamped[:0]
+	h.out.Stamped = nil
 	for h.waiting.len() > 0 {
 		h.out.Back = append(h.out.Back, h.waiting.pop())
 	}
@@ -144,6 +142,7 @@ func (h *Holder[W]) grant(g Grant) {
 	count := min(g.Count, h.asked)
 	h.asked = 0
 	first := max(g.First, h.bars.barred+1, h.used+1)
+	h.out.Stamped = slices.Grow(h.out.Stamped, count)
 	for stamp := first; stamp < g.First+anchormesh.Revision(count); stamp++ {
 		h.out.Stamped = append(h.out.Stamped, Stamped[W]{Write: h.waiting.pop(), Stamp: stamp})
 		h.flying.push(flight{stamp: stamp})
@@ -236,9 +235,6 @@ func (h *Holder[W]) Seat() Seat { return h.seat }
 func (h *Holder[W]) Take() HolderEffects[W] {
 	out := h.out
 	out.Seat, out.Round, out.Next = h.seat, h.bars.startRound(), h.bars.next()
-	clear(h.spare.Stamped)
-	clear(h.spare.Back)
-	h.out = HolderEffects[W]{Stamped: h.spare.Stamped[:0], Back: h.spare.Back[:0], Passed: h.spare.Passed[:0]}
-	h.spare = out
+	h.out = HolderEffects[W]{}
 	return out
 }

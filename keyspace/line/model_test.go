@@ -78,7 +78,7 @@ func (w *world) turnGroup(g *group) {
 		if r.leader && (chief == nil || r.term > chief.term) {
 			chief = r
 		}
-		if len(r.outbox) > 0 && w.rng.IntN(2) == 0 {
+		if len(r.outbox) > 0 && (w.rng.IntN(w.lazy) == 0 || w.calm) {
 			r.flush()
 		}
 		for n := w.rng.IntN(4); n > 0; n-- {

@@ -139,6 +139,7 @@ type world struct {
 	net    []message
 	deaf   int // percent: how long a core may not hear that it is deposed
 	slow   int // percent of messages that take long
+	lazy   int // turns until what was stamped is proposed, about
 	token  uint64
 	homes  map[uint64]func(Answer)
 	ops    []*op
@@ -156,6 +157,7 @@ func newWorld(seed uint64, f fault) *world {
 	w.cfg.RangesMax = 1 + w.rng.IntN(12)
 	w.deaf = []int{0, 50, 90, 98}[w.rng.IntN(4)]
 	w.slow = []int{0, 5, 20}[w.rng.IntN(3)]
+	w.lazy = []int{2, 2, 30}[w.rng.IntN(3)]
 	for i := range w.nodes {
 		w.nodes[i] = &node{id: i, coll: NewCollector[*op](w.cfg)}
 	}
@@ -425,11 +427,7 @@ func (r *replica) apply() {
 		r.ended(e, ok)
 	}
 	if ok && e.kind == "window" && r.home.seat.Term != 0 {
-		term := e.term
-		if r.w.fault == foreignWindow {
-			term = r.home.seat.Term
-		}
-		r.home.Windowed(term, r.window)
+		r.home.Windowed(r.told(e), r.window)
 		r.drive()
 	}
 	r.settleRounds()
@@ -503,10 +501,18 @@ func (r *replica) split(e *entry) {
 		c.keys[k] = append([]version(nil), c.keys[k]...)
 	}
 	if r.holder.Seat().Term != 0 {
-		r.holder.Structure(e.term, r.gen, r.keyRange(), r.heldStamps())
-		r.home.Structure(e.term, r.gen, r.keyRange(), r.window)
+		r.holder.Structure(r.told(e), r.gen, r.keyRange(), r.heldStamps())
+		r.home.Structure(r.told(e), r.gen, r.keyRange(), r.window)
 		r.drive()
 	}
+}
+
+// told is the term that the cores are told of an entry's.
+func (r *replica) told(e *entry) uint64 {
+	if now := r.holder.Seat().Term; r.w.fault == foreignWindow || r.w.fault == earlyLead && e.term < now {
+		return now
+	}
+	return e.term
 }
 
 func (r *replica) keyRange() anchormesh.KeyRange {
@@ -546,6 +552,9 @@ func (r *replica) lead() {
 		r.home.Lead(l)
 		if r.w.fault == windowAsGiven {
 			r.home.window = max(r.window, r.last)
+		}
+		if r.w.fault == noRangeMemory {
+			r.home.spots.floor = 0
 		}
 		r.w.nodes[r.node].coll.SetHome(r.g.id)
 	}
