@@ -26,6 +26,11 @@
 // A worker, the log writer and an applier each have one mailbox; they take all
 // that has gathered and work it off as one batch. Mailboxes are bounded by what
 // fills them: proposals by MaxQueuedBytes of each replica, appends and applies
-// by Raft's own limits on what is in flight; frames from peers beyond
-// MaxInboundFrames are dropped, which Raft allows.
+// by Raft's own limits on what is in flight; messages from peers beyond
+// MaxInboundFrames and eight per group are dropped, which Raft allows.
+//
+// A group to which nothing happens sleeps: see package shard. Ten thousand of them
+// cost their memory and nothing else. That relies on NodeLost being called whenever
+// the last connection to a node ends, from Start on: who sleeps does not notice by itself
+// that its leader is gone.
 package consensus

@@ -94,8 +94,10 @@ func (e *Engine) tick() {
 			return
 		case <-ticker.C:
 		}
+		// A worker that is late loses ticks: were it to make up for them before it reads
+		// its messages, it would take its leaders for dead, and be later still.
 		for _, w := range e.workers {
-			w.inbox.put(func(in *inbox) { in.Ticks++ })
+			w.inbox.put(func(in *inbox) { in.Ticks = 1 })
 		}
 		if n%e.cfg.ElectionTicks == 0 {
 			for _, w := range e.workers {
@@ -106,7 +108,11 @@ func (e *Engine) tick() {
 }
 
 func (e *Engine) worker(segment anchormesh.SegmentID) *worker {
-	return e.workers[uint64(segment)%uint64(len(e.workers))]
+	return e.workers[e.index(segment)]
+}
+
+func (e *Engine) index(segment anchormesh.SegmentID) int {
+	return int(uint64(segment) % uint64(len(e.workers)))
 }
 
 func (e *Engine) group(segment anchormesh.SegmentID) *group {
@@ -123,7 +129,7 @@ func (e *Engine) Segments() []anchormesh.SegmentID {
 }
 
 // StartGroup starts a replica from its state machine's durable state and the
-// log behind it.
+// log behind it. It does not wait for it: what is asked of the group from now on finds it.
 func (e *Engine) StartGroup(spec GroupSpec) error {
 	g := &group{segment: spec.Segment, replica: spec.Replica, machine: spec.Machine, log: e.log.Group(spec.Segment)}
 	g.applied.Store(spec.Start.Index)
@@ -144,13 +150,21 @@ func (e *Engine) StartGroup(spec GroupSpec) error {
 	}
 	e.groups[spec.Segment] = g
 	e.mu.Unlock()
-	alone := soleVoter(spec.Start.Conf, spec.Replica)
-	return e.worker(spec.Segment).do(func(s *shard.Shard) {
-		s.Add(spec.Segment, r, maps.Clone(spec.Peers))
-		if alone || spec.Campaign {
-			s.Urge(spec.Segment)
-		}
+	peers, urge := maps.Clone(spec.Peers), spec.Campaign || soleVoter(spec.Start.Conf, spec.Replica)
+	w := e.worker(spec.Segment)
+	w.groups.Add(1)
+	ok := w.inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) {
+			s.Add(spec.Segment, r, peers)
+			if urge {
+				s.Urge(spec.Segment)
+			}
+		})
 	})
+	if !ok {
+		return ErrStopped
+	}
+	return nil
 }
 
 // soleVoter reports whether nobody else could win an election: there is no
@@ -174,6 +188,7 @@ func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
 	if g == nil {
 		return
 	}
+	w.groups.Add(-1)
 	g.stop()
 	w.apply.drain()
 	e.writer.drain()
@@ -271,13 +286,17 @@ func (e *Engine) NodeLost(node anchormesh.NodeID) {
 
 // Receive takes a frame from another node. The frame is kept.
 func (e *Engine) Receive(from anchormesh.NodeID, frame []byte) error {
-	return message.Decode(frame, func(segment anchormesh.SegmentID, m *raftpb.Message) {
-		e.worker(segment).inbox.put(func(in *inbox) {
-			if len(in.Messages) < e.cfg.MaxInboundFrames {
-				in.Messages = append(in.Messages, shard.Inbound{From: from, Segment: segment, Message: m})
-			}
-		})
+	lists := make([][]shard.Inbound, len(e.workers))
+	err := message.Decode(frame, func(segment anchormesh.SegmentID, m *raftpb.Message) {
+		i := e.index(segment)
+		lists[i] = append(lists[i], shard.Inbound{From: from, Segment: segment, Message: m})
 	})
+	for i, list := range lists {
+		if len(list) > 0 {
+			e.workers[i].receive(list)
+		}
+	}
+	return err
 }
 
 // Status returns what is known of a group, if it runs here.

@@ -56,6 +56,7 @@ func (b *book) read() []string {
 type net struct {
 	mu      sync.Mutex
 	engines map[anchormesh.NodeID]*consensus.Engine
+	dead    anchormesh.NodeID // says nothing any more
 }
 
 type wire struct {
@@ -65,9 +66,9 @@ type wire struct {
 
 func (w wire) Send(to anchormesh.NodeID, frame []byte) bool {
 	w.net.mu.Lock()
-	e := w.net.engines[to]
+	e, dead := w.net.engines[to], w.net.dead == w.from
 	w.net.mu.Unlock()
-	return e != nil && e.Receive(w.from, slices.Clone(frame)) == nil
+	return e != nil && !dead && e.Receive(w.from, slices.Clone(frame)) == nil
 }
 
 type noSnapshots struct{}

@@ -135,7 +135,8 @@ type Config struct {
 	// anchors that lag; those further behind get a snapshot. A group that sleeps keeps
 	// none if no anchor lags.
 	KeepEntries, KeepBytes uint64
-	// MaxInboundFrames bounds the frames waiting for a worker.
+	// MaxInboundFrames bounds the messages waiting for a worker, beside eight for each
+	// of its groups; what comes on top is dropped.
 	MaxInboundFrames int
 	Replica          replica.Config // limits; identity and ticks are filled in
 	Listener         Listener

@@ -17,6 +17,7 @@ type worker struct {
 	inbox  *mailbox[inbox]
 	shard  *shard.Shard
 	apply  *applier
+	groups atomic.Int64 // groups that run
 	asleep atomic.Int64 // groups that sleep
 	// dozed are groups that fell asleep and still hold log: see truncate. The value says
 	// whether all of it may go. Only the worker's goroutine uses it.
@@ -80,6 +81,19 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	for _, s := range fx.Snapshots {
 		w.engine.sendSnapshot(s)
 	}
+}
+
+// inboundPerGroup is what a tick may bring to a group of a few anchors: a heartbeat or
+// the answers to one, and as much again of other things.
+const inboundPerGroup = 8
+
+// receive puts messages into the inbox as far as there is room.
+func (w *worker) receive(list []shard.Inbound) {
+	limit := w.engine.cfg.MaxInboundFrames + inboundPerGroup*int(w.groups.Load())
+	w.inbox.put(func(in *inbox) {
+		room := max(0, limit-len(in.Messages))
+		in.Messages = append(in.Messages, list[:min(room, len(list))]...)
+	})
 }
 
 // slept notes that a group fell asleep or woke.
