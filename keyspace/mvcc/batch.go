@@ -15,6 +15,7 @@ type Batch struct {
 	txn    Txn
 	before int // pending bytes when it began
 	events []Event
+	shape  shape
 }
 
 // Begin opens the batch of the log entry (index, term), which must be above the
@@ -55,8 +56,9 @@ func (b *Batch) TxnAt(rev int64) (*Txn, error) {
 }
 
 func (b *Batch) begin(rev int64) *Txn {
-	if b.txn.open {
-		panic("mvcc: a transaction of this batch is still open")
+	b.idle()
+	if len(b.shape.absorbed) > 0 {
+		panic("mvcc: a transaction behind an absorb in its batch")
 	}
 	b.txn = Txn{b: b, g: b.g, rev: rev, open: true}
 	return &b.txn
@@ -80,20 +82,32 @@ func (b *Batch) Compact(rev int64) error {
 	return nil
 }
 
-// End shows the batch to readers, then to the publisher.
-func (b *Batch) End() {
+// idle panics if a transaction is open.
+func (b *Batch) idle() {
 	if b.txn.open {
 		panic("mvcc: a transaction of this batch is still open")
 	}
-	g, snap, events := b.g, b.snap, b.events
+}
+
+// End shows the batch to readers, then to the publisher.
+func (b *Batch) End() {
+	b.idle()
+	g, snap, events, shape := b.g, b.snap, b.events, b.shape
 	grown := g.active.bytes + g.aux.bytes - b.before
 	pos := g.head
 	publisher := g.publisher
 	*b = Batch{}
-	g.published.Store(&pos)
+	if shape.changed() {
+		grown += g.store.reshape(g, &pos, shape)
+	} else {
+		g.published.Store(&pos)
+	}
 	g.mu.Unlock()
 	snap.Release()
 	g.store.charge(grown)
+	if shape.changed() {
+		g.store.want()
+	}
 	if publisher != nil && len(events) > 0 {
 		publisher.Publish(events, pos.current)
 	}

@@ -1,8 +1,11 @@
 package mvcc
 
 import (
+	"slices"
 	"sort"
+	"sync/atomic"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
 
@@ -45,14 +48,6 @@ func (b *buffer) append(e entry) {
 
 func (t *tail) at(i int) *entry { return &t.blocks[i/blockEntries][i%blockEntries] }
 
-// firstMain is the lowest main revision held, or none.
-func (t *tail) firstMain(none int64) int64 {
-	if t.n == 0 {
-		return none
-	}
-	return t.at(0).main
-}
-
 // seek is the first entry at or after (main, sub). Mostly every transaction is one
 // write and counts by one, so the place is guessed first.
 func (t *tail) seek(main, sub int64) int {
@@ -70,12 +65,52 @@ func (t *tail) seek(main, sub int64) int {
 	})
 }
 
-// get is the entry of a revision, which must be there.
+// get is the entry of a revision, if it is here. It looks at no origin.
 func (t *tail) get(mod keyindex.Revision) (*entry, bool) {
+	if t.n == 0 || mod.Main < t.at(0).main || mod.Main > t.at(t.n-1).main {
+		return nil, false
+	}
 	i := t.seek(mod.Main, subOf(mod.Sub))
 	if i == t.n {
 		return nil, false
 	}
 	e := t.at(i)
 	return e, e.main == mod.Main && int64(e.sub) == subOf(mod.Sub)
+}
+
+// sealed is a buffer that takes no more writes and waits for a commit, or is being
+// written by one. After a cut both segments read it: it holds writes of either's
+// keys, and goes to the backend once, under the segment that applied them.
+type sealed struct {
+	tail
+	origin anchormesh.SegmentID
+	number int64 // of origin
+	bytes  int
+	stored atomic.Bool // set once the backend has it
+}
+
+// waiting is the part of a list that no finished commit holds. The list is not
+// changed: views keep it.
+func waiting(list []*sealed) []*sealed {
+	if !slices.ContainsFunc(list, func(t *sealed) bool { return t.stored.Load() }) {
+		return list
+	}
+	var out []*sealed
+	for _, t := range list {
+		if !t.stored.Load() {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// united is both lists, each buffer once.
+func united(a, b []*sealed) []*sealed {
+	out := slices.Clone(a)
+	for _, t := range b {
+		if !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 
@@ -8,14 +9,43 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 )
 
-// frozen is what one segment hands to a commit: its writes up to a batch's end and
-// the position they reach.
+// frozen is what one segment hands to a commit: its writes up to a batch's end, the
+// position they reach, and how it was cut and what it absorbed since the last one.
 type frozen struct {
-	seg *Segment
-	tail
-	aux   auxTable
-	pos   position
-	bytes int
+	seg    *Segment
+	sealed []*sealed
+	aux    auxTable
+	pos    position
+	bytes  int // of aux
+	kin    kin
+}
+
+// commit is one transaction of the backend in the making.
+type commit struct {
+	work     []*frozen
+	sealed   []*sealed
+	seen     map[*sealed]bool
+	absorbed []anchormesh.SegmentID
+}
+
+// take freezes a segment. What was cut off it belongs into the same transaction,
+// even if the list of segments was made before the cut.
+func (c *commit) take(g *Segment) {
+	f := g.freeze()
+	if f == nil {
+		return
+	}
+	c.work = append(c.work, f)
+	for _, t := range f.sealed { // after a cut, two segments hold the same
+		if !c.seen[t] {
+			c.seen[t] = true
+			c.sealed = append(c.sealed, t)
+		}
+	}
+	c.absorbed = append(c.absorbed, f.kin.absorbed...)
+	for _, child := range f.kin.born {
+		c.take(child)
+	}
 }
 
 // Commit writes everything applied so far, of every segment, with the applied
@@ -25,61 +55,75 @@ type frozen struct {
 func (s *Store) Commit() error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	return s.commit()
+}
+
+func (s *Store) commit() error {
 	if err := s.err(); err != nil {
 		return err // the frozen buffers of the commit that failed must not be replaced
 	}
-	var work []*frozen
+	c := commit{seen: make(map[*sealed]bool)}
 	for _, g := range s.live() {
-		if f := g.freeze(); f != nil {
-			work = append(work, f)
-		}
+		c.take(g)
 	}
-	if len(work) == 0 {
+	if len(c.work) == 0 {
 		return nil
 	}
-	err := s.update(func(tx bolt.Tx) error {
-		for _, f := range work {
-			if err := f.write(tx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err // frozen buffers stay: reads need them
+	if err := s.update(c.write); err != nil {
+		return err // sealed buffers stay: reads need them
 	}
 	bytes := 0
-	for _, f := range work {
+	for _, t := range c.sealed {
+		t.stored.Store(true)
+		bytes += t.bytes
+	}
+	s.drops.Add(1)
+	for _, f := range c.work {
 		bytes += f.bytes
 		f.seg.thaw(f.pos)
+	}
+	for _, g := range s.live() { // those cut off meanwhile hold the buffers, too
+		g.drop()
 	}
 	s.settle(bytes)
 	return nil
 }
 
-func (f *frozen) write(tx bolt.Tx) error {
-	if f.n > 0 {
+func (c *commit) write(tx bolt.Tx) error {
+	if len(c.sealed) > 0 {
 		revs, err := tx.Appending(bucketRevisions)
 		if err != nil {
 			return err
 		}
-		if err := f.writeRevisions(revs); err != nil {
+		for _, t := range c.sealed {
+			if err := t.write(revs); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range c.work {
+		if len(f.aux) > 0 {
+			if err := f.writeAux(tx); err != nil {
+				return err
+			}
+		}
+		if err := putRecord(tx, f.seg.id, &record{position: f.pos}); err != nil {
 			return err
 		}
 	}
-	if len(f.aux) > 0 {
-		if err := f.writeAux(tx); err != nil {
+	for _, id := range c.absorbed {
+		if err := dropSegment(tx, id); err != nil {
 			return err
 		}
 	}
-	return putRecord(tx, f.seg.id, &record{position: f.pos, rng: f.seg.rng})
+	return nil
 }
 
-func (f *frozen) writeRevisions(revs bolt.Bucket) error {
-	own := origins{f.seg.id}
+func (t *sealed) write(revs bolt.Bucket) error {
+	own := origins{t.origin}
 	key := make([]byte, 0, revKeyMax)
-	for i := range f.n {
-		e := f.at(i)
+	for i := range t.n {
+		e := t.at(i)
 		raw := e.raw
 		if e.tomb {
 			_, end, _ := parseKey(raw)
@@ -125,4 +169,27 @@ func dropRecord(tx bolt.Tx, id anchormesh.SegmentID) error {
 		return err
 	}
 	return b.Delete(id.AppendKey(nil))
+}
+
+// dropSegment removes the record and the side tables of an absorbed segment.
+func dropSegment(tx bolt.Tx, id anchormesh.SegmentID) error {
+	if err := dropRecord(tx, id); err != nil {
+		return err
+	}
+	b, err := tx.Bucket(bucketAux)
+	if err != nil {
+		return err
+	}
+	var rows [][]byte
+	prefix := id.AppendKey(nil)
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		rows = append(rows, bytes.Clone(k))
+	}
+	for _, k := range rows {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }

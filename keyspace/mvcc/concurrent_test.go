@@ -218,8 +218,8 @@ func TestApplyAndReadsDuringCommit(t *testing.T) {
 	if d := g.Durable(); d != 1 {
 		t.Fatalf("durable %d, the commit began at 1", d)
 	}
-	if g.frozen.n != 0 || g.active.n != 1 {
-		t.Fatalf("%d frozen and %d active writes after the commit", g.frozen.n, g.active.n)
+	if len(g.sealed) != 0 || g.active.n != 1 {
+		t.Fatalf("%d sealed buffers and %d active writes after the commit", len(g.sealed), g.active.n)
 	}
 }
 

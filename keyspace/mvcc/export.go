@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 )
 
@@ -22,7 +23,9 @@ const (
 )
 
 // Export is a segment's state at its durable applied index, read from one backend
-// snapshot, which it pins until Close. It is for one goroutine.
+// snapshot, which it pins until Close. It is for one goroutine. It shows the range
+// that the segment had at that index, which is not that of Segment.KeyRange while
+// a cut or an absorb waits for its commit.
 type Export struct {
 	seg    *Segment
 	snap   bolt.Snapshot
@@ -33,8 +36,15 @@ type Export struct {
 	count  uint64
 }
 
-// Export begins a snapshot. The errors are ErrGone.
+// Export begins a snapshot. The errors are ErrGone, also for a segment that no
+// commit holds yet.
 func (g *Segment) Export() (*Export, error) {
+	g.mu.RLock()
+	gone := g.gone
+	g.mu.RUnlock()
+	if gone {
+		return nil, ErrGone
+	}
 	e := &Export{seg: g, snap: g.store.backend.Snapshot()}
 	raw := e.snap.Bucket(bucketSegments).Get(g.id.AppendKey(nil))
 	if raw == nil {
@@ -46,7 +56,7 @@ func (g *Segment) Export() (*Export, error) {
 		e.snap.Release()
 		return nil, err
 	}
-	if r.absent || !r.rng.Equal(g.rng) {
+	if r.absent {
 		e.snap.Release()
 		return nil, ErrGone
 	}
@@ -56,6 +66,9 @@ func (g *Segment) Export() (*Export, error) {
 
 // Meta is the segment's Meta at the exported index.
 func (e *Export) Meta() Meta { return e.record.Meta }
+
+// KeyRange is the segment's range at the exported index.
+func (e *Export) KeyRange() anchormesh.KeyRange { return e.record.rng }
 
 // Next returns the next chunk, which is the caller's, or io.EOF after the last.
 func (e *Export) Next() ([]byte, error) {

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-
-	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -31,7 +29,7 @@ func (g *Segment) Hash(atRev int64) (hash uint32, compactRev, rev int64, err err
 	case atRev == 0:
 		atRev = v.rev
 	}
-	h := hasher{v: v, rev: atRev, keepAt: atRev, sum: crc32.Update(0, castagnoli, []byte("key"))}
+	h := hasher{v: v, rev: atRev, keepAt: atRev, floor: v.compacted}
 	// etcd keeps everything if nothing is alive at atRev; what is still there then
 	// is what its compaction retained.
 	if res, err := v.Range([]byte{0}, []byte{0}, atRev, 0, true); err != nil {
@@ -39,73 +37,98 @@ func (g *Segment) Hash(atRev int64) (hash uint32, compactRev, rev int64, err err
 	} else if res.Count == 0 {
 		h.keepAt = v.compacted
 	}
-	h.stored()
-	h.buffered(&v.src.frozen)
-	h.buffered(&v.src.active)
-	return h.sum, v.compacted, atRev, nil
+	hash = crc32.Update(0, castagnoli, []byte("key"))
+	h.run(func(key, raw []byte) { hash = crc32.Update(crc32.Update(hash, castagnoli, key), castagnoli, raw) })
+	return hash, v.compacted, atRev, nil
+}
+
+// HashPart is this segment's share of the hash of a range over several segments, at
+// a revision that the caller knows to be complete here, current or above. Shares are
+// added, wrapping around, and Fold makes the answer of the sum. Where the range is
+// cut, and when it was, makes no difference to the sum.
+//
+// etcd's CRC cannot be put together so: it runs over the revisions in their order,
+// which jumps between the segments, and what a revision adds depends on how many
+// bytes come behind it. Here each revision that Hash would count is hashed for itself.
+// Of what lies at or below floor only the versions alive at rev count: floor is the
+// highest compacted revision of all the segments, so that one that has not heard of
+// a compaction agrees with those that have. The errors are ErrCompacted, also if
+// floor is below the compacted revision or above rev, and ErrGone.
+func (g *Segment) HashPart(rev, floor int64) (sum uint64, err error) {
+	v := g.ReadAt(rev)
+	defer v.Close()
+	switch {
+	case v.gone:
+		return 0, ErrGone
+	case rev < v.compacted || floor < v.compacted || floor > rev:
+		return 0, ErrCompacted
+	}
+	h := hasher{v: v, rev: rev, keepAt: rev, floor: floor}
+	h.run(func(key, raw []byte) {
+		x := uint64(crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, raw))
+		x |= uint64(crc32.Update(crc32.ChecksumIEEE(key), crc32.IEEETable, raw)) << 32
+		sum += mix(x)
+	})
+	return sum, nil
+}
+
+// Fold makes the hash that is shown of a sum of HashParts.
+func Fold(sum uint64) uint32 {
+	sum = mix(sum)
+	return uint32(sum ^ sum>>32)
+}
+
+// mix is the last step of splitmix64: without it differences of CRCs, which are
+// linear, could cancel out.
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 type hasher struct {
 	v      *View
 	rev    int64 // hash up to here
-	keepAt int64 // of compacted revisions count those alive here
-	sum    uint32
+	keepAt int64 // of revisions at or below floor count those alive here
+	floor  int64
 	key    [18]byte
 }
 
-func (h *hasher) stored() {
-	own, last := h.v.g.rng, min(h.rev, h.v.src.buffered()-1)
-	c := h.v.src.revs.Cursor()
-	for k, raw := c.Seek(nil); k != nil; k, raw = c.Next() {
-		rk, kv, err := parseRevision(k, raw)
-		if err != nil {
+// run calls add with etcd's key and the value of every revision that counts.
+func (h *hasher) run(add func(key, raw []byte)) {
+	w := h.v.src.walk(1, h.rev)
+	for r, ok := w.next(); ok; r, ok = w.next() {
+		key, end, _ := parseKey(r.raw)
+		if !h.v.rng.Contains(key) {
+			continue
+		}
+		if r.tomb {
+			r.raw = r.raw[:end]
+		}
+		if _, err := r.parse(r.raw); err != nil {
 			panic(fmt.Sprintf("mvcc: segment %s: %v", h.v.g.id, err))
 		}
-		if rk.main > last {
-			return
-		}
-		if own.Contains(kv.Key) {
-			h.add(rk, kv.Key, raw)
+		if r.main > h.floor || !r.tomb && h.kept(r.revKey, key) {
+			add(h.name(r.revKey), r.raw)
 		}
 	}
 }
 
-func (h *hasher) buffered(t *tail) {
-	for i := range t.n {
-		e := t.at(i)
-		if e.main > h.rev {
-			return
-		}
-		key, end, _ := parseKey(e.raw)
-		raw := e.raw
-		if e.tomb {
-			raw = raw[:end]
-		}
-		h.add(revKey{main: e.main, sub: int64(e.sub), origin: h.v.g.id, tomb: e.tomb}, key, raw)
-	}
-}
-
-func (h *hasher) add(rk revKey, key, raw []byte) {
-	if rk.main <= h.v.compacted && (rk.tomb || !h.kept(rk, key)) {
-		return
-	}
+// name is etcd's key of a revision, valid until the next one.
+func (h *hasher) name(rk revKey) []byte {
 	binary.BigEndian.PutUint64(h.key[:], uint64(rk.main))
 	h.key[8] = '_'
 	binary.BigEndian.PutUint64(h.key[9:], uint64(rk.sub))
-	k := h.key[:17]
-	if rk.tomb {
-		h.key[17] = 't'
-		k = h.key[:18]
+	if !rk.tomb {
+		return h.key[:17]
 	}
-	h.sum = crc32.Update(crc32.Update(h.sum, castagnoli, k), castagnoli, raw)
+	h.key[17] = 't'
+	return h.key[:18]
 }
 
 // kept reports whether a compacted revision is the one alive at keepAt.
 func (h *hasher) kept(rk revKey, key []byte) bool {
-	g := h.v.g
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	ver, ok := g.index.Get(key, h.keepAt)
-	return ok && ver.Mod == keyindex.Revision{Main: rk.main, Sub: ver.Mod.Sub} &&
-		subOf(ver.Mod.Sub) == rk.sub && g.origins[ver.Mod.Sub>>32] == rk.origin
+	ver, ok := h.v.version(key, h.keepAt)
+	return ok && ver.Mod.Main == rk.main && subOf(ver.Mod.Sub) == rk.sub &&
+		h.v.g.store.origins.names()[ver.Mod.Sub>>32] == rk.origin
 }

@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
@@ -31,11 +30,11 @@ func (g *Segment) History(from, to int64, rng anchormesh.KeyRange, maxBytes int)
 	if to <= 0 || to > v.rev {
 		to = v.rev
 	}
-	h := history{src: &v.src, from: max(from, 1), to: to, rng: rng, maxBytes: maxBytes}
+	h := history{src: &v.src, from: max(from, 1), to: to, rng: intersect(rng, v.rng), maxBytes: maxBytes}
 	if from > to {
 		return nil, from, nil
 	}
-	if singleKey(rng) && h.fromIndex(v) {
+	if singleKey(h.rng) && h.fromIndex(v) {
 		return h.events, h.next(), nil
 	}
 	h.scan()
@@ -88,9 +87,9 @@ const indexHistoryMax = 4096
 // of one key that fell far behind does not read everybody's writes. It reports
 // false if there are too many.
 func (h *history) fromIndex(v *View) bool {
-	v.g.mu.RLock()
-	changes, ok := v.g.index.Since(nil, h.rng.Start, h.rng.End, h.from, h.to, indexHistoryMax)
-	v.g.mu.RUnlock()
+	g := v.holder(h.rng.Start)
+	changes, ok := g.index.Since(nil, h.rng.Start, h.rng.End, h.from, h.to, indexHistoryMax)
+	g.mu.RUnlock()
 	if !ok {
 		return false
 	}
@@ -108,59 +107,24 @@ func (h *history) fromIndex(v *View) bool {
 	return true
 }
 
-// scan walks backend, frozen and active buffer, which follow each other.
+// scan walks everything in revision order, other segments' records included.
 func (h *history) scan() {
-	if !h.scanStored(min(h.to, h.src.buffered()-1)) {
-		return
-	}
-	for _, t := range []*tail{&h.src.frozen, &h.src.active} {
-		for i := t.seek(h.from, 0); i < t.n && t.at(i).main <= h.to; i++ {
-			e := t.at(i)
-			if h.stop(e.main) {
-				return
-			}
-			key, _, _ := parseKey(e.raw)
-			if !h.rng.Contains(key) {
-				continue
-			}
-			if e.tomb {
-				h.addDelete(key, e.main, int64(e.sub))
-			} else {
-				h.addPut(e.raw, true, e.main, int64(e.sub))
-			}
+	w := h.src.walk(h.from, h.to)
+	for r, ok := w.next(); ok; r, ok = w.next() {
+		if h.stop(r.main) {
+			return
 		}
-	}
-}
-
-// scanStored walks the backend up to main revision to, other segments' records
-// included, and reports whether it got there.
-func (h *history) scanStored(to int64) bool {
-	if h.from > to {
-		return true
-	}
-	own := h.src.g.rng
-	c := h.src.revs.Cursor()
-	for k, raw := c.Seek(binary.BigEndian.AppendUint64(nil, uint64(h.from))); k != nil; k, raw = c.Next() {
-		rk, ok := parseRevKey(k)
-		key, _, ok2 := parseKey(raw)
-		if !ok || !ok2 {
-			panic(fmt.Sprintf("mvcc: segment %s: bad record under %x", h.src.g.id, k))
-		}
-		if rk.main > to {
-			return true
-		}
-		if h.stop(rk.main) {
-			return false
-		}
+		key, _, ok := parseKey(r.raw)
 		switch {
-		case !h.rng.Contains(key) || !own.Contains(key):
-		case rk.tomb:
-			h.addDelete(key, rk.main, rk.sub)
+		case !ok:
+			panic(fmt.Sprintf("mvcc: segment %s: bad record at %d.%d", h.src.g.id, r.main, r.sub))
+		case !h.rng.Contains(key):
+		case r.tomb:
+			h.addDelete(key, r.main, r.sub)
 		default:
-			h.addPut(raw, false, rk.main, rk.sub)
+			h.addPut(r.raw, r.stable, r.main, r.sub)
 		}
 	}
-	return true
 }
 
 func (h *history) addPut(raw []byte, stable bool, main, sub int64) {
@@ -189,9 +153,7 @@ func (g *Segment) PrevKV(key []byte, main int64) (KV, bool) {
 	if v.gone || main-1 < v.compacted || main-1 < 1 {
 		return KV{}, false
 	}
-	g.mu.RLock()
-	ver, ok := g.index.Get(key, min(main-1, v.rev))
-	g.mu.RUnlock()
+	ver, ok := v.version(key, min(main-1, v.rev))
 	if !ok {
 		return KV{}, false
 	}

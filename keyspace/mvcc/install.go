@@ -49,7 +49,7 @@ func (s *Store) Install(id anchormesh.SegmentID, rng anchormesh.KeyRange) (*Inst
 		s.endInstall(id)
 		return nil, err
 	}
-	p := &part{id: id, index: keyindex.New(), origins: origins{id}}
+	p := &part{id: id, index: keyindex.New(), numbering: newNumbering(&s.origins, id)}
 	return &Installer{store: s, part: p}, nil
 }
 
@@ -59,7 +59,10 @@ func (s *Store) beginInstall(id anchormesh.SegmentID, rng anchormesh.KeyRange) e
 	if id == 0 || rng.Empty() {
 		return fmt.Errorf("mvcc: cannot install segment %s of range %s", id, rng)
 	}
-	r := &record{rng: rng, absent: true, clear: []anchormesh.KeyRange{rng}}
+	if err := s.settleShape(); err != nil {
+		return err
+	}
+	r := &record{position: position{rng: rng}, absent: true, clear: []anchormesh.KeyRange{rng}}
 	gone, err := s.displaced(id, r)
 	if err != nil {
 		return err
@@ -79,13 +82,13 @@ func (s *Store) displaced(id anchormesh.SegmentID, r *record) (gone []anchormesh
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for other, g := range s.segments {
-		switch {
+		switch rng := g.KeyRange(); {
 		case other == id:
-			r.clear = append(r.clear, g.rng)
-		case !g.rng.Overlaps(r.rng):
+			r.clear = append(r.clear, rng)
+		case !rng.Overlaps(r.rng):
 			continue
-		case !r.rng.Covers(g.rng):
-			return nil, fmt.Errorf("%w: %s and segment %s %s", ErrOverlap, r.rng, other, g.rng)
+		case !r.rng.Covers(rng):
+			return nil, fmt.Errorf("%w: %s and segment %s %s", ErrOverlap, r.rng, other, rng)
 		}
 		gone = append(gone, other)
 	}
@@ -187,7 +190,7 @@ func (i *Installer) revision(k, v []byte) error {
 		return fmt.Errorf("%w: revision %x of key %q", ErrBadSnapshot, k, kv.Key)
 	}
 	i.lastKey = k
-	mod := keyindex.Revision{Main: rk.main, Sub: indexSub(i.part.origins.number(rk.origin), rk.sub)}
+	mod := keyindex.Revision{Main: rk.main, Sub: indexSub(i.part.numbering.of(rk.origin), rk.sub)}
 	if !i.part.index.Restore(kv.Key, keyindex.Version{Mod: mod, Create: kv.Create, Number: kv.Version}) {
 		return fmt.Errorf("%w: key %q has revision %d.%d twice", ErrBadSnapshot, kv.Key, rk.main, rk.sub)
 	}
@@ -249,7 +252,7 @@ func (i *Installer) Finish(meta Meta) (*Segment, error) {
 	if err := i.flush(p.record); err != nil {
 		return nil, err
 	}
-	g := newSegment(s, p.id, p.rng, p.position, p.index, p.origins)
+	g := storedSegment(s, p.id, p.position, p.index)
 	s.mu.Lock()
 	delete(s.absent, p.id)
 	s.segments[p.id] = g

@@ -3,6 +3,9 @@ package mvcc
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/keyindex"
@@ -26,18 +29,59 @@ const (
 )
 
 // origins turns the 64-bit ID of the segment that made a write into a small number
-// that fits beside the sub revision in the index. Number 0 is the segment itself;
-// others appear after splits and merges. It only grows.
+// that fits beside the sub revision in the index.
 type origins []anchormesh.SegmentID
 
-func (o *origins) number(id anchormesh.SegmentID) int64 {
-	for i, have := range *o {
-		if have == id {
-			return int64(i)
-		}
+// originTable numbers the origins of one store. The numbers are the same for all of
+// its segments, because indexes are cut and joined as they are. They die with the
+// process: the backend holds IDs. It only grows.
+type originTable struct {
+	list atomic.Pointer[origins]
+
+	mu      sync.Mutex
+	numbers map[anchormesh.SegmentID]int64
+}
+
+// names is the table as it is now: every number that an index holds is in it.
+func (t *originTable) names() origins {
+	if list := t.list.Load(); list != nil {
+		return *list
 	}
-	*o = append(*o, id)
-	return int64(len(*o) - 1)
+	return nil
+}
+
+func (t *originTable) number(id anchormesh.SegmentID) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n, ok := t.numbers[id]; ok {
+		return n
+	}
+	if t.numbers == nil {
+		t.numbers = make(map[anchormesh.SegmentID]int64)
+	}
+	list := append(slices.Clip(t.names()), id)
+	n := int64(len(list) - 1)
+	t.numbers[id] = n
+	t.list.Store(&list)
+	return n
+}
+
+// numbering asks a table for one number after the other, mostly the same.
+type numbering struct {
+	table *originTable
+	id    anchormesh.SegmentID
+	n     int64
+}
+
+func newNumbering(t *originTable, id anchormesh.SegmentID) numbering {
+	return numbering{table: t, id: id, n: t.number(id)}
+}
+
+func (m *numbering) of(id anchormesh.SegmentID) int64 {
+	if id != m.id {
+		m.id, m.n = id, m.table.number(id)
+	}
+	return m.n
 }
 
 // indexSub is the Sub of the index: origin number and sub revision.
@@ -63,6 +107,17 @@ type revKey struct {
 	tomb      bool
 }
 
+// before is the order of the bucket's keys.
+func (r revKey) before(o revKey) bool {
+	switch {
+	case r.main != o.main:
+		return r.main < o.main
+	case r.sub != o.sub:
+		return r.sub < o.sub
+	}
+	return r.origin < o.origin
+}
+
 func parseRevKey(k []byte) (r revKey, ok bool) {
 	if len(k) != revKeyLen && (len(k) != revKeyMax || k[revKeyLen] != tombSuffix) {
 		return r, false
@@ -83,9 +138,10 @@ func auxPrefix(id anchormesh.SegmentID, table string) []byte {
 	return append(append(k, byte(len(table))), table...)
 }
 
-// position is what a segment's record says of its data, beside its range.
+// position is what a segment's record says of its data.
 type position struct {
 	Meta
+	rng                anchormesh.KeyRange
 	current, compacted int64 // etcd's revisions; compacted is -1 before the first compaction
 	scrubbed           int64 // the last compaction whose physical removal is complete
 }
@@ -93,7 +149,6 @@ type position struct {
 // record is a segment's entry in the segments bucket.
 type record struct {
 	position
-	rng anchormesh.KeyRange
 	// absent: the segment holds nothing that may be served; what lies in clear is
 	// waste of an unfinished install or removal.
 	absent bool

@@ -30,7 +30,7 @@ func (s *Store) restore() error {
 			l.waste = append(l.waste, r.clear...)
 			continue
 		}
-		l.parts = append(l.parts, &part{id: id, record: r, index: keyindex.New(), origins: origins{id}})
+		l.parts = append(l.parts, &part{id: id, record: r, index: keyindex.New(), numbering: newNumbering(&s.origins, id)})
 	}
 	if err := l.prepare(); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *Store) restore() error {
 		return err
 	}
 	for _, p := range l.parts {
-		s.segments[p.id] = newSegment(s, p.id, p.rng, p.position, p.index, p.origins)
+		s.segments[p.id] = storedSegment(s, p.id, p.position, p.index)
 	}
 	return nil
 }
@@ -96,9 +96,9 @@ func sortedRecords(m map[anchormesh.SegmentID]*record) []anchormesh.SegmentID {
 // part is a segment being loaded.
 type part struct {
 	*record
-	id      anchormesh.SegmentID
-	index   *keyindex.Index
-	origins origins
+	id        anchormesh.SegmentID
+	index     *keyindex.Index
+	numbering numbering
 }
 
 // loader gives every revision to the segment whose range holds its key.
@@ -150,7 +150,7 @@ func (l *loader) load(c bolt.Cursor) error {
 		if rk.main > p.current {
 			return fmt.Errorf("%w: revision %d above segment %s's current %d", ErrCorrupt, rk.main, p.id, p.current)
 		}
-		mod := keyindex.Revision{Main: rk.main, Sub: indexSub(p.origins.number(rk.origin), rk.sub)}
+		mod := keyindex.Revision{Main: rk.main, Sub: indexSub(p.numbering.of(rk.origin), rk.sub)}
 		if !p.index.Restore(kv.Key, keyindex.Version{Mod: mod, Create: kv.Create, Number: kv.Version}) {
 			return fmt.Errorf("%w: key %q has revision %d.%d twice", ErrCorrupt, kv.Key, rk.main, rk.sub)
 		}
@@ -164,9 +164,15 @@ func parseRevision(k, v []byte) (revKey, KV, error) {
 	if !ok {
 		return rk, KV{}, fmt.Errorf("%w: revision key %x", ErrCorrupt, k)
 	}
+	kv, err := rk.parse(v)
+	return rk, kv, err
+}
+
+// parse reads and checks the value stored under a key of the revisions bucket.
+func (rk revKey) parse(v []byte) (KV, error) {
 	kv, ok := parseKV(v)
 	if !ok || rk.tomb != (kv.Version == 0) || !rk.tomb && (kv.Mod != rk.main || kv.Create > rk.main) {
-		return rk, kv, fmt.Errorf("%w: revision %d.%d holds %d bytes that do not belong there", ErrCorrupt, rk.main, rk.sub, len(v))
+		return kv, fmt.Errorf("%w: revision %d.%d holds %d bytes that do not belong there", ErrCorrupt, rk.main, rk.sub, len(v))
 	}
-	return rk, kv, nil
+	return kv, nil
 }

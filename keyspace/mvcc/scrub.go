@@ -51,10 +51,13 @@ func (g *Segment) scrubbable() bool {
 
 // scrubTargetLocked decides whether a scrub can go on now, and to which compaction.
 func (g *Segment) scrubTargetLocked() bool {
+	d := g.durable.Load()
+	if d == nil || !d.rng.Equal(g.head.rng) {
+		return false // its record could not say of which range the compaction is complete
+	}
 	if g.scrub.active {
 		return true
 	}
-	d := g.durable.Load()
 	if d.compacted <= d.scrubbed || !g.pins.free(d.compacted) {
 		return false
 	}
@@ -88,9 +91,7 @@ func (g *Segment) scrubBackend(dropped []keyindex.Dropped, target int64, done bo
 	if len(dropped) == 0 && !done {
 		return nil
 	}
-	g.mu.RLock()
-	names := g.origins
-	g.mu.RUnlock()
+	names := g.store.origins.names()
 	pos := *g.durable.Load()
 	err := g.store.update(func(tx bolt.Tx) error {
 		b, err := tx.Appending(bucketRevisions)
@@ -108,10 +109,10 @@ func (g *Segment) scrubBackend(dropped []keyindex.Dropped, target int64, done bo
 			return nil
 		}
 		pos.scrubbed = target
-		return putRecord(tx, g.id, &record{position: pos, rng: g.rng})
+		return putRecord(tx, g.id, &record{position: pos})
 	})
 	if err == nil && done {
-		g.durable.Store(&pos)
+		g.sync(pos)
 	}
 	return err
 }

@@ -1,6 +1,9 @@
 package mvcc
 
 import (
+	"cmp"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,53 +15,63 @@ import (
 // Segment is the multi-version state of one segment. One goroutine applies, any
 // number read.
 //
-// Where a revision's bytes are: the backend holds all up to the last commit, frozen
-// what the running commit writes, active what came after. The three follow each
-// other in the order of main revisions, because a commit freezes between batches.
+// Where a revision's bytes are: in active if the segment applied it since the last
+// commit froze its writes; in one of sealed if a commit is writing it, or a cut or
+// absorb came in between; else in the backend.
 type Segment struct {
 	id    anchormesh.SegmentID
-	rng   anchormesh.KeyRange
+	own   int64 // the store's number of id
 	store *Store
 
 	published atomic.Pointer[position] // as of the last ended batch
-	durable   atomic.Pointer[position] // as of the last commit; written under commitMu
-	drops     atomic.Uint64            // counts frozen buffers dropped; written under mu
+	durable   atomic.Pointer[position] // as of the last commit, nil before the first; written under commitMu
+	synced    chan struct{}            // closed when durable is first set
 
 	// mu guards what follows. A batch holds it from Begin to End; readers for one
 	// bounded walk over the index at a time.
 	mu        sync.RWMutex
 	index     *keyindex.Index
-	origins   origins
 	head      position
 	active    *buffer
-	frozen    tail
+	sealed    []*sealed // never changed in place: views keep it
 	aux       pendingAux
 	pins      pins
 	gone      bool
 	dirty     bool
 	scrub     scrubState
+	kin       kin
 	publisher Publisher
 	batch     Batch
 }
 
-func newSegment(s *Store, id anchormesh.SegmentID, rng anchormesh.KeyRange, pos position, index *keyindex.Index, o origins) *Segment {
-	g := &Segment{id: id, rng: rng, store: s, index: index, origins: o, head: pos, active: &buffer{}}
-	if len(o) == 0 {
-		g.origins = origins{id}
-	}
+// newSegment is a segment that no commit has written yet.
+func newSegment(s *Store, id anchormesh.SegmentID, pos position, index *keyindex.Index) *Segment {
+	g := &Segment{id: id, own: s.origins.number(id), store: s, index: index, head: pos, active: &buffer{}, synced: make(chan struct{})}
 	g.pins.current = new(pin)
 	g.aux.active = auxTable{}
-	published, durable := pos, pos
-	g.published.Store(&published)
-	g.durable.Store(&durable)
+	g.published.Store(&pos)
 	return g
+}
+
+// storedSegment is a segment as the backend has it.
+func storedSegment(s *Store, id anchormesh.SegmentID, pos position, index *keyindex.Index) *Segment {
+	g := newSegment(s, id, pos, index)
+	g.sync(pos)
+	return g
+}
+
+// sync says that the backend holds the segment at pos.
+func (g *Segment) sync(pos position) {
+	if g.durable.Swap(&pos) == nil {
+		close(g.synced)
+	}
 }
 
 // ID is the segment's name.
 func (g *Segment) ID() anchormesh.SegmentID { return g.id }
 
-// KeyRange is the range of keys that the segment holds.
-func (g *Segment) KeyRange() anchormesh.KeyRange { return g.rng }
+// KeyRange is the range of keys that the segment holds as of the last ended batch.
+func (g *Segment) KeyRange() anchormesh.KeyRange { return g.published.Load().rng }
 
 // SetPublisher says who is told of writes from the next batch on.
 func (g *Segment) SetPublisher(p Publisher) {
@@ -74,8 +87,18 @@ func (g *Segment) Applied() (index, term uint64) {
 }
 
 // Durable is the applied index of the last commit: after a crash the segment is at
-// this index or later, so the log before it may go.
-func (g *Segment) Durable() uint64 { return g.durable.Load().Applied }
+// this index or later, so the log before it may go. It is zero until Synced.
+func (g *Segment) Durable() uint64 {
+	if p := g.durable.Load(); p != nil {
+		return p.Applied
+	}
+	return 0
+}
+
+// Synced is closed once a commit holds the segment. That is so from the beginning
+// but for one that was cut off another: until then a crash leaves nothing of it but
+// its parent's log, so nothing that depends on it may be written elsewhere.
+func (g *Segment) Synced() <-chan struct{} { return g.synced }
 
 // Meta is the state of the last ended batch. Do not modify its State.
 func (g *Segment) Meta() Meta { return g.published.Load().Meta }
@@ -94,12 +117,22 @@ func (g *Segment) freeze() *frozen {
 	if !g.dirty || g.gone {
 		return nil
 	}
-	f := &frozen{seg: g, tail: g.active.tail, aux: g.aux.active, pos: g.head, bytes: g.active.bytes + g.aux.bytes}
-	g.frozen = g.active.tail
-	g.active = &buffer{}
+	g.seal()
+	f := &frozen{seg: g, sealed: waiting(g.sealed), aux: g.aux.active, pos: g.head, bytes: g.aux.bytes, kin: g.kin}
 	g.aux = pendingAux{active: auxTable{}, frozen: f.aux}
+	g.kin.born, g.kin.absorbed = nil, nil
 	g.dirty = false
 	return f
+}
+
+// seal closes the active buffer. The lock is held.
+func (g *Segment) seal() {
+	if g.active.n == 0 {
+		return
+	}
+	t := &sealed{tail: g.active.tail, origin: g.id, number: g.own, bytes: g.active.bytes}
+	g.sealed = append(slices.Clip(g.sealed), t)
+	g.active = &buffer{}
 }
 
 // thaw drops the frozen writes: the backend has them now.
@@ -108,9 +141,16 @@ func (g *Segment) thaw(pos position) {
 	defer g.mu.Unlock()
 	// A scrub that finished since the batch wrote its progress to durable and head;
 	// commitMu keeps the two apart, so pos has it too.
-	g.frozen, g.aux.frozen = tail{}, nil
-	g.durable.Store(&pos)
-	g.drops.Add(1)
+	g.aux.frozen = nil
+	g.sealed = waiting(g.sealed)
+	g.sync(pos)
+}
+
+// drop lets go of what another segment's part of a commit wrote.
+func (g *Segment) drop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sealed = waiting(g.sealed)
 }
 
 // retire ends the segment's life in this store and returns the pending bytes it
@@ -119,7 +159,11 @@ func (g *Segment) retire() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.gone = true
-	return g.active.bytes + g.aux.bytes
+	bytes := g.active.bytes + g.aux.bytes
+	for _, t := range waiting(g.sealed) {
+		bytes += t.bytes
+	}
+	return bytes
 }
 
 // snapshot takes a backend snapshot that together with the buffers, as they are
@@ -128,10 +172,10 @@ func (g *Segment) retire() int {
 // readers; it is stale, and taken again, if a commit dropped a buffer in between.
 func (g *Segment) snapshot(l sync.Locker) bolt.Snapshot {
 	for {
-		drops := g.drops.Load()
+		drops := g.store.drops.Load()
 		snap := g.store.backend.Snapshot()
 		l.Lock()
-		if g.drops.Load() == drops {
+		if g.store.drops.Load() == drops {
 			return snap
 		}
 		l.Unlock()
@@ -150,11 +194,19 @@ type pin struct{ views atomic.Int64 }
 
 type pin0 struct {
 	*pin
-	until int64 // the compaction that ended this pin's time
+	until int64 // the compaction that ended this pin's time, or pinOpen
 }
+
+// pinOpen is the end of a pin that takes no more views and has seen no compaction.
+const pinOpen = math.MaxInt64
 
 // turn starts a new count at a compaction to rev.
 func (p *pins) turn(rev int64) {
+	for i := range p.old {
+		if p.old[i].until == pinOpen {
+			p.old[i].until = rev
+		}
+	}
 	if p.current.views.Load() == 0 {
 		return // the lock is held: nobody can join now
 	}
@@ -168,4 +220,40 @@ func (p *pins) free(rev int64) bool {
 		p.old = p.old[1:]
 	}
 	return len(p.old) == 0 || p.old[0].until > rev
+}
+
+// open reports whether any view is open.
+func (p *pins) open() bool {
+	return p.current.views.Load() > 0 || slices.ContainsFunc(p.old, func(o pin0) bool { return o.views.Load() > 0 })
+}
+
+// rest closes the current pin, if it has views, without a compaction, and forgets
+// those whose views are closed.
+func (p *pins) rest() {
+	p.old = slices.DeleteFunc(p.old, func(o pin0) bool { return o.views.Load() == 0 })
+	if p.current.views.Load() > 0 {
+		p.old = append(p.old, pin0{p.current, pinOpen})
+		p.current = new(pin)
+	}
+}
+
+// shared is what a segment cut off this one begins with: the views that are open
+// now read its index, too.
+func (p *pins) shared() pins {
+	p.rest()
+	return pins{current: new(pin), old: slices.Clone(p.old)}
+}
+
+// join adds the views of an absorbed segment, whose pins are used up.
+func (p *pins) join(o *pins) {
+	p.rest()
+	o.rest()
+	for _, theirs := range o.old {
+		if i := slices.IndexFunc(p.old, func(ours pin0) bool { return ours.pin == theirs.pin }); i < 0 {
+			p.old = append(p.old, theirs)
+		} else {
+			p.old[i].until = min(p.old[i].until, theirs.until)
+		}
+	}
+	slices.SortStableFunc(p.old, func(a, b pin0) int { return cmp.Compare(a.until, b.until) })
 }

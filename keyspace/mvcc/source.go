@@ -2,9 +2,11 @@ package mvcc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
@@ -12,31 +14,39 @@ import (
 // source finds the bytes of revisions that the index names, at one moment of a
 // segment.
 type source struct {
-	g       *Segment
-	origins origins
-	active  tail
-	frozen  tail
-	revs    bolt.Reader
+	g      *Segment
+	active tail
+	sealed []*sealed
+	revs   bolt.Reader
 
 	cursor  bolt.Cursor
 	last    keyindex.Revision // where the cursor stands
 	scratch []byte
 }
 
-// buffered is the first main revision that is not read from the backend.
-func (s *source) buffered() int64 {
-	return s.frozen.firstMain(s.active.firstMain(math.MaxInt64))
+// pending is a revision that may not be in the backend yet.
+func (s *source) pending(mod keyindex.Revision) (*entry, bool) {
+	origin := mod.Sub >> 32
+	if origin == s.g.own {
+		if e, ok := s.active.get(mod); ok {
+			return e, true
+		}
+	}
+	for _, t := range s.sealed {
+		if t.number == origin {
+			if e, ok := t.get(mod); ok {
+				return e, true
+			}
+		}
+	}
+	return nil, false
 }
 
 // fetch returns the encoded KeyValue of a live revision. stable says that it lies
 // in a buffer, and so stays valid after the snapshot is released.
 func (s *source) fetch(mod keyindex.Revision) (raw []byte, stable bool) {
-	if mod.Main >= s.buffered() {
-		t := &s.frozen
-		if mod.Main >= s.active.firstMain(math.MaxInt64) {
-			t = &s.active
-		}
-		if e, ok := t.get(mod); ok && !e.tomb {
+	if e, ok := s.pending(mod); ok {
+		if !e.tomb {
 			return e.raw, true
 		}
 	} else if raw := s.stored(mod); raw != nil {
@@ -56,7 +66,7 @@ func (s *source) stored(mod keyindex.Revision) []byte {
 		s.scratch = make([]byte, 0, revKeyMax)
 		s.last = keyindex.Revision{Main: -nearby}
 	}
-	s.scratch = s.origins.appendRevKey(s.scratch[:0], mod, false)
+	s.scratch = s.g.store.origins.names().appendRevKey(s.scratch[:0], mod, false)
 	near := s.last.Less(mod) && mod.Main-s.last.Main < nearby
 	s.last = mod
 	if near {
@@ -100,8 +110,80 @@ func (s *source) parse(raw []byte) KV {
 	return kv
 }
 
-func revisionOf(e *entry) keyindex.Revision {
-	return keyindex.Revision{Main: e.main, Sub: int64(e.sub)}
+// walk visits revisions in the order of the backend's keys, whether they are in the
+// backend already or in a buffer, those of other segments that lie in between
+// included. A commit shows its work in the backend before the buffers are dropped,
+// so a revision may be in both; it is visited once.
+type walk struct {
+	to     int64 // last main revision
+	cursor bolt.Cursor
+	stored visit // the next one of the backend
+	more   bool  // there is one
+	tails  []tailWalk
+}
+
+type tailWalk struct {
+	t      *tail
+	next   int
+	origin anchormesh.SegmentID
+}
+
+// visit is a revision and its encoded KeyValue. From a buffer it is stable, and a
+// tombstone has its mod revision behind the key.
+type visit struct {
+	revKey
+	raw    []byte
+	stable bool
+}
+
+func (s *source) walk(from, to int64) *walk {
+	w := &walk{to: to, cursor: s.revs.Cursor()}
+	for _, t := range s.sealed {
+		w.tails = append(w.tails, tailWalk{&t.tail, t.seek(from, 0), t.origin})
+	}
+	w.tails = append(w.tails, tailWalk{&s.active, s.active.seek(from, 0), s.g.id})
+	w.take(w.cursor.Seek(binary.BigEndian.AppendUint64(nil, uint64(from))))
+	return w
+}
+
+// take makes a record of the backend the next one.
+func (w *walk) take(k, v []byte) {
+	if w.more = k != nil; !w.more {
+		return
+	}
+	rk, ok := parseRevKey(k)
+	if !ok {
+		panic(fmt.Sprintf("mvcc: the store holds a revision under %x", k))
+	}
+	w.stored, w.more = visit{revKey: rk, raw: v}, rk.main <= w.to
+}
+
+func (w *walk) next() (visit, bool) {
+	first, at := -1, revKey{}
+	for i := range w.tails {
+		t := &w.tails[i]
+		if t.next == t.t.n {
+			continue
+		}
+		e := t.t.at(t.next)
+		k := revKey{main: e.main, sub: int64(e.sub), origin: t.origin, tomb: e.tomb}
+		if e.main <= w.to && (first < 0 || k.before(at)) {
+			first, at = i, k
+		}
+	}
+	switch {
+	case w.more && (first < 0 || w.stored.before(at)):
+		v := w.stored
+		w.take(w.cursor.Next())
+		return v, true
+	case first < 0:
+		return visit{}, false
+	case w.more && !at.before(w.stored.revKey):
+		w.take(w.cursor.Next())
+	}
+	t := &w.tails[first]
+	t.next++
+	return visit{at, t.t.at(t.next - 1).raw, true}, true
 }
 
 // checkRev turns the revision of a request into the one to read at.
@@ -138,4 +220,8 @@ func keyLimit(limit int64, countOnly bool) int {
 		return math.MaxInt
 	}
 	return int(limit)
+}
+
+func revisionOf(e *entry) keyindex.Revision {
+	return keyindex.Revision{Main: e.main, Sub: int64(e.sub)}
 }

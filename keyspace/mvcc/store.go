@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,13 +12,42 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
 
+// Options are a store's limits.
+type Options struct {
+	// CommitBytes of pending writes raise Store.Wanted, in bytes. Bigger commits
+	// cost less per write and make recovery replay more of the log.
+	CommitBytes int
+	// MaxPendingBytes is where Segment.Begin waits for a commit to finish, in
+	// bytes: a disk that falls behind slows apply down and does not fill memory.
+	// Whoever applies must not be the one who commits.
+	MaxPendingBytes int
+}
+
+// DefaultOptions suits a node's scope.
+func DefaultOptions() Options {
+	return Options{CommitBytes: 8 << 20, MaxPendingBytes: 256 << 20}
+}
+
+// Validate refuses what cannot work.
+func (o Options) Validate() error {
+	if o.CommitBytes <= 0 {
+		return errors.New("mvcc: CommitBytes must be positive")
+	}
+	if o.MaxPendingBytes < o.CommitBytes {
+		return errors.New("mvcc: MaxPendingBytes must be at least CommitBytes")
+	}
+	return nil
+}
+
 // Store is the applied state of one scope on one node: a backend and the segments
 // in it. Its methods may be called from any goroutine.
 type Store struct {
 	backend bolt.Backend
 	opts    Options
 	wanted  chan struct{}
-	pending atomic.Int64 // bytes applied and not committed
+	pending atomic.Int64  // bytes applied and not committed
+	drops   atomic.Uint64 // counts commits whose buffers may be dropped; written under commitMu
+	origins originTable
 
 	// commitMu serialises everything that writes the backend for live segments, so
 	// that a segment's durable position is changed by one at a time. Taken before mu
@@ -105,14 +135,14 @@ func (s *Store) Create(id anchormesh.SegmentID, rng anchormesh.KeyRange, meta Me
 	if err := s.admit(id, rng); err != nil {
 		return nil, err
 	}
-	pos := position{Meta: meta, current: 1, compacted: -1, scrubbed: -1}
+	pos := position{Meta: meta, rng: rng, current: 1, compacted: -1, scrubbed: -1}
 	err := s.update(func(tx bolt.Tx) error {
-		return putRecord(tx, id, &record{position: pos, rng: rng})
+		return putRecord(tx, id, &record{position: pos})
 	})
 	if err != nil {
 		return nil, err
 	}
-	g := newSegment(s, id, rng, pos, keyindex.New(), nil)
+	g := storedSegment(s, id, pos, keyindex.New())
 	s.mu.Lock()
 	s.segments[id] = g
 	s.mu.Unlock()
@@ -129,7 +159,7 @@ func (s *Store) admit(id anchormesh.SegmentID, rng anchormesh.KeyRange) error {
 		return fmt.Errorf("%w: %s", ErrExists, id)
 	}
 	for other, g := range s.segments {
-		if g.rng.Overlaps(rng) {
+		if g.KeyRange().Overlaps(rng) {
 			return fmt.Errorf("%w: %s and segment %s", ErrOverlap, rng, other)
 		}
 	}
@@ -173,6 +203,9 @@ func (s *Store) Remove(id anchormesh.SegmentID) error {
 func (s *Store) retire(id anchormesh.SegmentID) error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	if err := s.settleShape(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	g, absent, busy := s.segments[id], s.absent[id], s.installing[id]
 	s.mu.Unlock()
@@ -184,7 +217,8 @@ func (s *Store) retire(id anchormesh.SegmentID) error {
 	case g == nil:
 		return fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	r := &record{rng: g.rng, absent: true, clear: []anchormesh.KeyRange{g.rng}}
+	rng := g.KeyRange()
+	r := &record{position: position{rng: rng}, absent: true, clear: []anchormesh.KeyRange{rng}}
 	return s.becomeAbsent(map[anchormesh.SegmentID]*record{id: r}, []anchormesh.SegmentID{id})
 }
 
@@ -231,16 +265,22 @@ func (s *Store) becomeAbsent(records map[anchormesh.SegmentID]*record, gone []an
 // Pending is the bytes that are applied and not committed.
 func (s *Store) Pending() int { return int(max(0, s.pending.Load())) }
 
-// Wanted has a value when more than Options.CommitBytes wait for a commit.
+// Wanted has a value when more than Options.CommitBytes wait for a commit, or a cut
+// or an absorb does.
 func (s *Store) Wanted() <-chan struct{} { return s.wanted }
 
 // charge counts what a batch added.
 func (s *Store) charge(bytes int) {
 	if s.pending.Add(int64(bytes)) >= int64(s.opts.CommitBytes) {
-		select {
-		case s.wanted <- struct{}{}:
-		default:
-		}
+		s.want()
+	}
+}
+
+// want asks for a commit.
+func (s *Store) want() {
+	select {
+	case s.wanted <- struct{}{}:
+	default:
 	}
 }
 

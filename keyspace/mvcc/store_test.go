@@ -338,8 +338,8 @@ func TestFormatIsPinned(t *testing.T) {
 	if got := fmt.Sprintf("%x", o.appendRevKey(nil, mod, true)); got != "0000000000002122"+"00000003"+"1112131415161718"+"74" {
 		t.Errorf("revision key %s", got)
 	}
-	r := record{position: position{Meta: Meta{Applied: 5, Term: 300, State: []byte("st")}, current: 9, compacted: -1, scrubbed: -1},
-		rng: anchormesh.KeyRange{Start: []byte("a")}, absent: true, clear: []anchormesh.KeyRange{{End: []byte("b")}}}
+	r := record{position: position{Meta: Meta{Applied: 5, Term: 300, State: []byte("st")}, current: 9, compacted: -1, scrubbed: -1,
+		rng: anchormesh.KeyRange{Start: []byte("a")}}, absent: true, clear: []anchormesh.KeyRange{{End: []byte("b")}}}
 	if got := fmt.Sprintf("%x", r.encode()); got != "01"+"05"+"ac02"+"09"+"00"+"00"+"0161"+"00"+"027374"+"01"+"00"+"0162" {
 		t.Errorf("segment record %s", got)
 	}

@@ -24,12 +24,14 @@ func (t *Txn) Rev() int64 { return t.rev }
 // Changed reports whether something was written.
 func (t *Txn) Changed() bool { return t.subs > 0 }
 
-// now is the newest revision that a read of the transaction sees.
+// now is the newest revision that a read of the transaction sees. What lies between
+// the segment's current revision and one that was assigned elsewhere is empty here
+// and stays so.
 func (t *Txn) now() int64 {
 	if t.Changed() {
 		return t.rev
 	}
-	return t.g.head.current
+	return t.rev - 1
 }
 
 // End finishes the transaction and returns the segment's revision after it: the
@@ -39,7 +41,9 @@ func (t *Txn) End() (rev int64) {
 		panic("mvcc: transaction ended twice")
 	}
 	t.open = false
-	t.g.head.current = t.now()
+	if t.Changed() {
+		t.g.head.current = t.rev
+	}
 	return t.g.head.current
 }
 
@@ -93,13 +97,13 @@ func (t *Txn) one(v keyindex.Version, ok, countOnly bool) Result {
 
 // source reads the batch's state; the batch holds the lock.
 func (t *Txn) source() *source {
-	return &source{g: t.g, origins: t.g.origins, active: t.g.active.tail, frozen: t.g.frozen, revs: t.b.reader}
+	return &source{g: t.g, active: t.g.active.tail, sealed: t.g.sealed, revs: t.b.reader}
 }
 
 // Put writes a new version of key. Key and value are copied.
 func (t *Txn) Put(key, value []byte, lease int64) Revision {
 	mod := t.nextWrite(key)
-	v := t.g.index.Put(key, keyindex.Revision(mod))
+	v := t.g.index.Put(key, t.g.inIndex(mod))
 	buf := t.g.active
 	raw, off := appendKV(buf.slab.room(sizeKV(key, value)), key, value, v.Create, mod.Main, v.Number, lease)
 	raw = buf.slab.take(raw)
@@ -119,7 +123,7 @@ func (t *Txn) Delete(key []byte) bool {
 		return false
 	}
 	mod := t.nextWrite(key)
-	t.g.index.Delete(key, keyindex.Revision(mod))
+	t.g.index.Delete(key, t.g.inIndex(mod))
 	buf := t.g.active
 	raw, _ := appendKV(buf.slab.room(sizeKV(key, nil)), key, nil, 0, mod.Main, 0, 0)
 	raw = buf.slab.take(raw)
@@ -152,10 +156,15 @@ func (t *Txn) DeleteRange(key, end []byte) int64 {
 // nextWrite is the revision of the next write. A key outside of the range would
 // belong to another segment after a restart.
 func (t *Txn) nextWrite(key []byte) Revision {
-	if !t.open || !t.g.rng.Contains(key) || t.subs > maxSub {
-		panic(fmt.Sprintf("mvcc: segment %s %s: write %d of key %q (open %v)", t.g.id, t.g.rng, t.subs, key, t.open))
+	if !t.open || !t.g.head.rng.Contains(key) || t.subs > maxSub {
+		panic(fmt.Sprintf("mvcc: segment %s %s: write %d of key %q (open %v)", t.g.id, t.g.head.rng, t.subs, key, t.open))
 	}
 	mod := Revision{Main: t.rev, Sub: t.subs}
 	t.subs++
 	return mod
+}
+
+// inIndex is a revision of this segment's own writes as the index has it.
+func (g *Segment) inIndex(mod Revision) keyindex.Revision {
+	return keyindex.Revision{Main: mod.Main, Sub: indexSub(g.own, mod.Sub)}
 }

@@ -1,8 +1,10 @@
 package mvcc
 
 import (
+	"bytes"
 	"sync"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 	"github.com/anchormesh/anchormesh/keyspace/keyindex"
 )
@@ -12,6 +14,7 @@ import (
 // memory, free pages of the backend, and what later compactions would drop.
 type View struct {
 	g         *Segment
+	rng       anchormesh.KeyRange
 	pin       *pin
 	snap      bolt.Snapshot
 	rev       int64
@@ -25,9 +28,19 @@ type View struct {
 func (g *Segment) Read() *View {
 	snap := g.snapshot(g.mu.RLocker())
 	defer g.mu.RUnlock()
-	v := &View{g: g, pin: g.pins.current, snap: snap, rev: g.head.current, compacted: g.head.compacted, gone: g.gone}
-	v.src = source{g: g, origins: g.origins, active: g.active.tail, frozen: g.frozen, revs: snap.Bucket(bucketRevisions)}
+	v := &View{g: g, rng: g.head.rng, pin: g.pins.current, snap: snap, rev: g.head.current, compacted: g.head.compacted, gone: g.gone}
+	v.src = source{g: g, active: g.active.tail, sealed: g.sealed, revs: snap.Bucket(bucketRevisions)}
 	v.pin.views.Add(1)
+	return v
+}
+
+// ReadAt returns a view whose newest revision is rev, be it above the segment's
+// current one or below. The caller knows that everything at or below rev that will
+// ever be here is here: what is applied later at or below it would show. A rev below
+// the compacted one reads as ErrCompacted.
+func (g *Segment) ReadAt(rev int64) *View {
+	v := g.Read()
+	v.rev = rev
 	return v
 }
 
@@ -36,6 +49,10 @@ func (v *View) Close() {
 	v.pin.views.Add(-1)
 	v.snap.Release()
 }
+
+// KeyRange is the range of keys that the view shows, whatever was cut off or absorbed
+// since it was opened.
+func (v *View) KeyRange() anchormesh.KeyRange { return v.rng }
 
 // Rev is the newest revision of the view.
 func (v *View) Rev() int64 { return v.rev }
@@ -85,9 +102,7 @@ func (v *View) Range(key, end []byte, atRev, limit int64, countOnly bool) (Resul
 }
 
 func (v *View) one(key []byte, rev int64, countOnly bool) Result {
-	v.g.mu.RLock()
-	ver, ok := v.g.index.Get(key, rev)
-	v.g.mu.RUnlock()
+	ver, ok := v.version(key, rev)
 	switch {
 	case !ok:
 		return Result{}
@@ -97,21 +112,40 @@ func (v *View) one(key []byte, rev int64, countOnly bool) Result {
 	return Result{KVs: []KV{v.src.kv(ver.Mod)}, Count: 1}
 }
 
+// version asks the index for a key.
+func (v *View) version(key []byte, rev int64) (keyindex.Version, bool) {
+	if !v.rng.Contains(key) {
+		return keyindex.Version{}, false
+	}
+	g := v.holder(key)
+	defer g.mu.RUnlock()
+	return g.index.Get(key, rev)
+}
+
 // find asks the index in steps.
 func (v *View) find(found []keyindex.Found, start, stop []byte, rev int64, limit int) ([]keyindex.Found, int64) {
 	total := int64(0)
-	q := keyindex.Query{Start: start, End: stop, Rev: rev, Limit: limit, Step: rangeStep}
+	asked := intersect(v.rng, anchormesh.KeyRange{Start: start, End: stop})
+	if asked.Empty() {
+		return found, 0
+	}
+	q := keyindex.Query{Start: asked.Start, Rev: rev, Limit: limit, Step: rangeStep}
 	for {
-		v.g.mu.RLock()
+		g := v.holder(q.Start)
+		q.End = lowerEnd(asked.End, g.head.rng.End)
 		var n int
 		var next string
 		var more bool
-		found, n, next, more = v.g.index.Range(found, q)
-		v.g.mu.RUnlock()
+		found, n, next, more = g.index.Range(found, q)
+		g.mu.RUnlock()
 		total += int64(n)
-		if !more {
+		switch {
+		case more:
+			q.Start = []byte(next)
+		case bytes.Equal(q.End, asked.End):
 			return found, total
+		default:
+			q.Start = q.End
 		}
-		q.Start = []byte(next)
 	}
 }

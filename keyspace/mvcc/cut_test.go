@@ -1,0 +1,564 @@
+package mvcc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"slices"
+	"testing"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/bolt"
+)
+
+// cutEntry is an entry of a segment's log.
+type cutEntry struct {
+	stamp   int64 // of the transaction; zero is none
+	ops     []op
+	compact int64
+	cut     anchormesh.SegmentID // zero is none
+	at      string
+	absorb  anchormesh.SegmentID
+	upTo    uint64 // last index of the absorbed segment
+}
+
+// plot is what a segment should be.
+type plot struct {
+	id                 anchormesh.SegmentID
+	start, end         string
+	current, compacted int64
+	log                []cutEntry
+	first              uint64 // index before the first entry of log
+	absorbed           bool
+}
+
+func (p *plot) applied() uint64 { return p.first + uint64(len(p.log)) }
+
+func (p *plot) rng() anchormesh.KeyRange {
+	r := anchormesh.KeyRange{Start: []byte(p.start), End: []byte(p.end)}
+	return r
+}
+
+// field is a store whose segments are cut and absorbed, beside a segment that never
+// is and is given the same writes, and a list of all writes.
+type field struct {
+	t      *testing.T
+	rng    *rand.Rand
+	mem    *bolt.Memory
+	store  *Store
+	plots  []*plot // all that ever were
+	nextID anchormesh.SegmentID
+	all    *model
+	whole  *Segment
+	open   []*openView
+}
+
+// openView is a view and what it must show for ever.
+type openView struct {
+	v    *View
+	p    plot
+	want []modelEvent
+}
+
+const childFirst = 5
+
+func newField(t *testing.T, seed int64) *field {
+	f := &field{t: t, rng: rand.New(rand.NewSource(seed)), mem: bolt.NewMemory(), nextID: 100, all: newModel()}
+	f.store = mustStore(t, f.mem)
+	_, err := f.store.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	f.plots = []*plot{{id: 1, current: 1, compacted: -1}}
+	f.whole, err = mustStore(t, bolt.NewMemory()).Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	return f
+}
+
+func (f *field) key() string { return fmt.Sprintf("k%02d", f.rng.Intn(40)) }
+
+// live lists the segments that are there, by their ranges.
+func (f *field) live() (out []*plot) {
+	for _, p := range f.plots {
+		if !p.absorbed {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b *plot) int { return bytes.Compare([]byte(a.start), []byte(b.start)) })
+	return out
+}
+
+func (f *field) plot(id anchormesh.SegmentID) *plot {
+	return f.plots[slices.IndexFunc(f.plots, func(p *plot) bool { return p.id == id })]
+}
+
+func (f *field) some() *plot {
+	live := f.live()
+	return live[f.rng.Intn(len(live))]
+}
+
+func synced(g *Segment) bool {
+	select {
+	case <-g.Synced():
+		return true
+	default:
+		return false
+	}
+}
+
+// put adds an entry to the log of p and applies it. A segment whose cut is not
+// committed has no log yet, so nothing goes in.
+func (f *field) put(p *plot, e cutEntry) {
+	g := mustSegment(f.t, f.store, p.id)
+	if !synced(g) {
+		must(f.t, f.store.Commit())
+		if !synced(g) || g.Durable() != childFirst {
+			f.t.Fatalf("segment %s is durable at %d after a commit", p.id, g.Durable())
+		}
+	}
+	p.log = append(p.log, e)
+	f.apply(p, g, e, p.applied())
+}
+
+// write makes a transaction of keys of one segment.
+func (f *field) write() {
+	p := f.some()
+	stamp := f.all.current + 1 + int64(f.rng.Intn(3))
+	e := cutEntry{stamp: stamp}
+	used := map[string]bool{}
+	for range 1 + f.rng.Intn(6) {
+		k := f.key()
+		if used[k] || !p.rng().Contains([]byte(k)) {
+			continue
+		}
+		used[k] = true
+		if f.rng.Intn(4) == 0 {
+			e.ops = append(e.ops, op{kind: 'd', key: k})
+		} else {
+			val := string(bytes.Repeat([]byte{byte('a' + f.rng.Intn(26))}, []int{0, 10, 1000}[f.rng.Intn(3)]))
+			e.ops = append(e.ops, op{kind: 'p', key: k, other: val, lease: int64(f.rng.Intn(2))})
+		}
+	}
+	if f.record(e) {
+		p.current = stamp
+	}
+	f.put(p, e)
+	index, _ := f.whole.Applied()
+	f.applyTxn(f.whole, e, index+1)
+}
+
+// record puts the writes of an entry on the list.
+func (f *field) record(e cutEntry) (wrote bool) {
+	sub := int64(0)
+	for _, o := range e.ops {
+		prev, ok := f.all.at(o.key, e.stamp)
+		ev := modelEvent{main: e.stamp, sub: sub, key: o.key, val: o.other, lease: o.lease, create: e.stamp, vers: 1}
+		switch {
+		case o.kind == 'd' && !ok:
+			continue
+		case o.kind == 'd':
+			ev = modelEvent{main: e.stamp, sub: sub, key: o.key, del: true}
+		case ok:
+			ev.create, ev.vers = prev.create, prev.vers+1
+		}
+		f.all.events = append(f.all.events, ev)
+		sub++
+	}
+	if sub > 0 {
+		f.all.current = e.stamp
+	}
+	return sub > 0
+}
+
+func (f *field) applyTxn(g *Segment, e cutEntry, index uint64) {
+	b := g.Begin(index, 1)
+	x, err := b.TxnAt(e.stamp)
+	must(f.t, err)
+	for _, o := range e.ops {
+		if o.kind == 'd' {
+			x.Delete([]byte(o.key))
+		} else {
+			x.Put([]byte(o.key), []byte(o.other), o.lease)
+		}
+	}
+	x.End()
+	b.End()
+}
+
+// apply applies an entry, in life and in replay.
+func (f *field) apply(p *plot, g *Segment, e cutEntry, index uint64) {
+	if e.stamp != 0 {
+		f.applyTxn(g, e, index)
+		return
+	}
+	var right *Segment
+	if e.absorb != 0 {
+		right = mustSegment(f.t, f.store, e.absorb)
+	}
+	b := g.Begin(index, 1)
+	b.SetState(fmt.Append(nil, "state ", index))
+	switch {
+	case e.compact != 0:
+		b.Raise(e.compact)
+		b.Compact(e.compact)
+	case e.cut != 0:
+		c := b.Cut(e.cut, []byte(e.at), Meta{Applied: childFirst, Term: 1, State: []byte("child")})
+		c.PutAux("leases", []byte("from"), p.id.AppendKey(nil))
+	case e.absorb != 0:
+		b.PutAux("leases", []byte("ate"), e.absorb.AppendKey(nil))
+		b.Absorb(right, 0)
+	}
+	b.End()
+}
+
+func (f *field) cut() {
+	p, at := f.some(), f.key()
+	if !p.rng().Contains([]byte(at)) || at <= p.start {
+		return
+	}
+	f.nextID += anchormesh.SegmentID(f.rng.Intn(200)) - 90 // IDs in no order of birth
+	for slices.ContainsFunc(f.plots, func(o *plot) bool { return o.id == f.nextID }) || f.nextID == 0 {
+		f.nextID++
+	}
+	c := &plot{id: f.nextID, start: at, end: p.end, current: p.current, compacted: p.compacted, first: childFirst}
+	f.put(p, cutEntry{cut: c.id, at: at})
+	p.end = at
+	f.plots = append(f.plots, c)
+}
+
+func (f *field) absorb() {
+	live := f.live()
+	if len(live) < 2 {
+		return
+	}
+	i := f.rng.Intn(len(live) - 1)
+	l, r := live[i], live[i+1]
+	f.put(l, cutEntry{absorb: r.id, upTo: r.applied()})
+	l.end, l.current, l.compacted = r.end, max(l.current, r.current), max(l.compacted, r.compacted)
+	r.absorbed = true
+}
+
+func (f *field) compact() {
+	p := f.some()
+	rev := max(1, f.all.current-int64(f.rng.Intn(30)))
+	f.put(p, cutEntry{compact: rev})
+	p.current = max(p.current, rev)
+	p.compacted = max(p.compacted, rev)
+}
+
+// crash comes back to what was committed and replays the logs.
+func (f *field) crash() {
+	f.close()
+	f.mem = f.mem.Clone()
+	f.recover()
+}
+
+func (f *field) recover() {
+	f.store = mustStore(f.t, f.mem)
+	for moved := true; moved; {
+		moved = false
+		for _, p := range f.plots {
+			g, there := f.store.Segment(p.id)
+			if !there {
+				continue
+			}
+			at, _ := g.Applied()
+			for ; at < p.applied(); at++ {
+				e := p.log[at-p.first]
+				if e.absorb != 0 {
+					r, there := f.store.Segment(e.absorb)
+					if !there {
+						break
+					}
+					if idx, _ := r.Applied(); idx != e.upTo {
+						break
+					}
+				}
+				f.apply(p, g, e, at+1)
+				moved = true
+			}
+		}
+	}
+}
+
+func (f *field) within(p *plot, rev int64) []modelEvent { return f.all.live(p.start, p.end, rev) }
+
+func (f *field) view() {
+	p := f.some()
+	g := mustSegment(f.t, f.store, p.id)
+	rev := p.current
+	v := g.Read()
+	if f.rng.Intn(2) == 0 {
+		v.Close()
+		rev = max(p.compacted, 1, p.current-int64(f.rng.Intn(10)))
+		v = g.ReadAt(rev)
+	}
+	f.open = append(f.open, &openView{v, *p, f.within(p, rev)})
+}
+
+// look checks the views from whatever time.
+func (f *field) look() {
+	for _, o := range f.open {
+		if !o.v.KeyRange().Equal(o.p.rng()) {
+			f.t.Fatalf("a view of %s is of %s now", o.p.rng(), o.v.KeyRange())
+		}
+		res, err := o.v.Range([]byte{}, []byte{0}, 0, 0, false)
+		must(f.t, err)
+		f.same(res, o.want)
+		k := f.key()
+		one, err := o.v.Range([]byte(k), nil, 0, 0, false)
+		must(f.t, err)
+		i := slices.IndexFunc(o.want, func(e modelEvent) bool { return e.key == k })
+		if i >= 0 {
+			f.same(one, o.want[i:i+1])
+		} else {
+			f.same(one, nil)
+		}
+	}
+}
+
+func (f *field) same(res Result, want []modelEvent) {
+	f.t.Helper()
+	if len(res.KVs) != len(want) || res.Count != int64(len(want)) {
+		f.t.Fatalf("%d keys, count %d, want %d", len(res.KVs), res.Count, len(want))
+	}
+	for i, e := range want {
+		if !bytes.Equal(res.KVs[i].Raw, e.raw()) {
+			f.t.Fatalf("%q, want %+v", res.KVs[i].Raw, e)
+		}
+	}
+}
+
+func (f *field) close() {
+	for _, o := range f.open {
+		o.v.Close()
+	}
+	f.open = nil
+}
+
+// check compares all segments with the list, and the sum of their hashes with the
+// segment that was never cut.
+func (f *field) check() {
+	f.look()
+	live := f.live()
+	if len(f.store.Segments()) != len(live) {
+		f.t.Fatalf("segments %v, want %d", f.store.Segments(), len(live))
+	}
+	sum, floor := uint64(0), int64(-1)
+	for _, p := range live {
+		floor = max(floor, p.compacted)
+	}
+	for _, p := range live {
+		g := mustSegment(f.t, f.store, p.id)
+		cur, comp := g.Revision()
+		idx, _ := g.Applied()
+		if cur != p.current || comp != p.compacted || idx != p.applied() || !g.KeyRange().Equal(p.rng()) {
+			f.t.Fatalf("segment %s %s at %d, compacted %d, applied %d, want %+v", p.id, g.KeyRange(), cur, comp, idx, p)
+		}
+		f.checkReads(p, g)
+		f.checkHistory(p, g)
+		part, err := g.HashPart(f.all.current, floor)
+		must(f.t, err)
+		sum += part
+	}
+	want, err := f.whole.HashPart(f.all.current, floor)
+	must(f.t, err)
+	if sum != want || Fold(sum) != Fold(want) {
+		f.t.Fatalf("hash of %d segments %x, of one %x", len(live), sum, want)
+	}
+}
+
+func (f *field) checkReads(p *plot, g *Segment) {
+	at := g.ReadAt(f.all.current)
+	defer at.Close()
+	res, err := at.Range([]byte{}, []byte{0}, 0, 0, false)
+	must(f.t, err)
+	f.same(res, f.within(p, f.all.current))
+	v := g.Read()
+	defer v.Close()
+	rev := max(p.compacted, 1) + f.rng.Int63n(p.current-max(p.compacted, 1)+1)
+	a, b := f.key(), f.key()
+	res, err = v.Range([]byte(a), []byte(b), rev, 0, false)
+	must(f.t, err)
+	var want []modelEvent
+	if a < b {
+		for _, e := range f.all.live(a, b, rev) {
+			if p.rng().Contains([]byte(e.key)) {
+				want = append(want, e)
+			}
+		}
+	}
+	f.same(res, want)
+	if p.compacted > 1 {
+		if _, err := v.Range([]byte(a), nil, p.compacted-1, 0, false); !errors.Is(err, ErrCompacted) {
+			f.t.Fatalf("read below the compacted revision: %v", err)
+		}
+	}
+}
+
+func (f *field) checkHistory(p *plot, g *Segment) {
+	from := max(p.compacted, 1, p.current-int64(f.rng.Intn(60)))
+	rng := anchormesh.KeyRange{}
+	if f.rng.Intn(2) == 0 {
+		rng = anchormesh.RequestRange([]byte(f.key()), nil)
+	}
+	var want, got []Event
+	for _, e := range f.all.events {
+		if e.main >= from && e.main <= p.current && rng.Contains([]byte(e.key)) && p.rng().Contains([]byte(e.key)) {
+			want = append(want, Event{Main: e.main, Sub: e.sub, Delete: e.del, KV: KV{Key: []byte(e.key), Raw: e.raw()}})
+		}
+	}
+	for next := from; next <= p.current; {
+		events, n, err := g.History(next, 0, rng, f.rng.Intn(3000))
+		must(f.t, err)
+		got, next = append(got, events...), n
+	}
+	if len(got) != len(want) {
+		f.t.Fatalf("history of %s %s from %d: %d events, want %d", p.id, rng, from, len(got), len(want))
+	}
+	for i, w := range want {
+		e := got[i]
+		if e.Main != w.Main || e.Sub != w.Sub || e.Delete != w.Delete || !bytes.Equal(e.KV.Key, w.KV.Key) || !e.Delete && !bytes.Equal(e.KV.Raw, w.KV.Raw) {
+			f.t.Fatalf("event %+v, want %+v", e, w)
+		}
+		prev, ok := f.all.at(string(w.KV.Key), w.Main-1)
+		kv, found := g.PrevKV(w.KV.Key, w.Main)
+		if ok = ok && w.Main-1 >= p.compacted && w.Main > 1; found != ok || ok && !bytes.Equal(kv.Raw, prev.raw()) {
+			f.t.Fatalf("PrevKV(%s, %d) = %q %v, want %+v %v", w.KV.Key, w.Main, kv.Raw, found, prev, ok)
+		}
+	}
+}
+
+// export takes a segment into another store across whatever happens in between.
+func (f *field) export() func() {
+	p := f.some()
+	g := mustSegment(f.t, f.store, p.id)
+	e, err := g.Export()
+	if !synced(g) {
+		if !errors.Is(err, ErrGone) {
+			f.t.Fatalf("export of a segment that no commit holds: %v", err)
+		}
+		return func() {}
+	}
+	must(f.t, err)
+	return func() {
+		defer e.Close()
+		other := mustStore(f.t, bolt.NewMemory())
+		in, err := other.Install(p.id, e.KeyRange())
+		must(f.t, err)
+		for {
+			chunk, err := e.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			must(f.t, err)
+			must(f.t, in.Add(chunk))
+		}
+		g, err := in.Finish(e.Meta())
+		must(f.t, err)
+		rev, _ := g.Revision()
+		v := g.Read()
+		defer v.Close()
+		res, err := v.Range([]byte{}, []byte{0}, 0, 0, false)
+		must(f.t, err)
+		r := g.KeyRange()
+		f.same(res, f.all.live(string(r.Start), string(r.End), rev))
+	}
+}
+
+// Segments that are cut and absorbed at random, between commits, scrubs, crashes with
+// replay, open views and exports, together hold what one segment holds.
+func TestCutsAndAbsorbsAgainstModel(t *testing.T) {
+	seeds(t, 40, func(t *testing.T, seed int64) {
+		f := newField(t, seed)
+		finish := func() {}
+		for range 200 {
+			f.step(&finish)
+		}
+		f.check()
+		finish()
+		f.close()
+		for range 50 {
+			f.absorb()
+		}
+		f.crash()
+		f.check()
+	})
+}
+
+func (f *field) step(finish *func()) {
+	switch f.rng.Intn(24) {
+	default:
+		f.write()
+	case 0, 1, 2:
+		f.cut()
+	case 3, 4:
+		f.absorb()
+	case 5, 6:
+		must(f.t, f.store.Commit())
+	case 7, 8:
+		_, err := f.store.Scrub(1 + f.rng.Intn(10))
+		must(f.t, err)
+	case 9:
+		f.compact()
+	case 10:
+		if f.rng.Intn(2) == 0 {
+			f.crash()
+			f.check()
+		}
+	case 11, 12:
+		f.view()
+	case 13:
+		f.look()
+		f.close()
+	case 14:
+		f.check()
+	case 15:
+		(*finish)()
+		*finish = f.export()
+	}
+}
+
+// A power failure at any transaction of the backend: the records of a cut or an
+// absorb never come apart, and replay gives what was there.
+func TestCrashAroundCutsAndAbsorbs(t *testing.T) {
+	seeds(t, 30, func(t *testing.T, seed int64) {
+		f := newField(t, seed)
+		for range 8 {
+			broken := &failing{Memory: f.mem, left: 1 + f.rng.Intn(8), after: f.rng.Intn(2) == 0}
+			f.store.backend = broken
+			for f.store.failed == nil {
+				switch f.rng.Intn(8) {
+				default:
+					f.tryWrite()
+				case 0, 1:
+					f.tryShape(f.cut)
+				case 2:
+					f.tryShape(f.absorb)
+				case 3:
+					f.store.Commit()
+				case 4:
+					f.store.Scrub(1 + f.rng.Intn(10))
+				case 5:
+					f.tryShape(f.compact)
+				}
+			}
+			f.mem = f.mem.Clone()
+			f.recover()
+			f.check()
+		}
+	})
+}
+
+// tryShape and tryWrite leave out what would need a commit first: it may fail.
+func (f *field) tryShape(do func()) {
+	for _, p := range f.live() {
+		if !synced(mustSegment(f.t, f.store, p.id)) {
+			f.store.Commit()
+			return
+		}
+	}
+	do()
+}
+
+func (f *field) tryWrite() { f.tryShape(f.write) }
