@@ -135,158 +135,6 @@ func (x *InvitationReply) GetReason() string {
 	return ""
 }
 
-// Known names one descriptor that the asker already has.
-type Known struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
-	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	Changed       uint64                 `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Known) Reset() {
-	*x = Known{}
-	mi := &file_internal_meshpb_control_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Known) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Known) ProtoMessage() {}
-
-func (x *Known) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_control_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Known.ProtoReflect.Descriptor instead.
-func (*Known) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_control_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Known) GetSegment() uint64 {
-	if x != nil {
-		return x.Segment
-	}
-	return 0
-}
-
-func (x *Known) GetGeneration() uint64 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
-}
-
-func (x *Known) GetChanged() uint64 {
-	if x != nil {
-		return x.Changed
-	}
-	return 0
-}
-
-// DescriptorsRequest asks for every descriptor that is newer than, or missing
-// from, the known ones.
-type DescriptorsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Known         []*Known               `protobuf:"bytes,1,rep,name=known,proto3" json:"known,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DescriptorsRequest) Reset() {
-	*x = DescriptorsRequest{}
-	mi := &file_internal_meshpb_control_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DescriptorsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DescriptorsRequest) ProtoMessage() {}
-
-func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_control_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
-func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_control_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *DescriptorsRequest) GetKnown() []*Known {
-	if x != nil {
-		return x.Known
-	}
-	return nil
-}
-
-// DescriptorsReply answers a DescriptorsRequest.
-type DescriptorsReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Descriptors   []*Descriptor          `protobuf:"bytes,1,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DescriptorsReply) Reset() {
-	*x = DescriptorsReply{}
-	mi := &file_internal_meshpb_control_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DescriptorsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DescriptorsReply) ProtoMessage() {}
-
-func (x *DescriptorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_control_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DescriptorsReply.ProtoReflect.Descriptor instead.
-func (*DescriptorsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_control_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *DescriptorsReply) GetDescriptors() []*Descriptor {
-	if x != nil {
-		return x.Descriptors
-	}
-	return nil
-}
-
 var File_internal_meshpb_control_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_control_proto_rawDesc = "" +
@@ -301,17 +149,7 @@ const file_internal_meshpb_control_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"E\n" +
 	"\x0fInvitationReply\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"[\n" +
-	"\x05Known\x12\x18\n" +
-	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\x04R\achanged\"@\n" +
-	"\x12DescriptorsRequest\x12*\n" +
-	"\x05known\x18\x01 \x03(\v2\x14.anchormesh.v1.KnownR\x05known\"O\n" +
-	"\x10DescriptorsReply\x12;\n" +
-	"\vdescriptors\x18\x01 \x03(\v2\x19.anchormesh.v1.DescriptorR\vdescriptorsB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
+	"\x06reason\x18\x02 \x01(\tR\x06reasonB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
 
 var (
 	file_internal_meshpb_control_proto_rawDescOnce sync.Once
@@ -325,24 +163,19 @@ func file_internal_meshpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_meshpb_control_proto_rawDescData
 }
 
-var file_internal_meshpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_internal_meshpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_internal_meshpb_control_proto_goTypes = []any{
-	(*Invitation)(nil),         // 0: anchormesh.v1.Invitation
-	(*InvitationReply)(nil),    // 1: anchormesh.v1.InvitationReply
-	(*Known)(nil),              // 2: anchormesh.v1.Known
-	(*DescriptorsRequest)(nil), // 3: anchormesh.v1.DescriptorsRequest
-	(*DescriptorsReply)(nil),   // 4: anchormesh.v1.DescriptorsReply
-	(*Descriptor)(nil),         // 5: anchormesh.v1.Descriptor
+	(*Invitation)(nil),      // 0: anchormesh.v1.Invitation
+	(*InvitationReply)(nil), // 1: anchormesh.v1.InvitationReply
+	(*Descriptor)(nil),      // 2: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_control_proto_depIdxs = []int32{
-	5, // 0: anchormesh.v1.Invitation.descriptor:type_name -> anchormesh.v1.Descriptor
-	2, // 1: anchormesh.v1.DescriptorsRequest.known:type_name -> anchormesh.v1.Known
-	5, // 2: anchormesh.v1.DescriptorsReply.descriptors:type_name -> anchormesh.v1.Descriptor
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2, // 0: anchormesh.v1.Invitation.descriptor:type_name -> anchormesh.v1.Descriptor
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_control_proto_init() }
@@ -357,7 +190,7 @@ func file_internal_meshpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_control_proto_rawDesc), len(file_internal_meshpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

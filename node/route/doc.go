@@ -25,7 +25,8 @@
 // A retired segment is found no more by its ID (Segment); Successors names who
 // governs its range. Its descriptor may still route keys, as a hint, while its
 // successors were not heard of. At most TombstonesMax are kept; the oldest gives
-// way, and its segment is unknown then.
+// way, and its segment is unknown then. Release drops those that nobody needs;
+// they are not taken in again.
 //
 // # The journal
 //

@@ -6,10 +6,30 @@ import (
 	"github.com/anchormesh/anchormesh"
 )
 
-// graves are the tombstones of a table, oldest first.
+// ReleasedMax is how many released tombstones a table remembers by their IDs.
+const ReleasedMax = 1 << 16
+
+// graves are the tombstones of a table, oldest first, and the IDs of those that
+// it released, the last ones in a ring. A tombstone that was released is not
+// taken in again: else those who still hold it would give it back to those who
+// do not, for ever.
 type graves struct {
-	byID  map[anchormesh.SegmentID]*grave
-	order []anchormesh.SegmentID
+	byID     map[anchormesh.SegmentID]*grave
+	order    []anchormesh.SegmentID
+	released map[anchormesh.SegmentID]bool
+	ring     []anchormesh.SegmentID
+	next     int
+}
+
+func (g *graves) release(id anchormesh.SegmentID) {
+	g.released[id] = true
+	if len(g.ring) < ReleasedMax {
+		g.ring = append(g.ring, id)
+		return
+	}
+	delete(g.released, g.ring[g.next])
+	g.ring[g.next] = id
+	g.next = (g.next + 1) % ReleasedMax
 }
 
 type grave struct {
@@ -24,7 +44,7 @@ type grave struct {
 func (t *Table) Bury(stone anchormesh.Tombstone) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.buried.byID[stone.Segment] != nil {
+	if t.buried.byID[stone.Segment] != nil || t.buried.released[stone.Segment] {
 		return false
 	}
 	if len(t.buried.order) >= TombstonesMax {
@@ -74,6 +94,7 @@ func (t *Table) Release(confirmed uint64) {
 		}
 		if g.told != 0 && g.told <= confirmed {
 			t.exhumeLocked(id)
+			t.buried.release(id)
 		}
 	}
 }
@@ -124,7 +145,7 @@ func (t *Table) Bucket(b int) []Version {
 func (t *Table) Lacks(v Version) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.buried.byID[v.Segment] != nil {
+	if t.buried.byID[v.Segment] != nil || t.buried.released[v.Segment] {
 		return false
 	}
 	k := t.known[v.Segment]

@@ -287,6 +287,10 @@ func TestTombstonesAreReleasedWhenAllKnow(t *testing.T) {
 	if _, ok := tab.Tombstone(2); ok || len(tab.Since(0, 10)) != 1 {
 		t.Fatal("not released when all have confirmed")
 	}
+	// Somebody who has not dropped it yet does not bring it back.
+	if tab.Lacks(Version{Segment: 2, Generation: 2, Buried: true}) || tab.Bury(stone) {
+		t.Error("a released tombstone came back")
+	}
 }
 
 func TestTombstonesAreBounded(t *testing.T) {
@@ -328,5 +332,15 @@ func TestSinceAndTheLogsCompaction(t *testing.T) {
 	if tab.Lacks(Version{Segment: 1, Generation: 1, Changed: 500}) || !tab.Lacks(Version{Segment: 1, Generation: 1, Changed: 501}) ||
 		!tab.Lacks(Version{Segment: 9}) || !tab.Lacks(Version{Segment: 1, Buried: true}) {
 		t.Error("what is lacking?")
+	}
+}
+
+func TestReleasedTombstonesAreRememberedWithinALimit(t *testing.T) {
+	g := graves{released: make(map[anchormesh.SegmentID]bool)}
+	for i := range anchormesh.SegmentID(ReleasedMax + 5) {
+		g.release(i + 1)
+	}
+	if g.released[5] || !g.released[6] || len(g.released) != ReleasedMax || len(g.ring) != ReleasedMax {
+		t.Errorf("%d of %d are remembered", len(g.released), ReleasedMax)
 	}
 }

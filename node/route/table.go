@@ -48,7 +48,7 @@ type snapshot struct {
 func NewTable() *Table {
 	t := &Table{
 		known: make(map[anchormesh.SegmentID]*known), led: make(map[anchormesh.NodeID]map[anchormesh.SegmentID]bool),
-		buried: graves{byID: make(map[anchormesh.SegmentID]*grave)},
+		buried: graves{byID: make(map[anchormesh.SegmentID]*grave), released: make(map[anchormesh.SegmentID]bool)},
 	}
 	t.current.Store(&snapshot{})
 	return t
