@@ -27,9 +27,10 @@ type braid struct {
 	before int64 // the goal before that
 	held   pieces
 	bytes  int
-	cuts   int  // threads that were cut
-	uneven bool // two neighbours come from one segment
-	sent   bool // got an event since the last tick
+	cuts   int   // threads that were cut
+	uneven bool  // two neighbours come from one segment
+	even   int64 // where they are to be joined; zero: not told yet
+	sent   bool  // got an event since the last tick
 
 	progress struct {
 		seq uint64 // the question that covers it; zero: none is due
@@ -158,6 +159,11 @@ func (w *Weave) account(p piece, size int) {
 func (w *Weave) pass(b *braid, r watch.Response) {
 	r.ID = b.req.ID
 	b.sent = true
+	w.send(r)
+}
+
+func (w *Weave) send(r watch.Response) {
+	w.shown = max(w.shown, r.Revision)
 	w.top = max(w.top, r.Revision)
 	w.fx.Send = append(w.fx.Send, r)
 }

@@ -19,8 +19,8 @@
 //     watches want, no such event comes later, and R is not below any revision that
 //     anybody was answered before the progress became due.
 //   - Created carries a revision T that was given out after the request came. "From
-//     now" begins at T+1, and no write that is answered after Created has a revision
-//     at or below T. Created responses come in the order of the requests.
+//     now" begins at T+1, and when Created is sent nothing at or below T can appear in
+//     its keys any more. Created responses come in the order of the requests.
 //   - A watch of which a segment cannot bring what comes next, because it was
 //     compacted, is cancelled with the compact revision, never left with a gap.
 //

@@ -21,7 +21,7 @@ func (w *Weave) settle(b *braid) {
 	if b.cuts > 0 {
 		w.reopen(b)
 	}
-	if b.uneven && b.goal > 0 && b.closed >= b.goal {
+	if b.uneven && b.even > 0 && b.closed >= b.even {
 		w.fuse(b)
 	}
 	w.answerWatch(b)
@@ -126,7 +126,7 @@ func (w *Weave) reopen(b *braid) {
 }
 
 // fuse makes one thread of neighbours that come from one segment, now that both are
-// closed up to the goal: a watch has no more threads than its range has segments.
+// closed up to one revision: a watch has no more threads than its range has segments.
 func (w *Weave) fuse(b *braid) {
 	b.uneven = false
 	var out []*thread
@@ -192,8 +192,7 @@ func (w *Weave) answerWatch(b *braid) {
 	}
 	b.progress.seq, b.progress.at = 0, 0
 	if b.reached() {
-		w.pass(b, watch.Response{Revision: b.closed, Progress: true})
-		b.sent = false
+		w.send(watch.Response{ID: b.req.ID, Revision: b.closed, Progress: true})
 	}
 }
 
@@ -210,8 +209,10 @@ func (w *Weave) askProgress() {
 	}
 }
 
-// answerProgress answers for the stream once every watch got there; as in etcd not
-// at all if one starts in the future.
+// answerProgress answers for the stream once every watch got there: one response for
+// all, or, where a watch was shown more than another has reached, one for each, for a
+// client takes none that goes back. As in etcd there is no answer if a watch starts in
+// the future.
 func (w *Weave) answerProgress() {
 	if w.progress.at == 0 || len(w.starting) > 0 {
 		return
@@ -224,12 +225,29 @@ func (w *Weave) answerProgress() {
 		reached = reached && b.reached()
 		low = min(low, b.closed)
 	}
-	if reached && len(w.order) > 0 {
-		w.fx.Send = append(w.fx.Send, watch.Response{ID: watch.StreamID, Revision: low, Progress: true})
-	}
 	again := w.progress.again
 	w.progress = streamProgress{}
+	switch {
+	case !reached || len(w.order) == 0:
+	case low >= w.shown:
+		w.send(watch.Response{ID: watch.StreamID, Revision: low, Progress: true})
+	default:
+		for _, b := range w.order {
+			w.answerOne(b)
+		}
+	}
 	if again {
 		w.askProgress()
 	}
+}
+
+// answerOne answers for one watch; if it was created at a later revision than it has
+// reached, then when it got there.
+func (w *Weave) answerOne(b *braid) {
+	if b.closed >= b.header {
+		w.send(watch.Response{ID: b.req.ID, Revision: b.closed, Progress: true})
+		return
+	}
+	b.progress.seq, b.progress.at = w.home.asked+1, 0
+	w.home.need = true
 }

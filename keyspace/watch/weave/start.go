@@ -62,7 +62,7 @@ func (w *Weave) located(ev Located) {
 			w.open(t)
 		}
 		if i > 0 && threads[i-1].segment == t.segment {
-			b.uneven = true
+			b.uneven, b.even = true, 0
 			w.home.need = true
 		}
 	}
@@ -133,6 +133,9 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 		b.progress.at = ev.Revision
 	}
 	if b.wanting(w.progress.at) {
+		if b.even == 0 {
+			b.even = ev.Revision
+		}
 		b.aim(ev.Revision)
 		for _, t := range b.threads {
 			w.bar(t, b.goal)
@@ -142,8 +145,8 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 }
 
 // startNow starts a watch "from now" behind its header. Nothing it wants is at or
-// below the header; but where a stamp up to there is still held, a write that is
-// answered behind Created could take it, so there Created waits for a barrier.
+// below the header; but where a stamp up to there is still held, a write could yet
+// take it, behind Created and unseen, so there Created waits for a barrier.
 func (w *Weave) startNow(b *braid, named *named) {
 	b.start = b.header + 1
 	b.goal = b.header
@@ -166,17 +169,26 @@ func (w *Weave) startNow(b *braid, named *named) {
 func (w *Weave) begin() {
 	for len(w.starting) > 0 {
 		b := w.starting[0]
-		ready := b.header != 0 && (b.req.StartRevision != 0 || b.began() && b.floor() >= b.header)
-		if b.ended == nil && !ready {
+		if b.ended == nil && !b.ready() {
 			return
 		}
 		w.starting = w.starting[1:]
-		w.fx.Send = append(w.fx.Send, watch.Response{ID: b.req.ID, Revision: max(w.top, b.header), Created: true})
+		created := watch.Response{ID: b.req.ID, Revision: b.header, Created: true}
+		if b.header == 0 {
+			created.Revision = w.top
+		}
+		w.send(created)
 		if b.ended != nil {
-			w.fx.Send = append(w.fx.Send, *b.ended)
+			w.send(*b.ended)
 			continue
 		}
 		b.created = true
+		w.home.need = w.home.need || b.uneven
 		w.settle(b)
 	}
+}
+
+// ready reports whether Created may be sent.
+func (b *braid) ready() bool {
+	return b.header != 0 && (b.req.StartRevision != 0 || b.floor() >= b.header)
 }

@@ -21,7 +21,8 @@ type Weave struct {
 	nextID, nextThread int64
 
 	held     int   // bytes of events that wait
-	top      int64 // the highest revision that was shown or told
+	shown    int64 // the highest revision that was sent
+	top      int64 // the highest revision that was sent or told
 	home     home
 	progress streamProgress
 	notify   int       // watches that asked for periodic progress
@@ -129,11 +130,16 @@ func (w *Weave) came(r watch.Response) {
 	}
 	b, before := t.braid, t.closed
 	switch {
-	case r.Canceled && r.CompactRevision != 0:
+	case r.Canceled && r.CompactRevision > t.closed+1:
 		w.finish(b, watch.Response{CompactRevision: r.CompactRevision})
 		return
+	case r.Canceled && r.CompactRevision != 0:
+		w.lose(t) // what the hub had yet to read is known to be nothing
+		return
 	case r.Canceled:
-		t.closed = max(t.closed, r.Revision)
+		if r.Revision >= b.start { // else it says only that nothing was wanted yet
+			t.closed = max(t.closed, r.Revision)
+		}
 		w.lose(t)
 		return
 	case r.Mark:
@@ -193,7 +199,7 @@ func (w *Weave) finish(b *braid, r watch.Response) {
 	}
 	r.ID, r.Canceled, r.Revision = b.req.ID, true, max(w.top, b.header)
 	if b.created {
-		w.fx.Send = append(w.fx.Send, r)
+		w.send(r)
 	} else {
 		b.ended = &r // behind its Created response, in its turn
 	}
