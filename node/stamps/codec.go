@@ -1,0 +1,175 @@
+package stamps
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/line"
+)
+
+// What a call of Method asks for: its first byte.
+const (
+	askNumbers = 1 // line.Request, answered by line.Answer
+	askBarrier = 2 // line.Barrier, answered by the uvarint applied index
+)
+
+// listMax bounds what one message may hold of anything, before it is read.
+const listMax = 1 << 16
+
+var errMalformed = errors.New("malformed message about a line of revisions")
+
+// reader reads uvarints and byte strings; the first fault sticks.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes() []byte {
+	n := r.uint()
+	if r.bad || n > uint64(len(r.b)) {
+		r.bad = true
+		return nil
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+// count reads the length of a list whose elements take at least one byte each.
+func (r *reader) count() int {
+	n := r.uint()
+	if n > listMax || n > uint64(len(r.b)) {
+		r.bad = true
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) keys() anchormesh.KeyRange {
+	return anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
+}
+
+// end says whether everything was read and was well formed.
+func (r *reader) end() error {
+	if r.bad || len(r.b) > 0 {
+		return errMalformed
+	}
+	return nil
+}
+
+func appendBytes(b, v []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
+}
+
+func appendKeys(b []byte, k anchormesh.KeyRange) []byte {
+	return appendBytes(appendBytes(b, k.Start), k.End)
+}
+
+func appendUints(b []byte, list ...uint64) []byte {
+	for _, v := range list {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+func appendRequest(b []byte, r *line.Request) []byte {
+	b = appendUints(b, uint64(r.Line), uint64(r.Segment), uint64(r.Generation), uint64(len(r.Asks)))
+	for i := range r.Asks {
+		a := &r.Asks[i]
+		b = appendUints(b, uint64(a.Segment), uint64(a.Generation), a.Term, a.Seq, uint64(a.Count))
+		b = appendKeys(b, a.Range)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Questions)))
+	for _, q := range r.Questions {
+		b = appendUints(b, q.Asker, uint64(q.Since))
+	}
+	return b
+}
+
+func parseRequest(b []byte) (line.Request, error) {
+	r := reader{b: b}
+	out := line.Request{
+		Line: line.ID(r.uint()), Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()),
+	}
+	for range r.count() {
+		a := line.Ask{
+			Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()), Term: r.uint(), Seq: r.uint(),
+		}
+		count := r.uint()
+		if count > listMax {
+			return out, errMalformed
+		}
+		a.Count, a.Range = int(count), r.keys()
+		out.Asks = append(out.Asks, a)
+	}
+	for range r.count() {
+		out.Questions = append(out.Questions, line.Question{Asker: r.uint(), Since: int64(r.uint())})
+	}
+	return out, r.end()
+}
+
+func appendAnswer(b []byte, a *line.Answer) []byte {
+	b = appendUints(b, uint64(a.T), uint64(len(a.Grants)))
+	for i := range a.Grants {
+		g := &a.Grants[i]
+		b = appendUints(b, uint64(g.Segment), uint64(g.Generation), g.Term, g.Seq, uint64(g.First), uint64(g.Count))
+	}
+	b = binary.AppendUvarint(b, uint64(len(a.Spreads)))
+	for i := range a.Spreads {
+		s := &a.Spreads[i]
+		all := uint64(0)
+		if s.All {
+			all = 1
+		}
+		b = appendUints(b, s.Asker, all, uint64(len(s.Ranges)))
+		for _, k := range s.Ranges {
+			b = appendKeys(b, k)
+		}
+	}
+	return b
+}
+
+func parseAnswer(b []byte) (line.Answer, error) {
+	r := reader{b: b}
+	out := line.Answer{T: int64(r.uint())}
+	for range r.count() {
+		g := line.Grant{
+			Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()), Term: r.uint(), Seq: r.uint(),
+			First: int64(r.uint()),
+		}
+		g.Count = int(r.uint())
+		out.Grants = append(out.Grants, g)
+	}
+	for range r.count() {
+		s := line.Spread{Asker: r.uint(), All: r.uint() != 0}
+		for range r.count() {
+			s.Ranges = append(s.Ranges, r.keys())
+		}
+		out.Spreads = append(out.Spreads, s)
+	}
+	return out, r.end()
+}
+
+func appendBarrier(b []byte, q *line.Barrier) []byte {
+	return appendUints(b, uint64(q.Line), uint64(q.Segment), uint64(q.Generation), uint64(q.T))
+}
+
+func parseBarrier(b []byte) (line.Barrier, error) {
+	r := reader{b: b}
+	out := line.Barrier{
+		Line: line.ID(r.uint()), Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()),
+		T: int64(r.uint()),
+	}
+	return out, r.end()
+}

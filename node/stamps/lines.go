@@ -1,0 +1,327 @@
+package stamps
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/keyspace/line"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+// Method is the mesh call of this package.
+const Method = 5
+
+var (
+	// ErrNoHome says that the scope's home gave no answer: no leader is known, it
+	// cannot be reached, or it led no more. Nothing took effect.
+	ErrNoHome = errors.New("the home of the scope's revisions does not answer")
+	// ErrStopped says that the node stops. Nothing took effect.
+	ErrStopped = errors.New("the node gives out no more revisions: it stops")
+)
+
+// Engine is what the lines need of consensus.Engine.
+type Engine interface {
+	Submit(segment anchormesh.SegmentID, p consensus.Proposal)
+	ReadIndex(segment anchormesh.SegmentID, done func(index uint64, err error))
+	Status(segment anchormesh.SegmentID) (consensus.Status, bool)
+}
+
+// Standing is what a replica on this node has applied.
+type Standing struct {
+	Descriptor *anchormesh.Descriptor
+	Line       line.ID               // 0: the scope was never split
+	Window     anchormesh.Revision   // the home's W
+	Last       anchormesh.Revision   // the newest revision
+	Held       []anchormesh.Revision // stamps of prepared transactions
+	Applied    uint64                // index of the last applied entry
+	Term       uint64                // its term
+}
+
+// Segments tells where the replicas of this node stand.
+type Segments interface {
+	Standing(segment anchormesh.SegmentID) (Standing, bool)
+}
+
+// Caller sends requests to other nodes; mesh.Mesh is one.
+type Caller interface {
+	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+}
+
+// Commands encodes what goes into the segments' logs.
+type Commands struct {
+	// Stamp returns the command with its revision.
+	Stamp func(rev anchormesh.Revision, command []byte) []byte
+	// Window returns the command that moves the home's W.
+	Window func(w anchormesh.Revision) []byte
+}
+
+// Config of Lines.
+type Config struct {
+	Self        anchormesh.NodeID
+	Line        line.Config
+	CallTimeout time.Duration // of a request to another node
+	Pause       time.Duration // after a home that did not answer
+	Commands    Commands
+	Logger      *slog.Logger
+}
+
+// Lines runs the lines of all scopes on this node.
+type Lines struct {
+	cfg      Config
+	engine   Engine
+	segments Segments
+	table    *route.Table
+	caller   Caller
+
+	mu      sync.Mutex
+	in      inbox
+	stopped bool
+	flights map[barrierKey]*barrierFlight
+	wake    chan struct{}
+
+	// Owned by Run.
+	scopes map[string]*scope
+	led    map[anchormesh.SegmentID]*scope
+	tokens uint64
+	now    time.Time
+}
+
+// inbox is what gathered for Run.
+type inbox struct {
+	writes []incoming
+	ended  []ended
+	calls  []func()
+}
+
+type incoming struct {
+	segment    anchormesh.SegmentID
+	generation anchormesh.Generation
+	write      *write
+}
+
+type ended struct {
+	segment anchormesh.SegmentID
+	term    uint64
+	stamp   anchormesh.Revision
+}
+
+// write is a write on its way to its stamp.
+type write struct {
+	command []byte
+	done    func(consensus.Result)
+}
+
+// New returns lines that Run starts.
+func New(cfg Config, e Engine, s Segments, t *route.Table, c Caller) *Lines {
+	return &Lines{
+		cfg: cfg, engine: e, segments: s, table: t, caller: c,
+		flights: make(map[barrierKey]*barrierFlight), wake: make(chan struct{}, 1),
+		scopes: make(map[string]*scope), led: make(map[anchormesh.SegmentID]*scope),
+	}
+}
+
+// Propose puts a command into the log of a segment that this node leads, with a
+// stamp. done is called once, from any goroutine, and must not block. The command
+// is kept until then.
+func (l *Lines) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
+	l.mu.Lock()
+	switch {
+	case l.stopped:
+		l.mu.Unlock()
+		done(consensus.Result{Err: consensus.ErrStopped})
+		return
+	case len(l.in.writes) >= l.cfg.Line.WritesMax:
+		l.mu.Unlock()
+		done(consensus.Result{Err: consensus.ErrOverloaded})
+		return
+	}
+	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &write{command, done}})
+	l.mu.Unlock()
+	l.nudge()
+}
+
+// StatusChanged follows the leaders of this node's segments.
+func (l *Lines) StatusChanged(segment anchormesh.SegmentID, s consensus.Status) {
+	if !s.Leads() {
+		l.do(func() { l.depose(segment) })
+		return
+	}
+	l.seek(segment, s.Term)
+}
+
+// Changed tells that a replica here has applied a change of structure or of its
+// window. It is called in the order of the segment's log.
+func (l *Lines) Changed(segment anchormesh.SegmentID, now Standing) {
+	l.do(func() { l.changed(segment, now) })
+}
+
+// seek leads the segment's cores once an entry of the term is applied here.
+func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
+	if at, ok := l.segments.Standing(segment); !ok || at.Line == 0 {
+		return // not yet split: its first split tells (Changed)
+	}
+	l.engine.ReadIndex(segment, func(_ uint64, err error) {
+		if err == nil {
+			l.do(func() { l.lead(segment, term) })
+		}
+	})
+}
+
+// do runs f on the goroutine of Run, or reports that it runs no more.
+func (l *Lines) do(f func()) bool {
+	l.mu.Lock()
+	stopped := l.stopped
+	if !stopped {
+		l.in.calls = append(l.in.calls, f)
+	}
+	l.mu.Unlock()
+	if !stopped {
+		l.nudge()
+	}
+	return !stopped
+}
+
+func (l *Lines) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves until ctx ends. What waits then ends without effect.
+func (l *Lines) Run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.stop()
+			return nil
+		case <-l.wake:
+		case <-timer.C:
+		}
+		if next := l.step(time.Now()); !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// step empties the mailbox and carries out what follows. It returns when the next
+// step is due without a wake-up; zero is never.
+func (l *Lines) step(now time.Time) (next time.Time) {
+	l.mu.Lock()
+	in := l.in
+	l.in = inbox{}
+	l.mu.Unlock()
+	l.now = now
+	for _, e := range in.ended {
+		if s := l.led[e.segment]; s != nil {
+			s.ended(e)
+		}
+	}
+	for _, f := range in.calls {
+		f()
+	}
+	for _, w := range in.writes {
+		l.takeWrite(w)
+	}
+	for _, s := range l.scopes {
+		if at := s.settle(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+func (l *Lines) takeWrite(w incoming) {
+	s := l.led[w.segment]
+	if s == nil {
+		w.write.done(consensus.Result{Err: consensus.ErrNotLeader})
+		l.again(w.segment)
+		return
+	}
+	s.take(w)
+}
+
+// again leads a segment whose cores do not lead although its replica does: perhaps
+// the round behind the last change of leaders failed.
+func (l *Lines) again(segment anchormesh.SegmentID) {
+	if s := l.led[segment]; s != nil && s.collector.Holder(segment).Seat().Term != 0 {
+		return
+	}
+	if st, ok := l.engine.Status(segment); ok && st.Leads() {
+		l.seek(segment, st.Term)
+	}
+}
+
+// lead starts a term of a segment here.
+func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
+	st, ok := l.engine.Status(segment)
+	at, here := l.segments.Standing(segment)
+	if !ok || !here || !st.Leads() || st.Term != term || at.Line == 0 {
+		return
+	}
+	prefix := string(at.Descriptor.Scope)
+	s := l.scopes[prefix]
+	if s == nil {
+		s = newScope(l, at.Descriptor.Scope)
+		l.scopes[prefix] = s
+	}
+	l.led[segment] = s
+	s.lead(segment, term, at)
+}
+
+func (l *Lines) depose(segment anchormesh.SegmentID) {
+	if s := l.led[segment]; s != nil {
+		delete(l.led, segment)
+		s.depose(segment)
+	}
+}
+
+func (l *Lines) changed(segment anchormesh.SegmentID, now Standing) {
+	if s := l.led[segment]; s != nil {
+		s.changed(segment, now)
+		return
+	}
+	l.again(segment)
+}
+
+// scope returns the cores of a scope, for questions to its home.
+func (l *Lines) scope(prefix []byte) *scope {
+	s := l.scopes[string(prefix)]
+	if s == nil {
+		s = newScope(l, prefix)
+		l.scopes[string(prefix)] = s
+	}
+	return s
+}
+
+func (l *Lines) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	in := l.in
+	l.in = inbox{}
+	l.mu.Unlock()
+	for _, w := range in.writes {
+		w.write.done(consensus.Result{Err: consensus.ErrStopped})
+	}
+	for _, s := range l.scopes {
+		s.stop()
+	}
+	for _, f := range in.calls {
+		f() // each ends who waits for it: nothing leads any more
+	}
+	for _, s := range l.scopes {
+		s.stop()
+	}
+}
+
+func (l *Lines) token() uint64 {
+	l.tokens++
+	return l.tokens
+}
