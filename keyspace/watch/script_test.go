@@ -28,6 +28,10 @@ type script struct {
 //	compact R
 //	watch s key|from-to [id=] [start=] [prev] [progress] [fragment] [noput] [nodelete]
 //	cancel s id | close s | ask s | restored | stop reason
+//	mark s R id...                asks for marks at revision R
+//	hold R                        nothing from R on is handed out; 0: nothing is held
+//	late R put k=v ...            the outcome of a transaction at R, published
+//	bound from-to                 the segment holds these keys from now on
 //	step [n]                      steps until nothing is left to do, or n of them
 //	tick D                        time passes
 //	read s [n]                    reads everything queued, or n responses
@@ -95,6 +99,21 @@ func (sc *script) do(t *testing.T, f []string) string {
 		sc.stream(f[1]).Close()
 	case "ask":
 		sc.stream(f[1]).RequestProgress()
+	case "mark":
+		ids := make([]int64, len(f)-3)
+		for i := range ids {
+			ids[i] = number(f[3+i])
+		}
+		sc.stream(f[1]).Mark(number(f[2]), ids...)
+	case "hold":
+		sc.hub.Hold(number(f[1]))
+	case "late":
+		p := sc.seg.writeAt(number(f[1]), ops(f[2:])...)
+		sc.hub.Publish(p.events, p.rev)
+	case "bound":
+		keys := request([]string{f[1]}).Range
+		sc.hub.Bound(keys, errors.New("moved"))
+		sc.seg.cut(keys)
 	case "restored":
 		sc.hub.Restored()
 	case "stop":

@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -23,6 +25,7 @@ type segment struct {
 	newest    map[string]mvcc.KV
 	hidden    []publish // visible, not yet published
 	scans     int
+	reading   func() // runs when history was asked for, before it is read
 }
 
 type publish struct {
@@ -36,10 +39,16 @@ type op struct{ key, value string }
 func newSegment() *segment { return &segment{current: 1, newest: map[string]mvcc.KV{}} }
 
 // write applies one transaction; the caller publishes what it returns.
-func (s *segment) write(ops ...op) publish {
+func (s *segment) write(ops ...op) publish { return s.writeAt(0, ops...) }
+
+// writeAt applies one at revision rev, zero for the next; like that of a transaction
+// over several segments it may be below the newest.
+func (s *segment) writeAt(rev int64, ops ...op) publish {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rev := s.current + 1
+	if rev == 0 {
+		rev = s.current + 1
+	}
 	var events []mvcc.Event
 	for _, o := range ops {
 		old, had := s.newest[o.key]
@@ -63,10 +72,18 @@ func (s *segment) write(ops ...op) publish {
 		events = append(events, mvcc.Event{Delete: o.value == "-", KV: kv, Main: rev, Sub: int64(len(events))})
 	}
 	if len(events) > 0 {
-		s.current = rev
+		s.current = max(s.current, rev)
 		s.written = append(s.written, events...)
+		slices.SortStableFunc(s.written, func(a, b mvcc.Event) int { return cmp.Compare(a.Main, b.Main) })
 	}
 	return publish{events, s.current}
+}
+
+// cut forgets the keys that the segment no longer holds.
+func (s *segment) cut(keys anchormesh.KeyRange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = slices.DeleteFunc(slices.Clone(s.written), func(e mvcc.Event) bool { return !keys.Contains(e.KV.Key) })
 }
 
 func (s *segment) compact(rev int64) {
@@ -82,6 +99,10 @@ func (s *segment) Revision() (int64, int64) {
 }
 
 func (s *segment) History(from, to int64, rng anchormesh.KeyRange, maxBytes int) ([]mvcc.Event, int64, error) {
+	if f := s.reading; f != nil {
+		s.reading = nil
+		f()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scans++
@@ -120,7 +141,7 @@ func show(t testing.TB, r Response) string {
 	for _, f := range []struct {
 		on   bool
 		word string
-	}{{r.Created, " created"}, {r.Canceled, " canceled"}, {r.Progress, " progress"}, {r.Fragment, " fragment"}} {
+	}{{r.Created, " created"}, {r.Canceled, " canceled"}, {r.Progress, " progress"}, {r.Mark, " mark"}, {r.Fragment, " fragment"}} {
 		if f.on {
 			out += f.word
 		}
