@@ -29,7 +29,7 @@ type budget struct {
 
 // plant is a defect that the model must find.
 type plant struct {
-	growth, barrier, lateRefusal, amnesia, byID, wait, anyTerm, earlyC, blindDecide, blindTell, forgetAbort bool
+	growth, barrier, lateRefusal, amnesia, byID, wait, anyTerm, earlyC, blindDecide, blindTell bool
 }
 
 type config struct {
@@ -364,7 +364,7 @@ func (w *world) deliverable(m message) bool {
 	if a, ok := m.req.(Acquire); ok && w.cfg.plant.wait {
 		return s.inherited == 0 && s.locks.free(txnID(w.drivers[m.from].txn), a.Locks, s.part) == nil
 	}
-	return s.inherited == 0 || w.cfg.plant.blindTell
+	return s.inherited == 0
 }
 
 func (w *world) deliver(m message) {
@@ -388,7 +388,7 @@ func (w *world) deliver(m message) {
 		e.raw = r.Command.Encode()
 	case TellAt:
 		s.locks.Release(r.Command.Txn)
-		if _, prepared := s.part.Record(r.Command.Txn); w.cfg.plant.blindTell && !prepared {
+		if w.cfg.plant.blindTell && s.term > 1 && r.Command.Commit { // as if it had not applied the prepare yet
 			w.reply(m.from, m.call, Told{Span: r.Span, Range: s.rng})
 			return
 		}
@@ -600,7 +600,7 @@ func (w *world) spawn(txn int, r *Recoverer) {
 
 func (w *world) clientSteps(add adder) {
 	if (w.cfg.put != "" || w.cfg.lease) && !w.putDone {
-		key := cmp.Or(w.cfg.put, keyA)
+		key := cmp.Or(w.cfg.put, keyN)
 		s := w.find([]byte(key))
 		lock := []Lock{{Range: anchormesh.RequestRange([]byte(key), nil), Exclusive: true}}
 		under := slices.ContainsFunc(s.log, func(e entry) bool { return e.from < 0 })
