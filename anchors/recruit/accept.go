@@ -15,7 +15,7 @@ type Invitation struct {
 	Generation anchormesh.Generation
 	From       anchormesh.NodeID
 	Bytes      int64 // size of the segment's state
-	// Optional: the group is whole without it; the replica comes for balance.
+	// Optional: the replica comes for balance, so the node's share counts.
 	Optional bool
 }
 

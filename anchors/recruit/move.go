@@ -54,7 +54,7 @@ func (r *Recruiter) inviteMoved(now time.Time, g *group, m *moving) []Effect {
 		return nil
 	}
 	r.asked[m.To] = invited{waiting, now.Add(r.config.InviteTimeout)}
-	return []Effect{{Kind: Invite, Node: m.To, Optional: true, Why: m.Why}}
+	return []Effect{{Kind: Invite, Node: m.To, Optional: m.Balance, Why: m.Why}}
 }
 
 // candidate returns the zone of a node that may be invited.

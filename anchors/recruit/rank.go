@@ -18,7 +18,7 @@ func pick(segment anchormesh.SegmentID, candidates []Member, zones map[string]in
 		best := slices.MinFunc(left, func(a, b Member) int {
 			return cmp.Or(
 				cmp.Compare(zones[a.Zone], zones[b.Zone]),
-				cmp.Compare(score(segment, b), score(segment, a)),
+				cmp.Compare(Score(segment, b.Node, uint64(b.Room)), Score(segment, a.Node, uint64(a.Room))),
 				cmp.Compare(a.Node, b.Node),
 			)
 		})
@@ -29,15 +29,20 @@ func pick(segment anchormesh.SegmentID, candidates []Member, zones map[string]in
 	return out
 }
 
-// score is the weighted rendezvous score of a node for a segment: the highest of
-// several is a given node's with the probability of its share of the room. Only
+// Score is the weighted rendezvous score of a node for a segment: the highest of
+// several is a given node's with the probability of its share of the weight. Only
 // leaders compare scores, each for itself, so a float does no harm here.
-func score(segment anchormesh.SegmentID, m Member) float64 {
+func Score(segment anchormesh.SegmentID, node anchormesh.NodeID, weight uint64) float64 {
+	u := (float64(Hash(segment, node, 0)>>11) + 0.5) / (1 << 53) // in (0, 1)
+	return -float64(weight) / math.Log(u)
+}
+
+// Hash is the same on every node and even over all 64 bits.
+func Hash(segment anchormesh.SegmentID, node anchormesh.NodeID, salt uint64) uint64 {
 	h := fnv.New64a()
 	h.Write(segment.AppendKey(nil))
-	h.Write([]byte(m.Node))
-	u := (float64(mix(h.Sum64())>>11) + 0.5) / (1 << 53) // in (0, 1)
-	return -float64(m.Room) / math.Log(u)
+	h.Write([]byte(node))
+	return mix(h.Sum64() ^ salt*0x9e3779b97f4a7c15)
 }
 
 // mix spreads FNV's weak high bits (the finaliser of SplitMix64).

@@ -30,6 +30,7 @@ type Situation struct {
 type Move struct {
 	Replica anchormesh.ReplicaID // the voter that leaves, never the leader's own
 	To      anchormesh.NodeID
+	Balance bool   // the node may decline because it holds its even share
 	Why     string // one sentence
 }
 
@@ -39,7 +40,7 @@ type Member struct {
 	Alive bool
 	Since time.Time // when Alive last changed
 	Zone  string
-	Room  uint32 // how much more the node can take, in any unit; 0: nothing
+	Room  uint32 // how many more replicas the node can take; 0: none
 }
 
 // Progress is what the leader knows of a replica first hand.
@@ -69,7 +70,7 @@ type Effect struct {
 	Zone    string            // AddLearner
 	Promote []anchormesh.ReplicaID
 	Remove  []anchormesh.ReplicaID
-	// Optional: an Invite for a Move; the node may decline for balance's sake.
+	// Optional: an Invite that the node may decline because it holds its even share.
 	Optional bool
 	Why      string // one sentence for the log and the lineage
 }
