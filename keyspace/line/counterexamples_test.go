@@ -30,9 +30,9 @@ func newTestHome(window anchormesh.Revision) *Home {
 }
 
 // exchange sends one request through one round.
-func exchange(t *testing.T, h *Home, asks []Ask, questions ...Question) Answer {
+func exchange(t *testing.T, h *Home, asks []Ask, since ...anchormesh.Revision) Answer {
 	t.Helper()
-	h.Request(1, Request{Line: 1, Segment: 1, Generation: h.seat.Generation, Asks: asks, Questions: questions})
+	h.Request(1, Request{Line: 1, Segment: 1, Generation: h.seat.Generation, Asks: asks, Since: since})
 	h.RoundDone(h.Take().Round, h.seat.Term)
 	fx := h.Take()
 	if len(fx.Answers) != 1 {
@@ -236,11 +236,11 @@ func TestSleepingSegmentsAreNotAsked(t *testing.T) {
 	}
 	since := exchange(t, h, nil).T
 	stamps(t, h, segB, rangeB, 1)
-	s := exchange(t, h, nil, Question{Since: since}).Spreads[0]
+	s := exchange(t, h, nil, since).Spreads[0]
 	if s.All || len(s.Ranges) != 1 || !s.Ranges[0].Equal(rangeB) {
 		t.Fatalf("%+v, want the one range that got a stamp", s)
 	}
-	want(t, "an unknown asker asks all", exchange(t, h, nil, Question{}).Spreads[0].All, true)
+	want(t, "an unknown asker asks all", exchange(t, h, nil, 0).Spreads[0].All, true)
 }
 
 // 22b: L holds 150, R answers a barrier at 200, L absorbs R and puts 150 into R's
@@ -321,7 +321,7 @@ func TestSpreadKnowsRangesNotReports(t *testing.T) {
 	stamps(t, h, segA, rangeA, 1) // 90
 	left := anchormesh.KeyRange{Start: rangeA.Start, End: []byte("g")}
 	exchange(t, h, []Ask{{Segment: segA, Generation: 2, Term: 2, Range: left, Count: 1}})
-	s := exchange(t, h, nil, Question{Since: 80}).Spreads[0]
+	s := exchange(t, h, nil, 80).Spreads[0]
 	if s.All || len(s.Ranges) != 2 || !s.Ranges[0].Equal(left) || !s.Ranges[1].Equal(rangeA) {
 		t.Fatalf("%+v, want [a,g) and all of [a,m)", s)
 	}
@@ -331,7 +331,7 @@ func TestSpreadKnowsRangesNotReports(t *testing.T) {
 func TestBarrierAfterHomeFailoverIsNotStale(t *testing.T) {
 	h := NewHome(DefaultConfig())
 	h.Lead(Lead{Seat: Seat{1, 1, 1, 2}, Window: 1000, Last: 300})
-	a := exchange(t, h, nil, Question{Since: 999}, Question{Since: 1000})
+	a := exchange(t, h, nil, 999, 1000)
 	want(t, "T", a.T, 1000)
 	want(t, "all, before its time", a.Spreads[0].All, true)
 	want(t, "all, since its time", a.Spreads[1].All, false)

@@ -216,13 +216,13 @@ func (h *Home) RoundDone(round, term uint64) {
 		h.Deposed()
 		return
 	}
-	// All questions come before all stamps: a lower T has less to wait for, and
+	// T comes before all stamps: a lower T has less to wait for, and
 	// spares the barriers the stamps of this very round.
 	for i := range h.inRound {
 		p := &h.inRound[i]
 		p.ans = Answer{Token: p.token, T: h.given}
-		for _, q := range p.req.Questions {
-			p.ans.Spreads = append(p.ans.Spreads, h.spots.since(q, h.cfg.RangesMax))
+		for _, number := range p.req.Since {
+			p.ans.Spreads = append(p.ans.Spreads, h.spots.since(number, h.cfg.RangesMax))
 		}
 	}
 	h.starved = append(h.starved, h.inRound...)

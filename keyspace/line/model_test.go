@@ -33,7 +33,7 @@ func (w *world) run(steps int) error {
 // turn is a moment of the world.
 func (w *world) turn() {
 	w.step++
-	for n := 1 + len(w.net)/3; n > 0 && len(w.net) > 0; n-- {
+	for n := 1 + len(w.net)/2; n > 0 && len(w.net) > 0; n-- {
 		i := w.rng.IntN(len(w.net))
 		m := w.net[i]
 		if m.due > w.step && !w.calm {
@@ -47,9 +47,7 @@ func (w *world) turn() {
 		w.turnGroup(g)
 	}
 	for _, n := range w.nodes {
-		if w.rng.IntN(2) == 0 {
-			w.collect(n)
-		}
+		w.collect(n)
 	}
 	for _, r := range w.reads {
 		if r.end == 0 && r.advance() {
@@ -84,17 +82,19 @@ func (w *world) turnGroup(g *group) {
 		for n := w.rng.IntN(4); n > 0; n-- {
 			r.apply()
 		}
-		r.holder.Tick(w.now())
 		if r.leader {
 			for _, o := range g.replicas {
-				if w.rng.IntN(3) == 0 {
+				if w.rng.IntN(2) == 0 {
 					r.reach(o)
 				}
 			}
 		}
-		r.drive()
+		if r.holder.Seat().Term != 0 {
+			r.holder.Tick(w.now())
+			r.drive()
+		}
 	}
-	if w.rng.IntN(80) == 0 && !w.calm || chief == nil && w.rng.IntN(3) == 0 {
+	if !w.calm && w.rng.IntN(w.unrest) == 0 || chief == nil && w.rng.IntN(3) == 0 {
 		g.replicas[w.rng.IntN(nodeCount)].elect(g.replicas[w.rng.IntN(nodeCount)])
 	}
 }
@@ -105,7 +105,7 @@ func (w *world) disturb() {
 		w.write(&op{id: len(w.ops) + 1, key: w.rng.IntN(keyCount), kind: "write"})
 	}
 	switch w.rng.IntN(24) {
-	case 0, 1, 2:
+	case 0, 1, 2, 7, 8:
 		w.read()
 	case 3:
 		w.begin()
@@ -173,7 +173,7 @@ func seeds(t *testing.T, few int) int {
 	return few
 }
 
-func judge(seed uint64, f fault, steps int) (err error) {
+func judge(seed uint64, f fault, sum *tally) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if f == none {
@@ -182,21 +182,38 @@ func judge(seed uint64, f fault, steps int) (err error) {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	return newWorld(seed, f).run(steps)
+	w := newWorld(seed, f)
+	err = w.run(150)
+	sum.add(w.tally)
+	return err
+}
+
+func (t *tally) add(o tally) {
+	t.writes += o.writes
+	t.reads += o.reads
+	t.txns += o.txns
+	t.splits += o.splits
+	t.homes += o.homes
+	t.thrown += o.thrown
+	t.claims += o.claims
 }
 
 // TestModel: random worlds are strictly serializable. LINE_RUNS sets how many,
 // LINE_SEED the first.
 func TestModel(t *testing.T) {
 	first, _ := strconv.ParseUint(os.Getenv("LINE_SEED"), 10, 64)
-	begun, n := time.Now(), seeds(t, 1500)
+	var sum tally
+	begun, n := time.Now(), seeds(t, 600)
 	for i := range n {
 		seed := first + uint64(i)
-		if err := judge(seed, none, 150); err != nil {
+		if err := judge(seed, none, &sum); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
-	t.Logf("%d worlds in %v", n, time.Since(begun))
+	t.Logf("%d worlds in %v: %+v", n, time.Since(begun), sum)
+	if n >= 100 && (sum.writes < 20*n || sum.reads < 10*n || sum.txns < n/2 || sum.splits < 3*n || sum.homes < 2*n || sum.thrown < n/20 || sum.claims < 4*n) {
+		t.Fatalf("little happened in %d worlds: %+v", n, sum)
+	}
 }
 
 // TestModelFindsFaults: the same worlds find every planted fault.
@@ -204,7 +221,7 @@ func TestModelFindsFaults(t *testing.T) {
 	for f := none + 1; f < faultCount; f++ {
 		t.Run(faultNames[f], func(t *testing.T) {
 			for seed := range uint64(4000) {
-				if err := judge(seed, f, 150); err != nil && !errors.Is(err, errStuck) {
+				if err := judge(seed, f, new(tally)); err != nil && !errors.Is(err, errStuck) {
 					t.Logf("seed %d: %v", seed, err)
 					return
 				}

@@ -187,7 +187,7 @@ type scan struct {
 	waiting bool
 	heard   func(barred) // once per barrier
 	spread  func(Answer) uint32
-	ask     func() []Question
+	ask     func() []anchormesh.Revision
 }
 
 // advance sends what is to be sent next and reports whether the scan is complete.
@@ -241,7 +241,7 @@ func (w *world) read() {
 	r := &read{start: w.tick()}
 	r.scan = scan{
 		w:      w,
-		ask:    func() []Question { return nil },
+		ask:    func() []anchormesh.Revision { return nil },
 		spread: func(Answer) uint32 { return allKeys },
 		heard: func(b barred) {
 			for k := range keyCount {
@@ -275,7 +275,7 @@ func (w *world) asker() {
 func (a *asker) restart(w *world) {
 	a.scan = scan{
 		w: w, attempt: a.attempt + 1,
-		ask: func() []Question { return []Question{{Asker: 5, Since: a.since}} },
+		ask: func() []anchormesh.Revision { return []anchormesh.Revision{a.since} },
 		spread: func(ans Answer) (m uint32) {
 			if w.fault == hastySince {
 				defer func() { a.since = ans.T }()
@@ -414,6 +414,7 @@ func (w *world) checkReads(truth [keyCount][]version) error {
 // told.
 func (w *world) checkAskers(truth [keyCount][]version) error {
 	for i, a := range w.askers {
+		w.claims += len(a.claims)
 		for k := range keyCount {
 			for _, v := range truth[k] {
 				claim, covered := slices.BinarySearch(a.claims, v.rev)
@@ -440,16 +441,19 @@ func (w *world) checkTime([keyCount][]version) error {
 	var all []span
 	for _, o := range w.ops {
 		if o.kind == "write" && o.status == acked {
+			w.writes++
 			all = append(all, span{o.start, o.end, o.stamp, false, fmt.Sprint("write ", o.id)})
 		}
 	}
 	for _, t := range w.txns {
 		if t.end != 0 && t.c != 0 {
+			w.tally.txns++
 			all = append(all, span{t.start, t.end, t.c, false, fmt.Sprint("transaction ", t.ops[0].id)})
 		}
 	}
 	for i, r := range w.reads {
 		if r.end != 0 {
+			w.tally.reads++
 			all = append(all, span{r.start, r.end, r.t, true, fmt.Sprint("read ", i)})
 		}
 	}

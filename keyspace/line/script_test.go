@@ -17,7 +17,7 @@ import (
 //	config [window=] [spots=] [ranges=] [requests=] [count=] [writes=] [barriers=] [asks=]
 //	lead term= [gen=1] [window=] [last=] [range=(a,m)]       the home
 //	deposed | structure term= gen= window= [range=] | windowed term= window= | window-failed
-//	request token= [line=1] [seg=1] [gen=1]                  input: "ask seg gen term seq count range" or "question asker since" a line
+//	request token= [line=1] [seg=1] [gen=1]                  input: "ask seg gen term seq count range" or "since number" a line
 //	own [gen=1] term= count= | raise token= to= [line=1]
 //	done round= term= | failed round=
 //
@@ -227,7 +227,7 @@ func (s *script) parse(req *Request) {
 	for _, l := range strings.Split(s.d.Input, "\n") {
 		var kind, keys string
 		var a Ask
-		var q Question
+		var n anchormesh.Revision
 		fmt.Sscan(l, &kind)
 		switch kind {
 		case "ask":
@@ -236,9 +236,9 @@ func (s *script) parse(req *Request) {
 				a.Range = anchormesh.KeyRange{Start: []byte(lo), End: []byte(hi)}
 			}
 			req.Asks = append(req.Asks, a)
-		case "question":
-			fmt.Sscan(l, &kind, &q.Asker, &q.Since)
-			req.Questions = append(req.Questions, q)
+		case "since":
+			fmt.Sscan(l, &kind, &n)
+			req.Since = append(req.Since, n)
 		}
 	}
 }
@@ -269,8 +269,8 @@ func (s *script) effects() {
 		for _, g := range a.Grants {
 			s.printf("  %s\n", showGrant(g))
 		}
-		for _, p := range a.Spreads {
-			s.printf("  asker %d: all=%v %v\n", p.Asker, p.All, p.Ranges)
+		for i, p := range a.Spreads {
+			s.printf("  asker %d: all=%v %v\n", i, p.All, p.Ranges)
 		}
 	}
 	for _, p := range fx.Raised {

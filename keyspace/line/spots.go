@@ -65,16 +65,14 @@ func (s *spots) forget() {
 
 func (p *spot) unlink() { p.newer.older, p.older.newer = p.older, p.newer }
 
-// since answers a question.
-func (s *spots) since(q Question, most int) Spread {
-	out := Spread{Asker: q.Asker}
-	if q.Since < s.floor {
-		out.All = true
-		return out
+// since names the ranges, up to most, that got stamps above a number.
+func (s *spots) since(number anchormesh.Revision, most int) (out Spread) {
+	if number < s.floor {
+		return Spread{All: true}
 	}
-	for p := s.ends.older; p != &s.ends && p.last > q.Since; p = p.older {
+	for p := s.ends.older; p != &s.ends && p.last > number; p = p.older {
 		if len(out.Ranges) == most {
-			return Spread{Asker: q.Asker, All: true}
+			return Spread{All: true}
 		}
 		out.Ranges = append(out.Ranges, p.keys)
 	}

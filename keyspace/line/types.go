@@ -54,18 +54,9 @@ type Grant struct {
 	Count      int
 }
 
-// Question asks for the parts of the scope that need a barrier at T. Since is the
-// T of the asker's last barrier that was answered by all it had to ask; 0 if
-// there was none.
-type Question struct {
-	Asker uint64 // comes back in the Spread
-	Since anchormesh.Revision
-}
-
-// Spread answers a Question: barriers are needed where Ranges are, whoever owns
-// them now, or everywhere.
+// Spread says where an asker needs barriers at the answer's T: where Ranges are,
+// whoever owns them now, or everywhere.
 type Spread struct {
-	Asker  uint64
 	All    bool
 	Ranges []anchormesh.KeyRange // may overlap
 }
@@ -77,7 +68,10 @@ type Request struct {
 	Segment    anchormesh.SegmentID // the home's, as the sender knows it
 	Generation anchormesh.Generation
 	Asks       []Ask
-	Questions  []Question
+	// Since has an entry for each asker on the node that needs to know where a
+	// barrier at T is needed: the T of its last barrier that all had answered whom
+	// it had to ask; 0 if there was none.
+	Since []anchormesh.Revision
 }
 
 // Answer ends one request. T is at or above all numbers that were given out when
@@ -86,8 +80,8 @@ type Answer struct {
 	Token   uint64
 	Err     error // if set, nothing else is
 	T       anchormesh.Revision
-	Grants  []Grant // one for each ask, in order
-	Spreads []Spread
+	Grants  []Grant  // one for each ask, in order
+	Spreads []Spread // one for each of Since, in order
 }
 
 // Barrier asks a segment's leader to promise that nothing at or below T appears in

@@ -139,6 +139,8 @@ type world struct {
 	net    []message
 	deaf   int // percent: how long a core may not hear that it is deposed
 	slow   int // percent of messages that take long
+	tardy  int // percent of grants that take long, so that barriers overtake them
+	unrest int // turns between two tries to elect, about
 	lazy   int // turns until what was stamped is proposed, about
 	token  uint64
 	homes  map[uint64]func(Answer)
@@ -146,17 +148,23 @@ type world struct {
 	txns   []*txn
 	reads  []*read
 	askers []*asker
+	tally
 }
+
+// tally counts what happened, so that a world in which nothing happens is noticed.
+type tally struct{ writes, reads, txns, splits, homes, thrown, claims int }
 
 func newWorld(seed uint64, f fault) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), fault: f, cfg: DefaultConfig(), homes: make(map[uint64]func(Answer))}
-	w.cfg.Window = anchormesh.Revision(4 + w.rng.IntN(40))
+	w.cfg.Window = anchormesh.Revision(4 + w.rng.IntN([]int{4, 40}[w.rng.IntN(2)]))
 	w.cfg.Patience = time.Duration(1+w.rng.IntN(40)) * time.Millisecond
-	w.cfg.Retry = time.Duration(5+w.rng.IntN(90)) * time.Millisecond
+	w.cfg.Retry = time.Duration(20+w.rng.IntN(120)) * time.Millisecond
 	w.cfg.SpotsMax = 1 + w.rng.IntN(12)
 	w.cfg.RangesMax = 1 + w.rng.IntN(12)
-	w.deaf = []int{0, 50, 90, 98}[w.rng.IntN(4)]
-	w.slow = []int{0, 5, 20}[w.rng.IntN(3)]
+	w.deaf = []int{0, 90, 99}[w.rng.IntN(3)]
+	w.slow = []int{0, 10, 50}[w.rng.IntN(3)]
+	w.tardy = []int{0, 60}[w.rng.IntN(2)]
+	w.unrest = []int{100, 30, 10}[w.rng.IntN(3)]
 	w.lazy = []int{2, 2, 30}[w.rng.IntN(3)]
 	for i := range w.nodes {
 		w.nodes[i] = &node{id: i, coll: NewCollector[*op](w.cfg)}
@@ -320,7 +328,11 @@ func (r *replica) reach(o *replica) {
 		return
 	}
 	o.hear(r.term)
-	o.log = append(o.log[:0:0], r.log...)
+	if n := len(o.log); n <= len(r.log) && (n == 0 || r.log[n-1] == o.log[n-1]) {
+		o.log = append(o.log, r.log[n:]...) // equal at one place, equal before it
+	} else {
+		o.log = append([]*entry(nil), r.log...)
+	}
 	o.commit = max(o.commit, min(r.commit, len(o.log)))
 	term, n, rounds := r.term, len(o.log), append([]*round(nil), r.rounds...)
 	w.send(func() { r.acked(o.node, term, n, rounds) })
@@ -486,6 +498,7 @@ func (r *replica) ended(e *entry, ok bool) {
 }
 
 func (r *replica) split(e *entry) {
+	r.w.splits++
 	c := e.child.replicas[r.node]
 	c.exists = true
 	c.state = r.state
@@ -545,6 +558,7 @@ func (r *replica) seat() Seat { return Seat{Line: 1, Segment: r.g.id, Generation
 func (r *replica) lead() {
 	r.holder.Lead(r.seat(), r.keyRange(), r.heldStamps())
 	if r.isHome() {
+		r.w.tally.homes++
 		l := Lead{Seat: r.seat(), Range: r.keyRange(), Window: r.window, Last: r.last}
 		if r.w.fault == windowAsGiven {
 			l.Window = r.last
@@ -634,6 +648,10 @@ func (r *replica) driveHome() {
 	}
 	for _, a := range fx.Answers {
 		if call := w.homes[a.Token]; call != nil {
+			if len(a.Grants) > 0 && w.rng.IntN(100) < w.tardy && !w.calm {
+				w.net = append(w.net, message{w.step + w.rng.IntN(40), func() { call(a) }})
+				continue
+			}
 			w.send(func() { call(a) })
 		}
 	}
@@ -655,7 +673,7 @@ func (w *world) own(r *replica) {
 }
 
 // ask sends a request to somebody who leads the home, or thinks so.
-func (w *world) ask(from int, asks []Ask, questions []Question, then func(Answer)) {
+func (w *world) ask(from int, asks []Ask, since []anchormesh.Revision, then func(Answer)) {
 	home := w.groups[0]
 	know := home.replicas[from]
 	var to *replica
@@ -668,7 +686,7 @@ func (w *world) ask(from int, asks []Ask, questions []Question, then func(Answer
 		w.sure(func() { then(Answer{Err: ErrNotLeader}) })
 		return
 	}
-	req := Request{Line: 1, Segment: home.id, Generation: know.gen, Asks: append([]Ask(nil), asks...), Questions: questions}
+	req := Request{Line: 1, Segment: home.id, Generation: know.gen, Asks: append([]Ask(nil), asks...), Since: since}
 	w.token++
 	token := w.token
 	w.homes[token] = then
@@ -700,6 +718,11 @@ func (w *world) collect(n *node) {
 func (w *world) granted(n *node, seq uint64, grants []Grant) {
 	if w.fault == pooledStamps || w.fault == lateGrants {
 		seq, grants = w.forge(n, seq, grants)
+	}
+	for _, g := range grants {
+		if h := n.coll.Holder(g.Segment); h.asked > 0 && g.Seq == h.seq && g.First <= h.bars.barred {
+			w.thrown++
+		}
 	}
 	n.coll.Granted(seq, grants)
 	for _, g := range grants {
