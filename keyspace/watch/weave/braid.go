@@ -25,6 +25,7 @@ type braid struct {
 	want   int64 // the highest revision that any thread brought
 	goal   int64 // all threads are to be closed up to here
 	before int64 // the goal before that
+	asked  int64 // want, when the home was asked for its sake
 	held   pieces
 	bytes  int
 	cuts   int   // threads that were cut

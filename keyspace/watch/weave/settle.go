@@ -1,6 +1,7 @@
 package weave
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -34,22 +35,22 @@ func (w *Weave) pursue(b *braid) {
 	if !b.created || b.want <= b.closed || b.want <= b.goal {
 		return
 	}
-	if b.closed >= b.goal {
-		behind := 0
-		for _, t := range b.threads {
-			if t.closed < b.want {
-				behind++
-			}
-		}
-		if behind <= w.limits.Direct {
-			b.aim(b.want)
-			for _, t := range b.threads {
-				w.bar(t, b.goal)
-			}
-			return
+	behind := 0
+	for _, t := range b.threads {
+		if t.closed < b.want {
+			behind++
 		}
 	}
-	if b.closed >= b.before { // else two goals are not reached yet
+	switch {
+	case behind <= w.limits.Direct && b.closed < b.goal:
+		// One exchange at a time; its end comes back here.
+	case behind <= w.limits.Direct:
+		b.aim(b.want)
+		for _, t := range b.threads {
+			w.bar(t, b.goal)
+		}
+	case b.closed >= b.before && b.want > b.asked: // else two goals are not reached yet
+		b.asked = b.want
 		w.home.need = true
 	}
 }
@@ -66,9 +67,10 @@ func (w *Weave) ask() {
 }
 
 // since is the revision up to which all flows are known that the answer is to speak
-// of: those that are not being asked anyway.
+// of: those that are not being asked anyway. A start alone needs to know of no stamps
+// but those that are held.
 func (w *Weave) since() int64 {
-	low := w.top
+	low := int64(math.MaxInt64)
 	for _, b := range w.order {
 		if !b.began() || !b.wanting(w.progress.at) && b.progress.seq == 0 && w.progress.seq == 0 {
 			continue

@@ -141,6 +141,9 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 			w.bar(t, b.goal)
 		}
 	}
+	if w.home.flying == 0 {
+		b.asked = min(b.asked, b.goal) // of what came too late for the answer, ask again
+	}
 	w.settle(b)
 }
 
