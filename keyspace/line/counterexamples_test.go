@@ -312,6 +312,19 @@ func TestWindowIsTakenWhenTheSplitIsApplied(t *testing.T) {
 	h.Structure(1, 3, rangeA, 2000)
 }
 
+// A scope that counted at apply until its split: the home's last revision is above
+// its window, and stays the base of all numbers, also behind the next split.
+func TestFirstStampIsAboveTheLastDenseRevision(t *testing.T) {
+	h := NewHome(DefaultConfig())
+	h.Lead(Lead{Seat: Seat{1, 1, 1, 2}, Last: 300})
+	h.Structure(2, 2, rangeA, 0)
+	h.Windowed(2, 1000)
+	g, err := h.Own(Ask{Segment: 1, Generation: 2, Term: 2, Count: 1})
+	if err != nil || g.First != 301 {
+		t.Fatalf("%+v %v, want 301", g, err)
+	}
+}
+
 // 22g: X applies 90 and says so, event 90 is on its way: X is asked all the same,
 // because it got a stamp since this asker's last barrier. X splits: its old range
 // is asked. A deposed X says nothing that counts, for nobody's reports do.

@@ -29,10 +29,13 @@
 //   - After a Holder has answered Barrier(T), no write at or below T appears in its
 //     range, whoever leads it then, and whatever appeared is applied at the
 //     Holder's replica. Commits of transactions count through Hold.
-//   - Who has a completed barrier at Since over a range and asks for T is told the
-//     parts in which a number in (Since, T] can be. The rest needs no barrier: it
-//     answered one at Since, and got nothing since. If the home does not know (it
-//     leads since later, or has forgotten), it answers "all".
+//   - Who has a completed barrier at Since over a range and asks for T is told where
+//     writes above Since and up to T can still appear. The rest needs no barrier: it
+//     answered one at Since, and got no stamps since. If the home does not know (it
+//     leads since later, or has forgotten), it answers "all". One condition: the
+//     asker has all that was applied when the barrier at Since was answered, what
+//     is above Since too. For a transaction prepared below Since may have been
+//     committed above it, and its range got no stamp for that.
 //   - A write whose number was thrown away took effect nowhere and gets another one.
 //     Barriers cannot starve it for ever: the next one waits for its new number,
 //     Config.Patience at most.
@@ -48,7 +51,8 @@
 // committed; a later leader applies that W before it gives, and starts above it.
 // The same argument lets a Holder answer a barrier: a later leader asks for its
 // numbers after the round, so after T, and gets them above T. What it inherits
-// was applied here or never commits.
+// was applied here or never commits. And a request that was confirmed may wait for
+// the window as long as it takes: its round has said all that it has to say.
 //
 // A window that an entry of a later term brought is its leader's to give from, even
 // if the old one applies it before it hears of being replaced. So what is applied
@@ -64,6 +68,8 @@
 //     was told to the core; its term is that in which this replica led at the
 //     moment the round was confirmed, 0 if it did not. A round that Raft forwarded
 //     to another leader proves nothing here.
+//   - WindowFailed of an extension that was refused comes at the shell's own pace: the
+//     next Take proposes again.
 //   - Stamped writes are proposed at once, in order, for the seat's generation and
 //     in its term only. A proposal that would go on an entry of another term must
 //     fail. Apply refuses a stamp that is not above the segment's last.

@@ -21,6 +21,7 @@ type Home struct {
 	keys anchormesh.KeyRange
 
 	window, given anchormesh.Revision
+	base          anchormesh.Revision // given at the start of the term
 	extending     anchormesh.Revision // the proposal under way; 0 none
 	lacking       int                 // the most that Own was refused since the last window
 
@@ -79,7 +80,7 @@ func (h *Home) Lead(l Lead) {
 	h.refuseAll(ErrNotLeader)
 	h.seat, h.keys = l.Seat, l.Range
 	h.window = max(l.Window, l.Last)
-	h.given = h.window
+	h.given, h.base = h.window, h.window
 	h.extending, h.lacking, h.ownRefused = 0, 0, false
 	h.spots.reset(h.given, h.cfg.SpotsMax)
 }
@@ -98,6 +99,7 @@ func (h *Home) Structure(term uint64, generation anchormesh.Generation, keys anc
 	if !h.inTerm(term) {
 		return
 	}
+	window = max(window, h.base)
 	if window < h.window {
 		invariant.Broken("window of line %d falls from %d to %d", h.seat.Line, h.window, window)
 	}
