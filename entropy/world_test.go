@@ -201,7 +201,7 @@ func TestNoFlapping(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 4))
-	for range 3 {
+	for range 2 {
 		w := newWorld()
 		w.quiet = true
 		high, low := 100+rng.IntN(150), rng.IntN(20)

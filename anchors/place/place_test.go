@@ -154,7 +154,10 @@ func loads(kind string) func(int) uint64 {
 	return func(int) uint64 { return uint64(n) }
 }
 
-var seeds = flag.Int("seeds", 3, "how many meshes TestConverges lets live")
+var (
+	seeds = flag.Int("seeds", 3, "how many meshes TestConverges lets live")
+	large = flag.Bool("large", false, "let TestLarge run: thirty nodes, three hundred segments")
+)
 
 // TestConverges lets meshes live at random, with nodes joining, dying and leaving
 // while summaries come late, and then calm down: shares become even, everything
@@ -211,6 +214,46 @@ func converge(seed uint64, logf func(string, ...any)) error {
 		}
 	}
 	return m.fairlyLed(bad)
+}
+
+// TestLarge: 300 segments on three nodes, 27 more join, one in each zone leaves and
+// one dies. It takes hardly more moves than are needed.
+func TestLarge(t *testing.T) {
+	if !*large {
+		t.Skip("takes long; -large runs it")
+	}
+	seed := rand.Uint64()
+	m, rng := newMesh(seed), rand.New(rand.NewPCG(seed, 7))
+	zone := func(i int) string { return string(rune('a' + i%3)) }
+	for i := range 3 {
+		m.join(zone(i), 1000)
+	}
+	m.seed(300, func(int) uint64 { return rng.Uint64N(60) }, m.nodes...)
+	for i := range 27 {
+		m.join(zone(i), 1000)
+	}
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("seed %d: %s\n%s", seed, fmt.Sprintf(format, args...), m.table())
+	}
+	calm := func(what string, d time.Duration, needed int) {
+		before := m.moves
+		m.run(d)
+		moved := m.moves - before
+		m.run(20 * time.Minute)
+		replicas, leads := m.uneven()
+		t.Logf("%s: %d moves, %d are needed; the last %v ago; off by %d, %d", what, moved, needed, m.now.Sub(m.lastMove), replicas, leads)
+		if err := m.fairlyLed(bad); err != nil || m.broken != nil || replicas > 200 || m.zonesMissed() > 0 ||
+			m.moves > before+moved || moved > needed*13/10 {
+			t.Fatal(bad("%s: %d moves, then %d, %v, %v, %d, %d", what, moved, m.moves-before-moved, err, m.broken, replicas, leads))
+		}
+	}
+	calm("27 nodes join", 4*time.Hour, 810)
+	for i := range 3 {
+		m.nodes[3+i].leaving = true
+	}
+	calm("three leave", 2*time.Hour, 90)
+	m.alive(m.nodes[20], false)
+	calm("one dies", time.Hour, 10)
 }
 
 // fairlyLed: no node leads more than a fifth, or the heaviest segment, above the
