@@ -35,7 +35,7 @@ type part struct {
 	granted, prepared bool
 	grant             Grant
 	stamp             int64
-	values            values
+	values            []Got
 }
 
 // NewCoordinator returns the core for one attempt. ordered is false for the first
@@ -112,14 +112,14 @@ func (c *Coordinator) stepLocking(e Event) []Effect {
 
 // maybePrepare evaluates the transaction once everything is locked and read.
 func (c *Coordinator) maybePrepare() []Effect {
-	read := make([]values, len(c.parts))
+	read := make([][]Got, len(c.parts))
 	for i := range c.parts {
 		if !c.parts[i].granted {
 			return nil
 		}
 		read[i] = c.parts[i].values
 	}
-	plan, err := c.division.join(read)
+	plan, err := c.division.Join(read)
 	if err != nil {
 		return c.unlock(err, true)
 	}

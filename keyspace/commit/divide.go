@@ -43,8 +43,6 @@ type Got struct {
 	Err error
 }
 
-type values = []Got
-
 // Part is one participant's share: what to lock and to read. What to write is known
 // once everything was read.
 type Part struct {
@@ -67,7 +65,7 @@ type Division struct {
 // Divide divides a transaction among the segments in order of their ranges. The
 // request must have passed etcd's checks. Every range that it names, on either
 // branch, is locked and read; a range over several segments becomes one for each.
-// With one Part the caller needs no transaction over segments at all.
+// With at most one Part the caller needs no transaction over segments at all.
 func Divide(txn *codec.TxnRequest, segments []Segment) (*Division, error) {
 	var named []name
 	named = appendTxn(named, txn)

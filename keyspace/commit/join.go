@@ -29,9 +29,7 @@ type Plan struct {
 // Join evaluates a transaction on what its participants read, in the order of
 // Parts. The error is the client's: ErrKeyNotFound, ErrTooLarge, or one that a read
 // on the picked branch came back with.
-func (d *Division) Join(read [][]Got) (*Plan, error) { return d.join(read) }
-
-func (d *Division) join(read []values) (*Plan, error) {
+func (d *Division) Join(read [][]Got) (*Plan, error) {
 	e, err := d.collect(read)
 	if err != nil {
 		return nil, err
@@ -79,7 +77,7 @@ type failure struct {
 }
 
 // collect puts together what the participants read.
-func (d *Division) collect(read []values) (evaluation, error) {
+func (d *Division) collect(read [][]Got) (evaluation, error) {
 	e := evaluation{txn: d.txn, plain: d.plain, at: map[int64]table{}}
 	size := 0
 	for i := range d.Parts {

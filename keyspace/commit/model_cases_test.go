@@ -59,6 +59,7 @@ func TestModel(t *testing.T) {
 		{"plain write", false, config{txns: one(skew(keyA, keyN)), put: keyA}},
 		{"end of a lease", false, config{txns: one(leased()), lease: true}},
 		{"two transactions", false, config{txns: []*codec.TxnRequest{skew(keyA, keyN), skew(keyN, keyA)}, calm: true}},
+		{"two transactions in key order", false, config{txns: []*codec.TxnRequest{both(), both()}, calm: true, order: true}},
 		{"split", false, config{txns: one(both()), budget: budget{splits: 1}}},
 		{"plain write and leader", true, config{txns: one(skew(keyA, keyN)), put: keyA, budget: budget{leaders: [3]int{1, 0}}}},
 		{"both leaders and crash", true, config{txns: one(both()), budget: budget{leaders: [3]int{1, 1}, crashes: 1}}},

@@ -39,6 +39,7 @@ type config struct {
 	put    string // a plain write to this key, if any
 	lease  bool   // the plain command ends lease 5 instead
 	reader bool
+	order  bool // lock in key order
 	calm   bool // nobody recovers while the coordinator is at it
 	most   int
 }
@@ -149,7 +150,7 @@ func newWorld(cfg *config) *world {
 			panic(err)
 		}
 		w.ghosts = append(w.ghosts, ghost{seen: map[string]int64{}})
-		dr := &driver{txn: i, coord: NewCoordinator(txnID(i), d, false)}
+		dr := &driver{txn: i, coord: NewCoordinator(txnID(i), d, cfg.order)}
 		w.drivers = append(w.drivers, dr)
 		if cfg.plant.earlyC {
 			w.clock++
