@@ -90,7 +90,7 @@ func (a *applier) alarm(raw []byte) Outcome {
 	}
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendAlarmResponse(a.buf, a.header(a.rev), concerned)
+		a.buf = codec.AppendAlarmResponse(a.buf, a.header(a.shown()), concerned)
 	}
 	return a.answer(start)
 }

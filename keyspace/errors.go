@@ -26,6 +26,12 @@ var (
 	// ErrWrongSegment: the request names keys outside of the segment's range. Its
 	// sender routed by a stale descriptor.
 	ErrWrongSegment = errors.New("keyspace: key outside of the segment's range")
+	// ErrStampOrder: the revision that came with the command is not above the
+	// segment's current one. The command may be tried again with a new one.
+	ErrStampOrder = errors.New("keyspace: stamp is not above the segment's revision")
+	// ErrOvertaken: the revision to read at, which the client did not choose, lies
+	// below the compacted one by now. The read may be tried again at a new one.
+	ErrOvertaken = errors.New("keyspace: revision to read at has been compacted meanwhile")
 	// ErrNoSpace: the NOSPACE alarm stands and the command would add data.
 	ErrNoSpace = errors.New("keyspace: no space")
 	// ErrCorrupt: the CORRUPT alarm stands.

@@ -19,7 +19,11 @@ func FuzzApply(f *testing.F) {
 		var entry []byte
 		for range 6 {
 			op, req := g.write()
-			entry = protowire.AppendBytes(entry, command(op, req))
+			cmd := command(op, req)
+			if g.one(3) {
+				cmd = append(AppendStamp(nil, g.rng.Int64N(40)-2), cmd...)
+			}
+			entry = protowire.AppendBytes(entry, cmd)
 		}
 		f.Add(entry)
 	}
@@ -31,7 +35,7 @@ func FuzzApply(f *testing.F) {
 				break
 			}
 			entry = entry[n:]
-			if len(cmd) > 0 && Op(cmd[0]) >= OpPut && Op(cmd[0]) <= OpAlarm {
+			if len(cmd) > 0 && knownOp(cmd) {
 				cmds = append(cmds, cmd)
 			}
 		}
@@ -51,4 +55,12 @@ func FuzzApply(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// knownOp reports whether a program of this version may have written the command.
+func knownOp(cmd []byte) bool {
+	if _, inner, ok := CutStamp(cmd); ok {
+		cmd = inner
+	}
+	return len(cmd) > 0 && Op(cmd[0]) >= OpPut && Op(cmd[0]) <= OpStamped
 }

@@ -26,7 +26,7 @@ func (a *applier) leaseGrant(raw []byte) Outcome {
 	a.changed(lease.Granted{Lease: l})
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendLeaseGrantResponse(a.buf, a.header(a.rev), l.ID, l.TTL)
+		a.buf = codec.AppendLeaseGrantResponse(a.buf, a.header(a.shown()), l.ID, l.TTL)
 	}
 	return a.answer(start)
 }
@@ -56,7 +56,7 @@ func (a *applier) endLease(id int64) Outcome {
 	if id == 0 || !a.s.leases.has(id) {
 		return Outcome{Err: ErrLeaseNotFound}
 	}
-	t := a.b.Txn()
+	t := a.open()
 	for _, key := range a.s.leases.remove(id) {
 		t.Delete([]byte(key))
 	}
@@ -65,7 +65,7 @@ func (a *applier) endLease(id int64) Outcome {
 	a.changed(lease.Revoked{ID: id})
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.rev))
+		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.shown()))
 	}
 	return a.answer(start)
 }
@@ -95,7 +95,7 @@ func (a *applier) leaseCheckpoint(raw []byte) Outcome {
 	}
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.rev))
+		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.shown()))
 	}
 	return a.answer(start)
 }

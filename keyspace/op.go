@@ -10,15 +10,16 @@ type Op byte
 // Operations of this package. Values from OpStructural on belong to structural
 // commands, which never reach it.
 const (
-	OpPut             Op = 1 // etcdserverpb.PutRequest
-	OpDeleteRange     Op = 2 // etcdserverpb.DeleteRangeRequest
-	OpTxn             Op = 3 // etcdserverpb.TxnRequest
-	OpCompact         Op = 4 // etcdserverpb.CompactionRequest
-	OpLeaseGrant      Op = 5 // etcdserverpb.LeaseGrantRequest, ID and TTL final
-	OpLeaseRevoke     Op = 6 // etcdserverpb.LeaseRevokeRequest
-	OpLeaseCheckpoint Op = 7 // codec.LeaseCheckpoint, repeated as field 1
-	OpLeaseExpire     Op = 8 // codec.LeaseExpiry
-	OpAlarm           Op = 9 // etcdserverpb.AlarmRequest
+	OpPut             Op = 1  // etcdserverpb.PutRequest
+	OpDeleteRange     Op = 2  // etcdserverpb.DeleteRangeRequest
+	OpTxn             Op = 3  // etcdserverpb.TxnRequest
+	OpCompact         Op = 4  // etcdserverpb.CompactionRequest
+	OpLeaseGrant      Op = 5  // etcdserverpb.LeaseGrantRequest, ID and TTL final
+	OpLeaseRevoke     Op = 6  // etcdserverpb.LeaseRevokeRequest
+	OpLeaseCheckpoint Op = 7  // codec.LeaseCheckpoint, repeated as field 1
+	OpLeaseExpire     Op = 8  // codec.LeaseExpiry
+	OpAlarm           Op = 9  // etcdserverpb.AlarmRequest
+	OpStamped         Op = 10 // a revision, 8 bytes big-endian, then another command
 
 	OpStructural Op = 64
 )
@@ -44,6 +45,8 @@ func (op Op) String() string {
 		return "lease-expire"
 	case OpAlarm:
 		return "alarm"
+	case OpStamped:
+		return "stamped"
 	}
 	return fmt.Sprintf("op(%d)", byte(op))
 }

@@ -60,6 +60,9 @@ func Cost(cmd []byte) int64 {
 		return CostTxn(&r)
 	case OpLeaseGrant:
 		return leaseOverheadBytes
+	case OpStamped:
+		_, inner, _ := CutStamp(cmd)
+		return Cost(inner)
 	}
 	return 0
 }

@@ -1,8 +1,11 @@
 package keyspace
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"math"
+	"sort"
 
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -129,14 +132,30 @@ const cancelEvery = 1024
 // RangeResponse with the current revision in its header, in memory of its own. The
 // errors are ErrCompacted, ErrFutureRev, ErrWrongSegment and the context's.
 func (s *Space) Range(ctx context.Context, q *codec.RangeRequest, term uint64) (codec.Chunks, error) {
+	return s.readRange(ctx, s.seg.Read(), q, term)
+}
+
+// RangeAt is Range at the revision at, which is in its header: nothing newer is seen,
+// and what the client calls newest is this. The caller knows that all that is at or
+// below it is here; it may be above the segment's current revision. A client's
+// revision above it is ErrFutureRev. ErrOvertaken says that a compaction has passed
+// it in the meantime.
+func (s *Space) RangeAt(ctx context.Context, q *codec.RangeRequest, term uint64, at int64) (codec.Chunks, error) {
+	return s.readRange(ctx, s.seg.ReadAt(at), q, term)
+}
+
+// readRange closes the view.
+func (s *Space) readRange(ctx context.Context, v *mvcc.View, q *codec.RangeRequest, term uint64) (codec.Chunks, error) {
+	defer v.Close()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if s.outside(q.Key, q.RangeEnd) {
+	switch {
+	case leaves(v.KeyRange(), q.Key, q.RangeEnd): // the view's: a cut may have come in between
 		return nil, ErrWrongSegment
+	case v.Rev() < v.Compacted():
+		return nil, ErrOvertaken
 	}
-	v := s.seg.Read()
-	defer v.Close()
 	sel, err := pick(snapshot{v}, q)
 	if err != nil {
 		return nil, err
@@ -193,4 +212,77 @@ func fill(ctx context.Context, c *codec.ChunkBuilder, q *codec.RangeRequest, kvs
 		})
 	}
 	return nil
+}
+
+// sortKVs puts the key-values in the order a request asks for; they come in key
+// order. Equal ones fall as sort.Sort lets them fall, because etcd's do: a stable
+// order would be nicer and different.
+func sortKVs(kvs []mvcc.KV, q *codec.RangeRequest) {
+	order := q.SortOrder
+	if q.SortTarget != codec.SortByKey && order == codec.SortNone {
+		order = codec.SortAscend
+	}
+	less := lessBy(q.SortTarget)
+	if less == nil || order == codec.SortNone || q.SortTarget == codec.SortByKey && order == codec.SortAscend {
+		return
+	}
+	s := byTarget{kvs, less}
+	switch order {
+	case codec.SortAscend:
+		sort.Sort(s)
+	case codec.SortDescend:
+		sort.Sort(sort.Reverse(s))
+	}
+}
+
+// byTarget sorts key-values by one field.
+type byTarget struct {
+	kvs  []mvcc.KV
+	less func(a, b *mvcc.KV) bool
+}
+
+func (s byTarget) Len() int           { return len(s.kvs) }
+func (s byTarget) Swap(i, j int)      { s.kvs[i], s.kvs[j] = s.kvs[j], s.kvs[i] }
+func (s byTarget) Less(i, j int) bool { return s.less(&s.kvs[i], &s.kvs[j]) }
+
+// lessBy returns nil for a target that does not exist; requests with one are
+// refused before they get here.
+func lessBy(target codec.SortTarget) func(a, b *mvcc.KV) bool {
+	switch target {
+	case codec.SortByKey:
+		return func(a, b *mvcc.KV) bool { return bytes.Compare(a.Key, b.Key) < 0 }
+	case codec.SortByVersion:
+		return func(a, b *mvcc.KV) bool { return cmp.Less(a.Version, b.Version) }
+	case codec.SortByCreate:
+		return func(a, b *mvcc.KV) bool { return cmp.Less(a.Create, b.Create) }
+	case codec.SortByMod:
+		return func(a, b *mvcc.KV) bool { return cmp.Less(a.Mod, b.Mod) }
+	case codec.SortByValue:
+		return func(a, b *mvcc.KV) bool { return bytes.Compare(a.Value(), b.Value()) < 0 }
+	}
+	return nil
+}
+
+// HashKV is the hash of all kept revisions up to one, equal on all replicas that
+// hold the same history and compacted at the same revision.
+type HashKV struct {
+	Hash      uint32
+	Revision  int64 // hashed up to here
+	Compacted int64 // when the hash was taken; -1 for never
+}
+
+// HashKV hashes the history up to rev; 0 is the newest, and below it there is
+// nothing to hash, as in etcd. The errors are ErrCompacted
+// and ErrFutureRev.
+func (s *Space) HashKV(rev int64) (HashKV, error) {
+	hash, compacted, at, err := s.seg.Hash(rev)
+	if err != nil {
+		return HashKV{}, err
+	}
+	return HashKV{Hash: hash, Revision: at, Compacted: compacted}, nil
+}
+
+// Response encodes the hash as a HashKVResponse.
+func (h HashKV) Response(header codec.Header) []byte {
+	return codec.AppendHashKVResponse(nil, header, h.Hash, h.Compacted, h.Revision)
 }

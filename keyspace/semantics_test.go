@@ -84,7 +84,7 @@ func deleteOp(key, end string) *pb.RequestOp {
 func TestOpsAreDiskFormat(t *testing.T) {
 	for op, want := range map[Op]byte{
 		OpPut: 1, OpDeleteRange: 2, OpTxn: 3, OpCompact: 4, OpLeaseGrant: 5, OpLeaseRevoke: 6,
-		OpLeaseCheckpoint: 7, OpLeaseExpire: 8, OpAlarm: 9, OpStructural: 64,
+		OpLeaseCheckpoint: 7, OpLeaseExpire: 8, OpAlarm: 9, OpStamped: 10, OpStructural: 64,
 	} {
 		if byte(op) != want {
 			t.Errorf("%v is %d, want %d", op, byte(op), want)
@@ -105,7 +105,7 @@ func TestOpsAreDiskFormat(t *testing.T) {
 }
 
 func TestUnknownCommandsPanic(t *testing.T) {
-	for _, cmd := range [][]byte{{}, {0}, {10}, {byte(OpStructural)}} {
+	for _, cmd := range [][]byte{{}, {0}, {63}, {byte(OpStructural)}} {
 		func() {
 			defer func() {
 				if msg := fmt.Sprint(recover()); !strings.Contains(msg, "start that version") && !strings.Contains(msg, "restore this replica") {
@@ -119,7 +119,7 @@ func TestUnknownCommandsPanic(t *testing.T) {
 
 func TestMalformedIsAnOutcome(t *testing.T) {
 	d := newDriver(t)
-	for op := OpPut; op <= OpAlarm; op++ {
+	for op := OpPut; op <= OpStamped; op++ {
 		if o := d.raw([]byte{byte(op), 0x0a}); !errors.Is(o.Err, codec.ErrMalformed) {
 			t.Errorf("%v: %+v", op, o)
 		}

@@ -1,9 +1,11 @@
 package keyspace
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -119,6 +121,7 @@ type applier struct {
 	b           *mvcc.Batch
 	index, term uint64
 	want        bool
+	stamp       int64  // revision that came with the command, or zero: the next one
 	rev         int64  // newest revision so far
 	compacted   int64  // below it nothing can be read
 	buf         []byte // responses, one after the other
@@ -130,6 +133,9 @@ func (a *applier) apply(cmd []byte) Outcome {
 			a.s.seg.ID(), a.index))
 	}
 	op, raw := Op(cmd[0]), cmd[1:]
+	if op == OpStamped {
+		return a.stamped(cmd)
+	}
 	if a.s.alarms.corrupt() && op != OpAlarm && op != OpLeaseCheckpoint {
 		return Outcome{Err: ErrCorrupt}
 	}
@@ -168,4 +174,54 @@ func (a *applier) answer(start int) Outcome {
 		return Outcome{}
 	}
 	return Outcome{Response: a.buf[start:len(a.buf):len(a.buf)]}
+}
+
+// outside reports whether etcd's (key, range_end) leaves the segment's range. The
+// sender has checked that too; here it protects the state against a defect there.
+func (s *Space) outside(key, end []byte) bool { return leaves(s.seg.KeyRange(), key, end) }
+
+func leaves(rng anchormesh.KeyRange, key, end []byte) bool {
+	if len(rng.Start) == 0 && len(rng.End) == 0 {
+		return false
+	}
+	switch {
+	case len(end) == 0:
+		return !rng.Contains(key)
+	case bytes.Compare(key, rng.Start) < 0:
+		return true
+	case len(rng.End) == 0:
+		return false
+	}
+	return len(end) == 1 && end[0] == 0 || bytes.Compare(end, rng.End) > 0
+}
+
+// txnOutside looks at every key a transaction names, on both branches, because
+// which one is taken is known only behind the compares.
+func txnOutside(rng anchormesh.KeyRange, r *codec.TxnRequest) bool {
+	for i := range r.Compare {
+		if leaves(rng, r.Compare[i].Key, r.Compare[i].RangeEnd) {
+			return true
+		}
+	}
+	return opsOutside(rng, r.Success) || opsOutside(rng, r.Failure)
+}
+
+func opsOutside(rng anchormesh.KeyRange, ops []codec.RequestOp) bool {
+	for i := range ops {
+		op, out := &ops[i], false
+		switch op.Kind {
+		case codec.KindRange:
+			out = leaves(rng, op.Range.Key, op.Range.RangeEnd)
+		case codec.KindPut:
+			out = leaves(rng, op.Put.Key, nil)
+		case codec.KindDeleteRange:
+			out = leaves(rng, op.DeleteRange.Key, op.DeleteRange.RangeEnd)
+		case codec.KindTxn:
+			out = txnOutside(rng, op.Txn)
+		}
+		if out {
+			return true
+		}
+	}
+	return false
 }

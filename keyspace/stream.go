@@ -19,17 +19,24 @@ const firstPieceKeys = 10
 // RangeStream answers a range request in pieces, each an encoded
 // RangeStreamResponse of about pieceBytes, through send. All pieces are read at
 // the revision of the first; a compaction above it ends the stream with
-// ErrCompacted. The last piece alone carries header, more and count, and the
+// ErrCompacted, a cut before its last key with ErrWrongSegment. The last piece alone carries header, more and count, and the
 // header shows the newest revision when the stream began. No snapshot is held
 // while send runs.
 func (s *Space) RangeStream(ctx context.Context, q codec.RangeRequest, term uint64, pieceBytes int, send func(codec.Chunks) error) error {
-	if filtered(&q) || !storeOrder(&q) {
+	return s.stream(ctx, piece{q: q, open: s.seg.Read}, term, pieceBytes, send)
+}
+
+// RangeStreamAt is RangeStream at the revision at, as RangeAt reads. A cut between
+// two pieces ends it with ErrWrongSegment: the rest is elsewhere.
+func (s *Space) RangeStreamAt(ctx context.Context, q codec.RangeRequest, term uint64, at int64, pieceBytes int, send func(codec.Chunks) error) error {
+	return s.stream(ctx, piece{q: q, open: func() *mvcc.View { return s.seg.ReadAt(at) }}, term, pieceBytes, send)
+}
+
+func (s *Space) stream(ctx context.Context, p piece, term uint64, pieceBytes int, send func(codec.Chunks) error) error {
+	if filtered(&p.q) || !storeOrder(&p.q) {
 		return ErrStreamOrder
 	}
-	if s.outside(q.Key, q.RangeEnd) {
-		return ErrWrongSegment
-	}
-	p := piece{q: q, left: q.Limit}
+	p.left = p.q.Limit
 	// Without a sort order a target is no order either. etcd sorts every piece by
 	// it and goes on behind the last key of the sorted piece, which loses keys.
 	p.q.SortTarget = codec.SortByKey
@@ -41,7 +48,7 @@ func (s *Space) RangeStream(ctx context.Context, q codec.RangeRequest, term uint
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c, done, err := p.read(s.seg, first, term, s.ids)
+		c, done, err := p.read(first, term, s.ids)
 		if err != nil {
 			return err
 		}
@@ -55,16 +62,23 @@ func (s *Space) RangeStream(ctx context.Context, q codec.RangeRequest, term uint
 // piece is the state between two pieces of a stream.
 type piece struct {
 	q      codec.RangeRequest // of the next piece
-	left   int64              // keys that may still be sent
+	open   func() *mvcc.View
+	left   int64 // keys that may still be sent
 	sent   int64
 	header codec.Header
 }
 
 // read reads and encodes the next piece. The first one fixes the revision.
-func (p *piece) read(seg *mvcc.Segment, first bool, term uint64, ids Identity) (c codec.Chunks, done bool, err error) {
-	v := seg.Read()
+func (p *piece) read(first bool, term uint64, ids Identity) (c codec.Chunks, done bool, err error) {
+	v := p.open()
 	defer v.Close()
+	if leaves(v.KeyRange(), p.q.Key, p.q.RangeEnd) {
+		return nil, false, ErrWrongSegment
+	}
 	if first {
+		if v.Rev() < v.Compacted() {
+			return nil, false, ErrOvertaken
+		}
 		p.header = codec.Header{ClusterID: ids.ClusterID, MemberID: ids.MemberID, Revision: v.Rev(), RaftTerm: term}
 		if p.q.Revision <= 0 {
 			p.q.Revision = v.Rev()

@@ -22,10 +22,10 @@ func (a *applier) txn(raw []byte) Outcome {
 	if a.s.alarms.noSpace() && CostTxn(r) > 0 {
 		return Outcome{Err: ErrNoSpace}
 	}
-	if a.s.txnOutside(r) {
+	if txnOutside(a.s.seg.KeyRange(), r) {
 		return Outcome{Err: ErrWrongSegment}
 	}
-	t := a.b.Txn()
+	t := a.open()
 	path := decide(a.s.scratch.path[:0], t, r)
 	a.s.scratch.path = path
 	if err := a.admit(t, r, &walk{path: path}); err != nil {
@@ -37,7 +37,7 @@ func (a *applier) txn(raw []byte) Outcome {
 	a.rev = t.End()
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendTxnResponse(a.buf, a.header(a.rev), path[0])
+		a.buf = codec.AppendTxnResponse(a.buf, a.header(a.shown()), path[0])
 		a.buf = append(a.buf, ops...)
 	}
 	return a.answer(start)
@@ -177,7 +177,7 @@ func (a *applier) admit(t *mvcc.Txn, r *codec.TxnRequest, w *walk) error {
 		var err error
 		switch op := &ops[i]; op.Kind {
 		case codec.KindRange:
-			err = checkRevision(op.Range.Revision, a.rev, a.compacted)
+			err = checkRevision(op.Range.Revision, a.before(), a.compacted)
 		case codec.KindPut:
 			if !a.s.leases.has(op.Put.Lease) {
 				return ErrLeaseNotFound
@@ -275,11 +275,23 @@ func (a *applier) putOp(dst []byte, t *mvcc.Txn, r *codec.PutRequest) []byte {
 // the newest state of this replica, without the log. The errors are ErrCompacted,
 // ErrFutureRev, ErrWrongSegment and the context's.
 func (s *Space) ReadTxn(ctx context.Context, r *codec.TxnRequest, term uint64) (codec.Chunks, error) {
-	if s.txnOutside(r) {
-		return nil, ErrWrongSegment
-	}
-	v := s.seg.Read()
+	return s.readTxn(ctx, s.seg.Read(), r, term)
+}
+
+// ReadTxnAt is ReadTxn at the revision at, as RangeAt reads.
+func (s *Space) ReadTxnAt(ctx context.Context, r *codec.TxnRequest, term uint64, at int64) (codec.Chunks, error) {
+	return s.readTxn(ctx, s.seg.ReadAt(at), r, term)
+}
+
+// readTxn closes the view.
+func (s *Space) readTxn(ctx context.Context, v *mvcc.View, r *codec.TxnRequest, term uint64) (codec.Chunks, error) {
 	defer v.Close()
+	switch {
+	case txnOutside(v.KeyRange(), r):
+		return nil, ErrWrongSegment
+	case v.Rev() < v.Compacted():
+		return nil, ErrOvertaken
+	}
 	on := snapshot{v}
 	if _, err := v.Range(nil, nil, 0, 0, true); err != nil {
 		return nil, err // the segment is gone

@@ -19,7 +19,7 @@ func (a *applier) put(raw []byte) Outcome {
 	if !a.s.leases.has(r.Lease) {
 		return Outcome{Err: ErrLeaseNotFound}
 	}
-	t := a.b.Txn()
+	t := a.open()
 	prev, err := previous(t, &r)
 	if err != nil {
 		t.End()
@@ -76,7 +76,7 @@ func (a *applier) deleteRange(raw []byte) Outcome {
 	if a.s.outside(r.Key, r.RangeEnd) {
 		return Outcome{Err: ErrWrongSegment}
 	}
-	t := a.b.Txn()
+	t := a.open()
 	start := a.begin()
 	a.buf = a.remove(a.buf, t, &r, true)
 	a.rev = t.End()
@@ -114,14 +114,15 @@ func (a *applier) remove(dst []byte, t *mvcc.Txn, r *codec.DeleteRangeRequest, o
 
 // writeHeader is the header of an answer to one operation of t.
 func (a *applier) writeHeader(t *mvcc.Txn, changed, outermost bool) codec.Header {
-	rev := a.rev
-	if changed {
-		rev = t.Rev()
+	switch {
+	case changed && outermost:
+		return a.header(t.Rev())
+	case changed:
+		return codec.Header{Revision: t.Rev()}
+	case outermost:
+		return a.header(a.shown())
 	}
-	if outermost {
-		return a.header(rev)
-	}
-	return codec.Header{Revision: rev}
+	return codec.Header{Revision: a.before()}
 }
 
 func (a *applier) compact(raw []byte) Outcome {
@@ -129,13 +130,17 @@ func (a *applier) compact(raw []byte) Outcome {
 	if err := codec.ParseCompaction(raw, &r); err != nil {
 		return Outcome{Err: err}
 	}
+	if r.Revision > a.compacted && r.Revision <= a.stamp {
+		a.b.Raise(r.Revision)
+		a.rev = max(a.rev, r.Revision)
+	}
 	if err := a.b.Compact(r.Revision); err != nil {
 		return Outcome{Err: err}
 	}
 	a.compacted = r.Revision
 	start := a.begin()
 	if a.want {
-		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.rev))
+		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.shown()))
 	}
 	return a.answer(start)
 }
