@@ -132,25 +132,26 @@ func (s *seg) decide(w *world, e entry, c *Decide) {
 	}
 	if v.Commit {
 		w.ghosts[txn].c = v.Revision
-		w.remember(txn)
 	}
 	s.took(w, txn, prepared, v, writes)
 	w.reply(e.from, e.call, Decided{Verdict: v, Range: s.rng})
 }
 
-// remember keeps what the transaction had read when it was decided.
-func (w *world) remember(txn int) {
-	if d := w.drivers[txn]; d != nil && d.coord != nil && d.coord.plan != nil && len(w.ghosts[txn].seen) == 0 {
-		seen := map[string]int64{keyA: 0, keyN: 0}
-		for _, kv := range d.coord.plan.eval.before {
-			seen[string(kv.Key)] = kv.Mod
+// remember keeps what the transaction has read and will write, when its commit is
+// sent to be decided.
+func (w *world) remember(txn int, plan *Plan) {
+	g := &w.ghosts[txn]
+	g.seen, g.writes = map[string]int64{}, nil
+	for _, key := range []string{keyA, keyN} { // every transaction here names both
+		g.seen[key] = 0
+	}
+	for _, part := range plan.Writes {
+		for _, x := range part {
+			g.writes = append(g.writes, string(x.Key))
 		}
-		w.ghosts[txn].seen = seen
-		for _, part := range d.coord.plan.Writes {
-			for _, x := range part {
-				w.ghosts[txn].writes = append(w.ghosts[txn].writes, string(x.Key))
-			}
-		}
+	}
+	for _, kv := range plan.eval.before {
+		g.seen[string(kv.Key)] = kv.Mod
 	}
 }
 
@@ -248,6 +249,8 @@ func (w *world) key() []byte {
 		k.bool(g.aborted)
 		k.bool(g.beforeRead)
 		k.uint(uint64(len(g.writes)))
+		k.uint(uint64(g.seen[keyA]))
+		k.uint(uint64(g.seen[keyN]))
 	}
 	return k.b
 }

@@ -228,6 +228,9 @@ func (w *world) effects(i int, effects []Effect) {
 			continue
 		case DecideAt:
 			call = fmt.Sprintf("decide %v", e.Command.Commit)
+			if e.Command.Commit {
+				w.remember(w.drivers[i].txn, w.drivers[i].coord.plan)
+			}
 		case TellAt:
 			call = fmt.Sprintf("tell %s %v", e.Span.Start, e.Command.Commit)
 		case ForgetAt:
