@@ -90,9 +90,9 @@ func appendRequest(b []byte, r *line.Request) []byte {
 		b = appendUints(b, uint64(a.Segment), uint64(a.Generation), a.Term, a.Seq, uint64(a.Count))
 		b = appendKeys(b, a.Range)
 	}
-	b = binary.AppendUvarint(b, uint64(len(r.Questions)))
-	for _, q := range r.Questions {
-		b = appendUints(b, q.Asker, uint64(q.Since))
+	b = binary.AppendUvarint(b, uint64(len(r.Since)))
+	for _, t := range r.Since {
+		b = binary.AppendUvarint(b, uint64(t))
 	}
 	return b
 }
@@ -114,7 +114,7 @@ func parseRequest(b []byte) (line.Request, error) {
 		out.Asks = append(out.Asks, a)
 	}
 	for range r.count() {
-		out.Questions = append(out.Questions, line.Question{Asker: r.uint(), Since: int64(r.uint())})
+		out.Since = append(out.Since, int64(r.uint()))
 	}
 	return out, r.end()
 }
@@ -132,7 +132,7 @@ func appendAnswer(b []byte, a *line.Answer) []byte {
 		if s.All {
 			all = 1
 		}
-		b = appendUints(b, s.Asker, all, uint64(len(s.Ranges)))
+		b = appendUints(b, all, uint64(len(s.Ranges)))
 		for _, k := range s.Ranges {
 			b = appendKeys(b, k)
 		}
@@ -152,7 +152,7 @@ func parseAnswer(b []byte) (line.Answer, error) {
 		out.Grants = append(out.Grants, g)
 	}
 	for range r.count() {
-		s := line.Spread{Asker: r.uint(), All: r.uint() != 0}
+		s := line.Spread{All: r.uint() != 0}
 		for range r.count() {
 			s.Ranges = append(s.Ranges, r.keys())
 		}

@@ -377,7 +377,7 @@ func TestNoHomeIsARetry(t *testing.T) {
 }
 
 func FuzzServe(f *testing.F) {
-	f.Add(appendRequest([]byte{askNumbers}, &line.Request{Line: 1, Segment: 10, Asks: []line.Ask{{Segment: 20, Count: 3}}, Questions: []line.Question{{Asker: 1, Since: 7}}}))
+	f.Add(appendRequest([]byte{askNumbers}, &line.Request{Line: 1, Segment: 10, Asks: []line.Ask{{Segment: 20, Count: 3}}, Since: []anchormesh.Revision{7}}))
 	f.Add(appendBarrier([]byte{askBarrier}, &line.Barrier{Line: 1, Segment: 10, Generation: 3, T: 9}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) == 0 {

@@ -213,9 +213,9 @@ func (s *scope) ask() {
 	batch := s.asking
 	s.asking, s.asked = nil, true
 	var req line.Request
-	for i, q := range batch {
+	for _, q := range batch {
 		if q.spread {
-			req.Questions = append(req.Questions, line.Question{Asker: uint64(i), Since: q.since})
+			req.Since = append(req.Since, q.since)
 		}
 	}
 	s.send(req, func(a line.Answer) {
@@ -228,9 +228,9 @@ func (s *scope) ask() {
 			return
 		}
 		spreads := a.Spreads
-		for i, q := range batch {
+		for _, q := range batch {
 			told := Told{T: a.T, Spread: line.Spread{All: true}}
-			if q.spread && len(spreads) > 0 && spreads[0].Asker == uint64(i) {
+			if q.spread && len(spreads) > 0 {
 				told.Spread, spreads = spreads[0], spreads[1:]
 			}
 			q.done(told, nil)
