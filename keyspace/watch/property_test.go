@@ -25,6 +25,8 @@ type seen struct {
 	compact    int64 // compact revision it was cancelled with
 	events     []*mvccpb.Event
 	progress   int64
+	marked     int64
+	owed       int64         // marks asked for
 	responseOf map[int64]int // revision -> number of the response it came in
 }
 
@@ -62,6 +64,8 @@ func (c *client) take(r Response) error {
 		c.ended = append(c.ended, w)
 	case r.Progress:
 		return w.bookmark(r.Revision)
+	case r.Mark:
+		w.marked = max(w.marked, r.Revision)
 	default:
 		return w.take(r, c.responses)
 	}
@@ -71,6 +75,9 @@ func (c *client) take(r Response) error {
 func (w *seen) take(r Response, response int) error {
 	for _, pb := range r.Events {
 		rev := pb.Revision()
+		if rev <= w.marked {
+			return fmt.Errorf("Mark: event at %d behind the mark at %d", rev, w.marked)
+		}
 		if rev <= w.progress {
 			return fmt.Errorf("Bookmarkable: event at %d after progress at %d", rev, w.progress)
 		}
@@ -127,6 +134,9 @@ func (w *seen) check(seg *segment, complete bool) error {
 	}
 	if i < len(w.events) {
 		return fmt.Errorf("Unique: watch of %v from %d got %v too much", w.req.Range, w.start, w.events[i])
+	}
+	if w.marked < w.owed && !w.over {
+		return fmt.Errorf("Mark: asked for %d, marked up to %d", w.owed, w.marked)
 	}
 	if w.progress > seg.current {
 		return fmt.Errorf("Bookmarkable: progress at %d, segment at %d", w.progress, seg.current)
@@ -231,8 +241,15 @@ func (w *world) move(compacting bool) error {
 			c.stream.Cancel(id)
 			break
 		}
-	case n < 67:
+	case n < 66:
 		c.stream.RequestProgress()
+	case n < 67:
+		// Marks speak of what was published.
+		for id := range c.watches {
+			rev := 1 + w.rng.Int64N(w.hub.queue.newest())
+			c.stream.Mark(rev, id)
+			c.watches[id].owed = max(c.watches[id].owed, rev)
+		}
 	case n < 68:
 		w.now = w.now.Add(time.Second)
 	case n < 69:

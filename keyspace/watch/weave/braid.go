@@ -97,11 +97,14 @@ func (p *pieces) Pop() any {
 	return last
 }
 
-// floor is the revision up to which every thread is closed.
+// floor is the revision up to which every thread is closed. It never falls, so the
+// first thread that stands where all did ends the walk.
 func (b *braid) floor() int64 {
 	low := b.threads[0].closed
-	for _, t := range b.threads[1:] {
-		low = min(low, t.closed)
+	for _, t := range b.threads {
+		if low = min(low, t.closed); low == b.closed {
+			break
+		}
 	}
 	return low
 }

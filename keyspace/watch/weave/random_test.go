@@ -1,6 +1,7 @@
 package weave
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -150,7 +151,10 @@ func (w *world) rest() {
 			w.fail("the world never comes to rest: %d under way", len(w.bag))
 			return
 		}
-		busy := w.deliver()
+		busy := false
+		for range 1 + w.rng.IntN(8) {
+			busy = w.deliver() || busy
+		}
 		w.applyAll()
 		for _, r := range w.replicas() {
 			busy = r.turn() || busy
@@ -244,11 +248,13 @@ func run(seed uint64, p plant, moves int) (w *world, err error) {
 	return w, w.finish()
 }
 
+var worlds = flag.Int("worlds", 600, "how many random worlds to try")
+
 // TestGuarantees lets worlds happen and checks what every client saw.
 func TestGuarantees(t *testing.T) {
-	rounds := 1000
+	rounds := *worlds
 	if testing.Short() {
-		rounds = 200
+		rounds = 100
 	}
 	base, total := rand.Uint64(), map[string]int{}
 	for i := range rounds {

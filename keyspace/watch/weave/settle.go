@@ -40,6 +40,9 @@ func (w *Weave) pursue(b *braid) {
 		if t.closed < b.want {
 			behind++
 		}
+		if behind > w.limits.Direct {
+			break
+		}
 	}
 	switch {
 	case behind <= w.limits.Direct && b.closed < b.goal:
@@ -78,6 +81,9 @@ func (w *Weave) since() int64 {
 		for _, t := range b.threads {
 			if t.asked <= t.closed && t.state != cut {
 				low = min(low, t.closed)
+			}
+			if low <= b.closed {
+				break // no thread is closed less far
 			}
 		}
 	}

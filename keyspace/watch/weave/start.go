@@ -136,6 +136,9 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 		if b.even == 0 {
 			b.even = ev.Revision
 		}
+		if max(w.progress.at, b.progress.at) > ev.Revision {
+			w.home.need = true // an older answer overtook: it does not get b there
+		}
 		b.aim(ev.Revision)
 		for _, t := range b.threads {
 			w.bar(t, b.goal)

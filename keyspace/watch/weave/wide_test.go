@@ -1,0 +1,110 @@
+package weave
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+)
+
+const sleepers = 10_000
+
+// wide returns a weave with a watch of everything over so many segments.
+func wide(n int) *Weave {
+	w, err := New(DefaultLimits())
+	if err != nil {
+		panic(err)
+	}
+	at := func(i int) []byte {
+		if i == 0 || i == n {
+			return nil
+		}
+		return fmt.Appendf(nil, "%05d", i)
+	}
+	parts := make([]Part, n)
+	for i := range parts {
+		parts[i] = Part{anchormesh.SegmentID(i + 1), anchormesh.KeyRange{Start: at(i), End: at(i + 1)}}
+	}
+	w.Step(time.Time{}, Create{})
+	w.Step(time.Time{}, Located{Thread: 1, Parts: parts})
+	w.Step(time.Time{}, Told{Seq: 1, Revision: 10})
+	return w
+}
+
+// TestSleepersSleep (counterexample 13): a watch of ten thousand segments begins, and
+// shows events of one, without a barrier for any that holds and got no stamps.
+func TestSleepersSleep(t *testing.T) {
+	w := wide(sleepers)
+	for rev := int64(11); rev < 100; rev++ {
+		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+		if fx.Ask == nil || len(fx.Barrier) > 0 || len(fx.Send) > 0 {
+			t.Fatalf("an event waits: %v", fx)
+		}
+		fx = w.Step(time.Time{}, Told{Seq: fx.Ask.Seq, Revision: rev, Since: fx.Ask.Since, Ranges: []anchormesh.KeyRange{keyRange("00498-00499")}})
+		if len(fx.Barrier) > 0 || len(fx.Send) != 1 || fx.Send[0].Revision != rev {
+			t.Fatalf("the home told: %v", fx)
+		}
+	}
+}
+
+// BenchmarkWide is an event of one segment among ten thousand, and the home's word.
+func BenchmarkWide(b *testing.B) {
+	w := wide(sleepers)
+	rev := int64(10)
+	ranges := []anchormesh.KeyRange{keyRange("00498-00499")}
+	for b.Loop() {
+		rev++
+		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+		w.Step(time.Time{}, Told{Seq: fx.Ask.Seq, Revision: rev, Since: fx.Ask.Since, Ranges: ranges})
+	}
+}
+
+// BenchmarkNarrow is an event of a watch of one segment.
+func BenchmarkNarrow(b *testing.B) {
+	w := wide(1)
+	rev := int64(10)
+	for b.Loop() {
+		rev++
+		w.Step(time.Time{}, Came{watch.Response{ID: 2, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+	}
+}
+
+// TestLimits: what makes no sense is refused.
+func TestLimits(t *testing.T) {
+	for i, change := range []func(*Limits){
+		func(l *Limits) { l.HeldBytes = 0 }, func(l *Limits) { l.ResponseBytes = 0 },
+		func(l *Limits) { l.Asks = 0 }, func(l *Limits) { l.Direct = -1 }, func(l *Limits) { l.ProgressInterval = 0 },
+	} {
+		l := DefaultLimits()
+		if change(&l); l.Validate() == nil {
+			t.Errorf("limits %d were taken: %+v", i, l)
+		}
+		if _, err := New(l); err == nil {
+			t.Errorf("New took limits %d", i)
+		}
+	}
+}
+
+// TestPick gives IDs as etcd does.
+func TestPick(t *testing.T) {
+	w, _ := New(DefaultLimits())
+	create := func(want int64) {
+		t.Helper()
+		id, err := w.Pick(0)
+		if err != nil || id != want {
+			t.Fatalf("picked %d, %v, want %d", id, err, want)
+		}
+		w.Step(time.Time{}, Create{Request: watch.Request{ID: id, Range: keyRange("a")}})
+	}
+	create(0)
+	if id, err := w.Pick(1); id != 1 || err != nil {
+		t.Fatal(id, err)
+	}
+	w.Step(time.Time{}, Create{Request: watch.Request{ID: 1, Range: keyRange("a")}})
+	if _, err := w.Pick(1); err != watch.ErrDuplicateID {
+		t.Fatal(err)
+	}
+	create(2)
+}
