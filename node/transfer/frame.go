@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	version       = 1
-	maxStateBytes = 1 << 20
+	version       = 2
 	maxChunkBytes = 64 << 20 // one value may be its own chunk
 )
 
@@ -36,16 +35,13 @@ type header struct {
 }
 
 func (h *header) write(w *bufio.Writer) error {
-	b := []byte{version}
-	b = binary.AppendUvarint(b, uint64(h.to))
-	b = binary.AppendUvarint(b, h.meta.Applied)
-	b = binary.AppendUvarint(b, h.meta.Term)
-	b = binary.AppendUvarint(b, uint64(len(h.meta.State)))
-	if _, err := w.Write(b); err != nil {
+	if err := w.WriteByte(version); err != nil {
 		return err
 	}
-	_, err := w.Write(h.meta.State)
-	return err
+	b := binary.AppendUvarint(nil, uint64(h.to))
+	b = binary.AppendUvarint(b, h.meta.Applied)
+	b = binary.AppendUvarint(b, h.meta.Term)
+	return writeChunk(w, append(b, h.meta.State...))
 }
 
 func readHeader(r *bufio.Reader) (header, error) {
@@ -57,18 +53,19 @@ func readHeader(r *bufio.Reader) (header, error) {
 	if v != version {
 		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrMalformed, v, version)
 	}
-	var size uint64
-	for _, field := range []*uint64{(*uint64)(&h.to), &h.meta.Applied, &h.meta.Term, &size} {
-		if *field, err = binary.ReadUvarint(r); err != nil {
-			return h, err
+	rest, err := readChunk(r)
+	if err != nil {
+		return h, err
+	}
+	for _, field := range []*uint64{(*uint64)(&h.to), &h.meta.Applied, &h.meta.Term} {
+		n := 0
+		if *field, n = binary.Uvarint(rest); n <= 0 {
+			return h, fmt.Errorf("%w: the header is cut short", ErrMalformed)
 		}
+		rest = rest[n:]
 	}
-	if size > maxStateBytes {
-		return h, fmt.Errorf("%w: a segment's record of %d bytes", ErrMalformed, size)
-	}
-	h.meta.State = make([]byte, size)
-	_, err = io.ReadFull(r, h.meta.State)
-	return h, err
+	h.meta.State = rest
+	return h, nil
 }
 
 func writeChunk(w *bufio.Writer, chunk []byte) error {

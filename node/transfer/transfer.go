@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/host"
 )
@@ -98,51 +99,66 @@ func (t *Transfers) send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 		return 0, err
 	}
 	defer s.Close()
+	answered := make(chan error, 1)
+	go func() {
+		answered <- answer(s)
+		_ = s.SetWriteDeadline(time.Unix(1, 0)) // nobody reads any more
+	}()
+	sent, err := t.stream(s, export, to)
+	wait := t.cfg.Idle
+	if err != nil {
+		wait = lastWord
+	}
+	_ = s.SetReadDeadline(time.Now().Add(wait))
+	verdict := <-answered
+	if errors.Is(verdict, errNoAnswer) && err != nil {
+		_ = s.Reset()
+		return sent, err
+	}
+	return sent, verdict
+}
+
+// lastWord is how long a receiver that reads no more may take to say why.
+const lastWord = time.Second
+
+// stream writes the whole stream.
+func (t *Transfers) stream(s mesh.BulkStream, export *mvcc.Export, to anchormesh.ReplicaID) (int, error) {
 	w := bufio.NewWriterSize(s, 64<<10)
 	head := header{to: to, meta: export.Meta()}
 	if err := head.write(w); err != nil {
 		return 0, err
 	}
 	pace := pacer{perSecond: t.cfg.BytesPerSecond, begin: time.Now()}
-	for {
+	last := false
+	for !last {
 		chunk, err := export.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			_ = s.Reset()
+		if last = errors.Is(err, io.EOF); err != nil && !last {
 			return pace.sent, err
 		}
 		pace.wait(len(chunk))
-		if err := s.SetDeadline(time.Now().Add(t.cfg.Idle)); err != nil {
+		if err := s.SetWriteDeadline(time.Now().Add(t.cfg.Idle)); err != nil {
 			return pace.sent, err
 		}
 		if err := writeChunk(w, chunk); err != nil {
 			return pace.sent, err
 		}
 	}
-	return pace.sent, t.finish(s, w)
+	return pace.sent, w.Flush()
 }
 
-// finish ends the stream and reads the receiver's answer.
-func (t *Transfers) finish(s mesh.BulkStream, w *bufio.Writer) error {
-	if err := writeChunk(w, nil); err != nil {
-		return err
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if err := s.SetDeadline(time.Now().Add(t.cfg.Idle)); err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(io.LimitReader(s, 4096))
+// errNoAnswer says that the receiver ended without a word.
+var errNoAnswer = errors.New("the receiver did not answer")
+
+// answer reads the receiver's answer, which may come before it has everything.
+func answer(s mesh.BulkStream) error {
+	text, err := io.ReadAll(io.LimitReader(s, 4096))
 	switch {
 	case err != nil:
-		return err
-	case len(answer) == 0:
-		return errors.New("the receiver did not answer")
-	case answer[0] == answerRefused:
-		return fmt.Errorf("refused: %s", answer[1:])
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
+	case len(text) == 0:
+		return errNoAnswer
+	case text[0] == answerRefused:
+		return fmt.Errorf("refused: %s", text[1:])
 	}
 	return nil
 }
