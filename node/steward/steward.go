@@ -30,6 +30,7 @@ const (
 type Mesh interface {
 	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
 	View() mesh.View
+	Connected(id anchormesh.NodeID) bool
 }
 
 // Config of a steward.
@@ -151,9 +152,14 @@ func (s *Steward) situation(t *tended, r *host.Replica, segment anchormesh.Segme
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
 		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending.Load() || state.Joint(),
 	}
+	asleep := s.asleep(segment)
 	for _, a := range state.Descriptor.Anchors {
 		p := peers[a.Replica]
-		if p.RecentActive || a.Node == s.cfg.Self {
+		heard := p.RecentActive
+		if asleep { // what the group knows of the others is as old as its sleep
+			heard = s.mesh.Connected(a.Node)
+		}
+		if heard || a.Node == s.cfg.Self {
 			t.contact[a.Replica] = now
 		}
 		out.Progress = append(out.Progress, recruit.Progress{Replica: a.Replica, Match: p.Match, LastContact: t.contact[a.Replica]})
@@ -164,6 +170,11 @@ func (s *Steward) situation(t *tended, r *host.Replica, segment anchormesh.Segme
 		})
 	}
 	return out, true
+}
+
+func (s *Steward) asleep(segment anchormesh.SegmentID) bool {
+	st, ok := s.engine.Status(segment)
+	return ok && st.Asleep
 }
 
 func (s *Steward) carryOut(ctx context.Context, t *tended, r *host.Replica, e recruit.Effect) {
