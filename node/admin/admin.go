@@ -14,9 +14,15 @@ import (
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
+// Mesh is what the answers need of the mesh.
+type Mesh interface {
+	Self() mesh.Member
+	View() mesh.View
+}
+
 // Config says where the answers come from.
 type Config struct {
-	Mesh      *mesh.Mesh
+	Mesh      Mesh
 	Host      *host.Host
 	Engine    *consensus.Engine
 	Table     *route.Table

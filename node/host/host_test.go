@@ -39,6 +39,10 @@ func genesis(t *testing.T, d *hosttest.Disk, net *meshtest.Network) *hosttest.No
 	t.Helper()
 	n := hosttest.Start(t, d, net, "a")
 	must(t, n.Host.Genesis(meshID, segment, "", 3))
+	hosttest.Eventually(t, time.Minute, "leader", func() bool {
+		st, ok := n.Engine.Status(segment)
+		return ok && st.Leads()
+	})
 	return n
 }
 

@@ -112,6 +112,10 @@ func (n *Node) startEngine() (err error) {
 			n.t.Error(err)
 		}
 	})
+	n.Mesh.SetEvents(mesh.Events{PeerDown: func(id anchormesh.NodeID) {
+		n.Table.ForgetNode(id)
+		n.Engine.NodeLost(id)
+	}})
 	n.Mesh.HandleCalls(exchange.Method, tell.Serve)
 	n.Mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 	go tell.Run(ctx)
