@@ -100,7 +100,7 @@ func word(t raftpb.MessageType, g *group, to anchormesh.ReplicaID, term uint64) 
 
 // fallsAsleep is a leader's tick on its way to sleep. It reports whether the clock
 // stands: while a question is open there are no heartbeats, which would wake those who
-// have agreed.
+// have agreed. The others are asked again, which is a heartbeat to them.
 func (s *Shard) fallsAsleep(g *group) bool {
 	p := &g.sleep
 	if s.rests.after == 0 {
@@ -108,6 +108,7 @@ func (s *Shard) fallsAsleep(g *group) bool {
 	}
 	if p.ask != 0 {
 		if p.left--; p.left > 0 {
+			s.question(g)
 			return true
 		}
 		p.notNow()
@@ -149,7 +150,7 @@ func (s *Shard) ask(g *group) bool {
 		case id == g.replica.ID():
 		case known && s.silent(node, g):
 			p.without = append(p.without, node)
-		case known && other.Match == at.Index && !other.Snapshot:
+		case known && s.fresh(node, g) && other.Match == at.Index && !other.Snapshot:
 			p.pending = append(p.pending, id)
 			if !other.Learner {
 				agree++
@@ -166,13 +167,20 @@ func (s *Shard) ask(g *group) bool {
 		return true
 	}
 	s.rests.asks++
-	p.ask, p.at, p.left = s.rests.asks, at, max(1, g.replica.ElectionTicks()/4)
+	p.ask, p.at = s.rests.asks, at
+	p.left = max(1, g.replica.ElectionTicks()/2)
+	s.question(g)
+	return true
+}
+
+// question puts the open question to all who have not agreed.
+func (s *Shard) question(g *group) {
+	p := &g.sleep
 	for _, id := range p.pending {
-		m := word(message.Sleep, g, id, at.Term)
-		m.Index, m.RejectHint, m.Vote = new(at.Index), new(p.ask), new(uint64(len(p.without)))
+		m := word(message.Sleep, g, id, p.at.Term)
+		m.Index, m.RejectHint, m.Vote = &p.at.Index, &p.ask, new(uint64(len(p.without)))
 		s.frames.add(g, m)
 	}
-	return true
 }
 
 // sleepAll lets a leader sleep to whose question all have agreed.
@@ -184,23 +192,29 @@ func (s *Shard) sleepAll(g *group) {
 }
 
 // asked is a follower's answer. It agrees only if it stands exactly where the leader
-// does and nothing is under way here; silence means no. A leader of a node that has just been
-// lost is not believed: its words may be older than the loss, and no second loss
-// would wake this group.
+// does and nothing is under way here; else the question is a heartbeat. A leader of a node that
+// has just been lost is not believed: its words may be older than the loss, and no second
+// loss would wake this group.
 func (s *Shard) asked(g *group, in Inbound) {
 	m := in.Message
+	if g.replica.Pending() {
+		s.run(g) // what came before it in this step
+	}
 	leader := anchormesh.ReplicaID(m.GetFrom())
 	at, ok := g.replica.AtRest()
 	st := g.replica.Status()
 	agrees := ok && s.rests.after > 0 && st.Role == raft.StateFollower && st.Leader == leader &&
 		at == (replica.Rest{Term: m.GetTerm(), Index: m.GetIndex()}) && g.wake == 0 && !s.justLost(in.From, g)
-	switch {
-	case !agrees:
+	if !agrees {
 		if g.sleep.asleep {
 			s.stir(g)
 		}
+		g.sleep.nudge = false
+		g.replica.Step(&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: m.From, To: m.To, Term: m.Term})
+		s.touch(g)
 		return
-	case !g.sleep.asleep:
+	}
+	if !g.sleep.asleep {
 		s.fallAsleep(g, m.GetVote() == 0)
 	}
 	answer := word(message.Slept, g, leader, m.GetTerm())
@@ -271,6 +285,12 @@ func (s *Shard) heard(node anchormesh.NodeID) {
 // was sent heartbeats of the group.
 func (s *Shard) silent(node anchormesh.NodeID, g *group) bool {
 	return s.now-max(s.nodes.heard[node], g.sleep.since) > 2*uint64(g.replica.ElectionTicks())
+}
+
+// fresh reports whether a node was heard lately. One that was not is no use asking, and
+// while a leader asks CheckQuorum waits.
+func (s *Shard) fresh(node anchormesh.NodeID, g *group) bool {
+	return s.now-s.nodes.heard[node] <= uint64(g.replica.ElectionTicks()/2)
 }
 
 // justLost reports whether what comes from a node may be older than its loss.

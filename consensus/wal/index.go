@@ -128,7 +128,7 @@ func (l *Log) dropLocked(g *GroupLog, n uint64) {
 	left := copy(g.refs, g.refs[n:])
 	clear(g.refs[left:])
 	g.refs = g.refs[:left]
-	if cap(g.refs) > 256 && left < cap(g.refs)/8 {
+	if cap(g.refs) > 32 && left < cap(g.refs)/8 {
 		g.refs = slices.Clone(g.refs)
 	}
 }
