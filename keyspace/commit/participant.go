@@ -50,8 +50,8 @@ type Participant struct {
 func (p *Participant) Floor() int64 { return p.floor }
 
 // Lowest returns the smallest stamp of what is prepared. Barriers at or above it
-// and watch events above it wait; compaction does, too. The leader reports a
-// prepare's stamp as ended when the record is gone, not when it was applied.
+// and watch events above it wait; compaction does, too. (Package line is told with
+// Hold and Release, by a new leader for every record it finds.)
 func (p *Participant) Lowest() (stamp int64, prepared bool) {
 	for _, r := range p.records {
 		if !prepared || r.Stamp < stamp {
@@ -154,7 +154,8 @@ func (p *Participant) Commit(id TxnID, c int64) ([]Write, error) {
 // Abort applies OpAbort: what is prepared is thrown away.
 func (p *Participant) Abort(id TxnID) { p.dropRecord(id) }
 
-// Decide applies OpDecide at the range that holds the decision's key. The first one
+// Decide applies OpDecide at the range that holds the decision's key; that it does
+// is for the caller to check, with the generation. The first one
 // written wins and is returned. It takes effect here at once: writes are those of
 // this participant, to be made at the verdict's revision. To commit, the
 // transaction must be prepared here, which is what keeps a late coordinator from
