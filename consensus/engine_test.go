@@ -92,7 +92,9 @@ func name(i int) anchormesh.NodeID { return anchormesh.NodeID(fmt.Sprintf("n%d",
 func start(t testing.TB, n *net, dir string, i, groups int) *member {
 	t.Helper()
 	opts := wal.DefaultOptions()
-	opts.FileBytes = 1 << 20
+	if _, bench := t.(*testing.B); !bench {
+		opts.FileBytes = 1 << 20 // begin many
+	}
 	log, err := wal.Open(fsys.OS, dir, opts)
 	if err != nil {
 		t.Fatal(err)

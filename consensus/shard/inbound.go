@@ -88,7 +88,9 @@ func (s *Shard) receive(in Inbound) {
 // deliver hands a message to the replica it is for.
 func (s *Shard) deliver(g *group, in Inbound) {
 	fromLeader := in.Message.GetFrom() == uint64(g.replica.Leader())
-	if fromLeader {
+	if fromLeader && resigned(g, in.Message) {
+		g.replica.ForgetLeader() // and let it have this vote
+	} else if fromLeader {
 		g.silence = 0
 	}
 	switch in.Message.GetType() {
@@ -110,6 +112,13 @@ func (s *Shard) deliver(g *group, in Inbound) {
 	}
 	g.replica.Step(in.Message)
 	s.touch(g)
+}
+
+// resigned reports whether a leader's own message says that it leads no more: it asks for
+// votes for a later term. It was started again, and that was not noticed.
+func resigned(g *group, m *raftpb.Message) bool {
+	t := m.GetType()
+	return (t == raftpb.MsgPreVote || t == raftpb.MsgVote) && m.GetTerm() > g.replica.Status().Term
 }
 
 func (s *Shard) stranger(in Inbound) {
