@@ -118,13 +118,13 @@ func (b *braid) wanting(stream int64) bool {
 	return b.want > b.closed || max(stream, b.progress.at) > b.closed || b.uneven
 }
 
-// reached reports whether progress may be claimed: a start that the client named must
-// be reached, "from now" is at once.
-func (b *braid) reached() bool {
+// reached reports whether progress at a revision may be claimed: a start that the
+// client named must be reached, "from now" is at once.
+func (b *braid) reached(at int64) bool {
 	if b.req.StartRevision != 0 {
-		return b.start <= b.closed
+		return b.start <= at
 	}
-	return b.start <= b.closed+1
+	return b.start <= at+1
 }
 
 // aim raises the goal.

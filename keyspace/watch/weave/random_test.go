@@ -205,7 +205,7 @@ func (w *world) finish() error {
 
 // last reports whether all watches have reached their start.
 func (c *client) last() bool {
-	return !slices.ContainsFunc(c.weave.order, func(b *braid) bool { return !b.reached() })
+	return !slices.ContainsFunc(c.weave.order, func(b *braid) bool { return !b.reached(b.closed) })
 }
 
 // leftBehind looks for what a weave keeps though nothing needs it.

@@ -199,7 +199,7 @@ func (w *Weave) answerWatch(b *braid) {
 		return
 	}
 	b.progress.seq, b.progress.at = 0, 0
-	if b.reached() {
+	if b.reached(b.closed) {
 		w.send(watch.Response{ID: b.req.ID, Revision: b.closed, Progress: true})
 	}
 }
@@ -218,9 +218,9 @@ func (w *Weave) askProgress() {
 }
 
 // answerProgress answers for the stream once every watch got there: one response for
-// all, or, where a watch was shown more than another has reached, one for each, for a
-// client takes none that goes back. As in etcd there is no answer if a watch starts in
-// the future.
+// all, or, where a watch was shown more than another has reached or starts above it,
+// one for each, for a client takes none that goes back. As in etcd there is no answer if
+// a watch starts in the future.
 func (w *Weave) answerProgress() {
 	if w.progress.at == 0 || len(w.starting) > 0 {
 		return
@@ -230,14 +230,15 @@ func (w *Weave) answerProgress() {
 		if b.closed < w.progress.at {
 			return
 		}
-		reached = reached && b.reached()
+		reached = reached && b.reached(b.closed)
 		low = min(low, b.closed)
 	}
+	together := low >= w.shown && !slices.ContainsFunc(w.order, func(b *braid) bool { return !b.reached(low) })
 	again := w.progress.again
 	w.progress = streamProgress{}
 	switch {
 	case !reached || len(w.order) == 0:
-	case low >= w.shown:
+	case together:
 		w.send(watch.Response{ID: watch.StreamID, Revision: low, Progress: true})
 	default:
 		for _, b := range w.order {
