@@ -16,6 +16,12 @@ var (
 	ErrKeyNotFound = errors.New("keyspace: key not found")
 	// ErrLeaseNotFound: there is no such lease.
 	ErrLeaseNotFound = errors.New("keyspace: lease not found")
+	// ErrLeaseSpread: the lease's keys may lie in other ranges, too, or in more than
+	// the command knew of. Look at LeaseRanges again.
+	ErrLeaseSpread = errors.New("keyspace: lease has keys in other segments")
+	// ErrLeaseStale: a lease was to be opened on the word of a registration from
+	// before another lease was forgotten here. Register it again.
+	ErrLeaseStale = errors.New("keyspace: registration of the lease is too old")
 	// ErrLeaseExists: a grant named an ID that is taken.
 	ErrLeaseExists = errors.New("keyspace: lease already exists")
 	// ErrLeaseTTLTooLarge: a grant asked for more than LeaseTTLMax seconds.

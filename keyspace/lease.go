@@ -17,7 +17,7 @@ func (a *applier) leaseGrant(raw []byte) Outcome {
 		return Outcome{Err: ErrLeaseNotFound}
 	case r.TTL > LeaseTTLMax:
 		return Outcome{Err: ErrLeaseTTLTooLarge}
-	case a.s.leases.has(r.ID):
+	case a.s.leases.byID[r.ID] != nil:
 		return Outcome{Err: ErrLeaseExists}
 	}
 	l := lease.Lease{ID: r.ID, TTL: max(r.TTL, 1), Epoch: a.index}
@@ -36,7 +36,7 @@ func (a *applier) leaseRevoke(raw []byte) Outcome {
 	if err != nil {
 		return Outcome{Err: err}
 	}
-	return a.endLease(id)
+	return a.revoke(id)
 }
 
 func (a *applier) leaseExpire(raw []byte) Outcome {
@@ -44,25 +44,47 @@ func (a *applier) leaseExpire(raw []byte) Outcome {
 	if err := codec.ParseLeaseExpiry(raw, &e); err != nil {
 		return Outcome{Err: err}
 	}
-	if row := a.s.leases.byID[e.ID]; row != nil && (e.Term != a.term || e.Epoch != row.Epoch) {
+	if row := a.s.leases.byID[e.ID]; row != nil && row.home && (e.Term != a.term || e.Epoch != row.Epoch) {
 		return Outcome{Err: ErrLeaseExpiryStale}
 	}
-	return a.endLease(e.ID)
+	return a.revoke(e.ID)
 }
 
-// endLease removes the lease and deletes its keys, in key order and in one
-// revision.
-func (a *applier) endLease(id int64) Outcome {
-	if id == 0 || !a.s.leases.has(id) {
+// revoke removes a lease all of whose keys are here, and deletes them.
+func (a *applier) revoke(id int64) Outcome {
+	row := a.s.leases.byID[id]
+	switch {
+	case row == nil || !row.home || row.ending:
 		return Outcome{Err: ErrLeaseNotFound}
+	case len(row.ranges) > 0:
+		return Outcome{Err: ErrLeaseSpread}
 	}
+	a.deleteKeys(id)
+	a.dropLease(row)
+	a.changed(lease.Revoked{ID: id})
+	return a.done()
+}
+
+// deleteKeys deletes the lease's keys, in key order and in one revision.
+func (a *applier) deleteKeys(id int64) {
 	t := a.open()
-	for _, key := range a.s.leases.remove(id) {
+	for _, key := range a.s.leases.detach(id, a.s.seg.KeyRange()) {
 		t.Delete([]byte(key))
 	}
 	a.rev = t.End()
-	a.b.DeleteAux(leaseBucket, leaseKey(id))
-	a.changed(lease.Revoked{ID: id})
+}
+
+// dropLease forgets a lease at its home.
+func (a *applier) dropLease(row *leaseRow) {
+	delete(a.s.leases.byID, row.ID)
+	a.b.DeleteAux(leaseBucket, leaseKey(row.ID))
+	if row.since != 0 || row.ending {
+		a.b.DeleteAux(spreadBucket, leaseKey(row.ID))
+	}
+}
+
+// done is the answer that holds nothing but a header.
+func (a *applier) done() Outcome {
 	start := a.begin()
 	if a.want {
 		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.shown()))
@@ -81,7 +103,7 @@ func (a *applier) leaseCheckpoint(raw []byte) Outcome {
 	for _, c := range cps {
 		row := a.s.leases.byID[c.ID]
 		switch {
-		case row == nil:
+		case row == nil || !row.home || row.ending:
 			continue
 		case c.Remaining == 0:
 			row.Remaining, row.Epoch = 0, a.index
@@ -93,11 +115,7 @@ func (a *applier) leaseCheckpoint(raw []byte) Outcome {
 		a.saveLease(row.Lease)
 		a.changed(lease.Checkpointed{Lease: row.Lease})
 	}
-	start := a.begin()
-	if a.want {
-		a.buf = codec.AppendHeaderResponse(a.buf, a.header(a.shown()))
-	}
-	return a.answer(start)
+	return a.done()
 }
 
 func (a *applier) saveLease(l lease.Lease) {
@@ -108,7 +126,7 @@ func (a *applier) changed(e lease.Event) {
 	a.s.scratch.changes = append(a.s.scratch.changes, e)
 }
 
-// Leases returns all leases by ID. Taken by the goroutine of Apply, between two
+// Leases returns all leases whose home is here and that do not end, by ID. Taken by the goroutine of Apply, between two
 // entries, it is what lease.Lead needs: the events of OnLeases go on from there.
 func (s *Space) Leases() []lease.Lease {
 	s.mu.RLock()
@@ -121,20 +139,17 @@ func (s *Space) Lease(id int64) (lease.Lease, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	row := s.leases.byID[id]
-	if row == nil {
+	if row == nil || !row.home || row.ending {
 		return lease.Lease{}, false
 	}
 	return row.Lease, true
 }
 
-// LeaseKeys returns the keys that hang on a lease, in order.
+// LeaseKeys returns the keys of this segment that hang on a lease, in order, wherever
+// its home is.
 func (s *Space) LeaseKeys(id int64) [][]byte {
 	s.mu.RLock()
-	row := s.leases.byID[id]
-	var keys []string
-	if row != nil {
-		keys = row.sorted()
-	}
+	keys := s.leases.keys(id, s.seg.KeyRange())
 	s.mu.RUnlock()
 	out := make([][]byte, len(keys))
 	for i, k := range keys {

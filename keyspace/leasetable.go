@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/btree"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 )
@@ -27,26 +28,29 @@ type attachment struct {
 	lease int64
 }
 
-// leaseTable holds the leases and which keys hang on them. The tree finds the
-// attachments of a deleted range without reading what was deleted; the sets list
-// a lease's keys.
+// leaseTable holds the leases and which keys hang on them. One tree finds the
+// attachments of a deleted range without reading what was deleted, the other lists
+// a lease's keys. After a cut both still hold what was cut off, until trim has taken
+// it out in bounded steps; nobody asks for keys outside of the segment's range.
 type leaseTable struct {
-	byID  map[int64]*leaseRow
-	byKey *btree.BTreeG[attachment]
-}
-
-type leaseRow struct {
-	lease.Lease
-	keys map[string]struct{}
+	byID     map[int64]*leaseRow
+	byKey    *btree.BTreeG[attachment]
+	byLease  *btree.BTreeG[attachment]
+	floor    uint64 // see OpLeaseForget in the package comment
+	trimming bool
 }
 
 // has reports whether a put may name the lease; 0 is none.
 func (t *leaseTable) has(id int64) bool {
-	return id == 0 || t.byID[id] != nil
+	if id == 0 {
+		return true
+	}
+	row := t.byID[id]
+	return row != nil && !row.ending
 }
 
 func (t *leaseTable) add(l lease.Lease) {
-	t.byID[l.ID] = &leaseRow{Lease: l, keys: make(map[string]struct{})}
+	t.byID[l.ID] = &leaseRow{Lease: l, home: true}
 }
 
 // attach records that the newest version of key hangs on the lease, or on none.
@@ -60,7 +64,7 @@ func (t *leaseTable) attach(key []byte, id int64) {
 	case ok && old.lease == id:
 		return
 	case ok:
-		delete(t.byID[old.lease].keys, old.key)
+		t.byLease.Delete(old)
 	case id == 0:
 		return
 	default:
@@ -71,7 +75,7 @@ func (t *leaseTable) attach(key []byte, id int64) {
 		return
 	}
 	t.byKey.ReplaceOrInsert(attachment{old.key, id})
-	t.byID[id].keys[old.key] = struct{}{}
+	t.byLease.ReplaceOrInsert(attachment{old.key, id})
 }
 
 // detachRange records that no key of etcd's (key, range_end) exists any more;
@@ -91,32 +95,71 @@ func (t *leaseTable) detachRange(key, end []byte) {
 		t.byKey.AscendRange(attachment{key: string(key)}, attachment{key: string(end)}, collect)
 	}
 	for _, a := range gone {
-		t.byKey.Delete(a)
-		delete(t.byID[a.lease].keys, a.key)
+		t.drop(a)
 	}
 }
 
-// remove forgets the lease and returns the keys that hung on it, in order.
-func (t *leaseTable) remove(id int64) []string {
-	keys := t.byID[id].sorted()
+func (t *leaseTable) drop(a attachment) {
+	t.byKey.Delete(a)
+	t.byLease.Delete(a)
+}
+
+// detach makes nothing of rng hang on the lease any more, and returns what did.
+func (t *leaseTable) detach(id int64, rng anchormesh.KeyRange) []string {
+	keys := t.keys(id, rng)
 	for _, k := range keys {
-		t.byKey.Delete(attachment{key: k})
+		t.drop(attachment{k, id})
 	}
-	delete(t.byID, id)
 	return keys
 }
 
-func (r *leaseRow) sorted() []string {
-	return slices.Sorted(maps.Keys(r.keys))
+// keys lists what of rng hangs on the lease, in order.
+func (t *leaseTable) keys(id int64, rng anchormesh.KeyRange) (keys []string) {
+	t.byLease.AscendGreaterOrEqual(attachment{string(rng.Start), id}, func(a attachment) bool {
+		if a.lease != id || len(rng.End) > 0 && a.key >= string(rng.End) {
+			return false
+		}
+		keys = append(keys, a.key)
+		return true
+	})
+	return keys
 }
 
-// list returns all leases by ID.
+// hangs reports whether a key of rng hangs on the lease.
+func (t *leaseTable) hangs(id int64, rng anchormesh.KeyRange) (some bool) {
+	t.byLease.AscendGreaterOrEqual(attachment{string(rng.Start), id}, func(a attachment) bool {
+		some = a.lease == id && (len(rng.End) == 0 || a.key < string(rng.End))
+		return false
+	})
+	return some
+}
+
+// ids lists the rows in order.
+func (t *leaseTable) ids() []int64 { return slices.Sorted(maps.Keys(t.byID)) }
+
+// list returns all leases of this home by ID.
 func (t *leaseTable) list() []lease.Lease {
 	out := make([]lease.Lease, 0, len(t.byID))
-	for _, id := range slices.Sorted(maps.Keys(t.byID)) {
-		out = append(out, t.byID[id].Lease)
+	for _, id := range t.ids() {
+		if row := t.byID[id]; row.home && !row.ending {
+			out = append(out, row.Lease)
+		}
 	}
 	return out
+}
+
+// trimStep is how many attachments one entry takes out after a cut: some tens of
+// microseconds.
+const trimStep = 64
+
+// trim takes out some of what lies behind the end of the segment's range.
+func (t *leaseTable) trim(rng anchormesh.KeyRange) {
+	for i := 0; t.trimming && i < trimStep; i++ {
+		last, ok := t.byKey.Max()
+		if t.trimming = ok && len(rng.End) > 0 && last.key >= string(rng.End); t.trimming {
+			t.drop(last)
+		}
+	}
 }
 
 // load reads the leases of an opened segment and, if there are any, finds their
@@ -124,6 +167,9 @@ func (t *leaseTable) list() []lease.Lease {
 func (t *leaseTable) load(seg *mvcc.Segment) error {
 	t.byID = make(map[int64]*leaseRow)
 	t.byKey = btree.NewG(32, func(a, b attachment) bool { return strings.Compare(a.key, b.key) < 0 })
+	t.byLease = btree.NewG(32, func(a, b attachment) bool {
+		return a.lease < b.lease || a.lease == b.lease && strings.Compare(a.key, b.key) < 0
+	})
 	var err error
 	seg.ForEachAux(leaseBucket, func(k, v []byte) {
 		l, bad := decodeLease(k, v)
@@ -132,6 +178,9 @@ func (t *leaseTable) load(seg *mvcc.Segment) error {
 		}
 		t.add(l)
 	})
+	if err == nil {
+		err = t.loadSpread(seg)
+	}
 	if err != nil || len(t.byID) == 0 {
 		return err
 	}
@@ -153,7 +202,7 @@ func (t *leaseTable) loadKeys(seg *mvcc.Segment) error {
 		}
 		for i := range res.KVs {
 			kv := &res.KVs[i]
-			if !t.has(kv.Lease) {
+			if kv.Lease != 0 && t.byID[kv.Lease] == nil {
 				return fmt.Errorf("stored key %q hangs on lease %016x, which does not exist: restore this replica from another", kv.Key, kv.Lease)
 			}
 			t.attach(kv.Key, kv.Lease)

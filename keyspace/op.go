@@ -21,6 +21,15 @@ const (
 	OpAlarm           Op = 9  // etcdserverpb.AlarmRequest
 	OpStamped         Op = 10 // a revision, 8 bytes big-endian, then another command
 
+	// Leases whose keys lie in several segments; all codec.LeaseMark but OpLeaseEnding,
+	// which is codec.LeaseExpiry.
+	OpLeaseRegister Op = 11 // at the home: keys in a range may hang on it
+	OpLeaseEnding   Op = 12 // at the home: it ends
+	OpLeaseFinish   Op = 13 // at the home: it has ended in all its ranges
+	OpLeaseOpen     Op = 14 // elsewhere: puts may name it
+	OpLeaseEnd      Op = 15 // elsewhere, or at the home for a range it took over: delete its keys
+	OpLeaseForget   Op = 16 // elsewhere: the home has finished it
+
 	OpStructural Op = 64
 )
 
@@ -47,6 +56,18 @@ func (op Op) String() string {
 		return "alarm"
 	case OpStamped:
 		return "stamped"
+	case OpLeaseRegister:
+		return "lease-register"
+	case OpLeaseEnding:
+		return "lease-ending"
+	case OpLeaseFinish:
+		return "lease-finish"
+	case OpLeaseOpen:
+		return "lease-open"
+	case OpLeaseEnd:
+		return "lease-end"
+	case OpLeaseForget:
+		return "lease-forget"
 	}
 	return fmt.Sprintf("op(%d)", byte(op))
 }

@@ -101,6 +101,7 @@ func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
 		out[i] = a.apply(cmd)
 	}
 	a.b.End()
+	s.leases.trim(s.seg.KeyRange())
 	s.mu.Unlock()
 	if changes := s.scratch.changes; len(changes) > 0 {
 		if s.leased != nil {
@@ -158,6 +159,10 @@ func (a *applier) apply(cmd []byte) Outcome {
 		return a.leaseExpire(raw)
 	case OpAlarm:
 		return a.alarm(raw)
+	case OpLeaseRegister, OpLeaseFinish, OpLeaseOpen, OpLeaseEnd, OpLeaseForget:
+		return a.leaseMark(op, raw)
+	case OpLeaseEnding:
+		return a.leaseEnding(raw)
 	}
 	panic(fmt.Sprintf("keyspace: segment %s: entry %d holds the unknown command %v: the log was written by a newer program; start that version or newer on this node",
 		a.s.seg.ID(), a.index, op))

@@ -194,3 +194,45 @@ func AppendLeaseLeasesResponse(dst []byte, h Header, ids []int64) []byte {
 	}
 	return dst
 }
+
+// LeaseMark is what the segments of a lease's keys and its home say to each other;
+// it has no counterpart in etcd. Which fields count is said by the operation.
+//
+//	08 ID  10 since  18 at  22 start  2A end
+type LeaseMark struct {
+	ID    int64
+	Since uint64 // which lease of this ID: the home's log index of its first registration
+	At    uint64 // a log index of the home
+	// Start and End are a range of keys, as anchormesh.KeyRange has them.
+	Start, End []byte
+}
+
+// ParseLeaseMark reads a LeaseMark; the error is ErrMalformed.
+func ParseLeaseMark(b []byte, m *LeaseMark) error {
+	*m = LeaseMark{}
+	f := fields{rest: b}
+	for f.next() {
+		switch f.tag {
+		case 1<<3 | varint:
+			m.ID = int64(f.v)
+		case 2<<3 | varint:
+			m.Since = f.v
+		case 3<<3 | varint:
+			m.At = f.v
+		case 4<<3 | length:
+			m.Start = f.val
+		case 5<<3 | length:
+			m.End = f.val
+		}
+	}
+	return f.end()
+}
+
+// AppendLeaseMark encodes m.
+func AppendLeaseMark(dst []byte, m LeaseMark) []byte {
+	dst = appendInt(dst, 1, m.ID)
+	dst = appendUint(dst, 2, m.Since)
+	dst = appendUint(dst, 3, m.At)
+	dst = appendBytes(dst, 4, m.Start)
+	return appendBytes(dst, 5, m.End)
+}

@@ -37,6 +37,9 @@ func (g *Segment) Begin(index, term uint64) *Batch {
 	return b
 }
 
+// Index is that of the entry.
+func (b *Batch) Index() uint64 { return b.g.head.Applied }
+
 // SetState changes Meta.State with this entry. The store keeps state.
 func (b *Batch) SetState(state []byte) {
 	b.g.aux.bytes += len(state)

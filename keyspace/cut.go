@@ -1,0 +1,116 @@
+package keyspace
+
+import (
+	"slices"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+// Cut cuts the segment inside b, the batch of the entry that says so: see
+// mvcc.Batch.Cut. The child takes over the alarms and the marks of leases. Where this
+// is the leases' home, those with keys in the child's range are registered for it and
+// open there, so that nothing is asked for twice. It costs some microseconds, and one
+// for each lease.
+func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc.Meta) *mvcc.Segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	index, rng := b.Index(), anchormesh.KeyRange{Start: at, End: s.seg.KeyRange().End}
+	child := b.Cut(id, at, meta)
+	for _, id := range s.leases.ids() {
+		row := s.leases.byID[id]
+		if row.home {
+			if !s.leases.hangs(id, rng) {
+				continue
+			}
+			row.register(rng, index)
+			b.PutAux(spreadBucket, leaseKey(id), encodeSpread(row))
+		}
+		child.PutAux(markBucket, leaseKey(id), encodeMark(row))
+	}
+	floor := s.leases.floor
+	if s.isHome() {
+		floor = index
+	}
+	child.PutAux(markBucket, leaseKey(0), encodeFloor(floor))
+	for _, m := range s.alarms {
+		child.PutAux(alarmBucket, alarmKey(m), nil)
+	}
+	s.leases.trimming = true
+	return child.Segment()
+}
+
+// Absorb takes in the segment to the right inside b: see mvcc.Batch.Absorb. Alarms and
+// marks of leases are united. The right's Space is used up.
+func (s *Space) Absorb(b *mvcc.Batch, right *Space, current int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	right.mu.Lock()
+	defer right.mu.Unlock()
+	for _, id := range right.leases.ids() {
+		if s.unite(right.leases.byID[id]) {
+			b.PutAux(markBucket, leaseKey(id), encodeMark(s.leases.byID[id]))
+		}
+	}
+	if floor := right.leases.floor; floor > s.leases.floor && !s.isHome() {
+		s.leases.floor = floor
+		b.PutAux(markBucket, leaseKey(0), encodeFloor(floor))
+	}
+	s.leases.join(&right.leases, s.seg.KeyRange(), right.seg.KeyRange())
+	for _, m := range right.alarms {
+		if i, there := slices.BinarySearchFunc(s.alarms, m, compareAlarms); !there {
+			s.alarms = slices.Insert(s.alarms, i, m)
+			b.PutAux(alarmBucket, alarmKey(m), nil)
+		}
+	}
+	b.Absorb(right.seg, current)
+}
+
+// unite takes over the right's mark of a lease and reports whether it is to be stored.
+// The home knows better. Of two leases of one ID the later counts; of one lease a mark
+// that ended on either side ends it: its other keys go with the OpLeaseEnd for their
+// range, which is still to come.
+func (s *Space) unite(theirs *leaseRow) bool {
+	ours := s.leases.byID[theirs.ID]
+	switch {
+	case ours != nil && ours.home, s.isHome() && theirs.ending:
+		return false
+	case ours == nil || ours.since < theirs.since:
+		ours = &leaseRow{Lease: theirs.Lease, since: theirs.since, ending: theirs.ending}
+	case ours.since > theirs.since || ours.ending || !theirs.ending:
+		return false
+	default:
+		ours.ending = true
+	}
+	s.leases.byID[theirs.ID] = ours
+	return true
+}
+
+// join takes over what hangs on leases in the right's range. The smaller side moves.
+func (t *leaseTable) join(right *leaseTable, ours, theirs anchormesh.KeyRange) {
+	for _, side := range []struct {
+		t   *leaseTable
+		rng anchormesh.KeyRange
+	}{{t, ours}, {right, theirs}} {
+		for side.t.trimming {
+			side.t.trim(side.rng)
+		}
+	}
+	if right.byKey.Len() > t.byKey.Len() {
+		t.byKey, right.byKey = right.byKey, t.byKey
+		t.byLease, right.byLease = right.byLease, t.byLease
+	}
+	right.byKey.Ascend(func(a attachment) bool {
+		t.byKey.ReplaceOrInsert(a)
+		t.byLease.ReplaceOrInsert(a)
+		return true
+	})
+}
+
+// FoldHash makes the HashKV of several segments of the sum of their HashParts.
+func FoldHash(sum uint64, rev, compacted int64) HashKV {
+	return HashKV{Hash: mvcc.Fold(sum), Revision: rev, Compacted: compacted}
+}
+
+// HashPart is this segment's share of the HashKV of several: see mvcc.Segment.HashPart.
+func (s *Space) HashPart(rev, floor int64) (uint64, error) { return s.seg.HashPart(rev, floor) }
