@@ -37,7 +37,7 @@ func (r *leaseRow) register(rng anchormesh.KeyRange, index uint64) {
 	if slices.ContainsFunc(r.ranges, func(have anchormesh.KeyRange) bool { return have.Covers(rng) }) {
 		return
 	}
-	rng = anchormesh.KeyRange{Start: bytes.Clone(rng.Start), End: bytes.Clone(rng.End)}
+	rng = anchormesh.KeyRange{Start: append([]byte(nil), rng.Start...), End: append([]byte(nil), rng.End...)}
 	var out []anchormesh.KeyRange
 	for _, have := range r.ranges {
 		if have.Overlaps(rng) || bytes.Equal(have.End, rng.Start) || bytes.Equal(rng.End, have.Start) {
@@ -294,7 +294,7 @@ func decodeSpread(k, v []byte, home bool) (*leaseRow, error) {
 		}
 		out := rest[:n]
 		rest = rest[n:]
-		return bytes.Clone(out)
+		return append([]byte(nil), out...)
 	}
 	if r.since = number(); home {
 		r.changed = number()
