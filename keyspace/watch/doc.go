@@ -51,7 +51,7 @@
 // does three things that one segment alone would not need:
 //
 //   - Stream.Mark puts "everything at or below R has come" into a watch's own flow,
-//     behind the events it speaks of, of a lagging watch too. In an outbox at most
+//     behind all that was published by then, of a lagging watch too. In an outbox at most
 //     one mark follows each response with events, and at most two requests wait per
 //     watch.
 //   - Hub.Bound says what the segment holds after a split or a merge. Watches that

@@ -246,7 +246,7 @@ func (w *world) move(compacting bool) error {
 	case n < 67:
 		// Marks speak of what was published.
 		for id := range c.watches {
-			rev := 1 + w.rng.Int64N(w.hub.queue.newest())
+			rev := 1 + w.rng.Int64N(w.hub.queue.markAt(0))
 			c.stream.Mark(rev, id)
 			c.watches[id].owed = max(c.watches[id].owed, rev)
 		}

@@ -133,11 +133,12 @@ func (q *queue) activate(on bool) int64 {
 	return q.last()
 }
 
-// newest returns the last revision published.
-func (q *queue) newest() int64 {
+// markAt is what must be handed out before a mark at revision rev: all that was
+// published, up to where something is held.
+func (q *queue) markAt(rev int64) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.head
+	return max(q.last(), min(rev, q.head))
 }
 
 func (q *queue) clear() { q.items, q.bytes = nil, 0 }

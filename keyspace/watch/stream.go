@@ -170,14 +170,16 @@ func (s *Stream) RequestProgress() {
 }
 
 // Mark asks for one mark for each of the watches, at revision rev: a response that
-// comes behind every event of the watch that the segment has published by now at or
-// below rev; of a lagging watch, when it has caught up to there. The caller knows
-// that nothing else at or below rev can appear in the segment: a barrier at rev was
-// answered, and its read index is applied here and published. A watch that ended,
+// comes behind every event of the watch that the segment has published by now, up to
+// where Hold stands; of a lagging watch, when it has caught up to there. The caller
+// knows that nothing else at or below rev can appear in the segment: a barrier at rev
+// was answered, and its read index is applied here and published. That the mark stands
+// behind what is above rev, too, is for transactions: one that was prepared below rev
+// may be committed above it, and no stamp tells the home of that. A watch that ended,
 // or ends before its mark, brings none. Of many requests for one watch the oldest
 // and the newest are kept.
 func (s *Stream) Mark(rev int64, ids ...int64) {
-	at := min(rev, s.hub.queue.newest())
+	at := s.hub.queue.markAt(rev)
 	s.mu.Lock()
 	marks := make([]mark, 0, len(ids))
 	for _, id := range ids {

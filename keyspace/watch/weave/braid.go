@@ -59,6 +59,9 @@ type thread struct {
 	state   state
 	// closed: everything in keys at or below it that the watch wants has come.
 	closed int64
+	// heard: a barrier at it is in force in keys, and all that had been applied when
+	// that was answered has come. Events above it say nothing of this.
+	heard  int64
 	asked  int64 // a barrier up to here was asked for
 	gap    int64 // of a cut thread: the first revision that was dropped
 	bytes  int   // held

@@ -164,7 +164,11 @@ func (p *pipe) push(c *client) bool {
 		if r.Canceled {
 			delete(c.threads, r.ID)
 		}
+		t := c.weave.threads[r.ID]
 		c.do(Came{r})
+		if c.w.plant == eventsHear && t != nil {
+			t.heard = max(t.heard, t.closed)
+		}
 	}
 	return true
 }

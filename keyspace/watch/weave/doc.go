@@ -37,12 +37,16 @@
 //     below T can appear there any more; its read index was applied where the hub is;
 //     and the mark came behind the events on the flow that brings them.
 //  3. The home's word: Told{T, Since, Ranges}. In keys outside Ranges no stamp above
-//     Since and at or below T was given out, so there is nothing in (Since, T] now or
-//     later. That closes a thread up to T only if it was closed up to Since, by one
-//     of these four: what the home does not know, whether the last event has arrived,
-//     the thread knows. An event of a stamp that was used, reported and forgotten by
-//     all, but is still on its way, is above Since, so its range is named, and the
-//     mark behind it is waited for (not the home's "none holds any").
+//     Since and at or below T was given out. That closes a thread up to T only if it
+//     had heard up to Since: a mark at Since had come, or this word had led on from
+//     one. Then nothing at or below Since can appear, nothing in between was stamped,
+//     and what had been applied when the barrier was answered, commits of transactions
+//     above Since too, came before the mark. What the home does not know, whether the
+//     last event has arrived, the thread knows: an event that is still on its way is
+//     of a stamp above Since, so its range is named, and the mark behind it is waited
+//     for (not the home's "none holds any"). An event is no mark: it closes, but a
+//     transaction prepared below it may yet be committed above it, and the home was
+//     asked for that number by nobody in particular.
 //  4. The end of a flow at a position: the hub had handed out everything up to there.
 //
 // A thread that ends, at a split or merge, by a move or a crash, is replaced by
@@ -55,8 +59,9 @@
 //
 // When an event waits, and no goal covers it, a goal is set: barriers at the event's
 // revision, if at most Limits.Direct segments stand in the way; else the home is
-// asked, and the segments it names, or whose threads were not closed up to Since, are
-// asked for a barrier at its T. The rest of ten thousand segments stays asleep. All
+// asked, and the segments it names, or whose threads had not heard up to Since, are
+// asked for a barrier at its T. Every watch begins with a barrier in all its segments
+// at its header (16a), so later sleepers need none. The rest of ten thousand segments stays asleep. All
 // that waits shares the question; a second may be under way, so that an event waits
 // for at most one question and one barrier; with two goals not reached, a watch asks
 // no more until one is.

@@ -32,8 +32,8 @@ type (
 	// Broke says that a thread's flow ended without a word.
 	Broke struct{ Thread int64 }
 	// Told answers Ask: Revision was given out by the home after it was asked, and
-	// Ranges cover all keys for which a stamp above Since was given out or which hold
-	// a stamp at or below Revision.
+	// Ranges cover all keys for which a stamp above Since and up to Revision was given
+	// out. The bare number of a transaction's commit is for no key.
 	Told struct {
 		Seq      uint64
 		Revision int64

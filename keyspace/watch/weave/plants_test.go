@@ -10,7 +10,7 @@ import (
 func TestPlantedFaults(t *testing.T) {
 	for _, p := range []plant{
 		markAhead, markMissing, openAtSplit, openBeyond, toldHoldersAll, toldNobody,
-		barrierKeeps, indexIgnored, noHold, noBound, staleHome,
+		barrierKeeps, indexIgnored, noHold, noBound, staleHome, eventsHear,
 	} {
 		t.Run(string(p), func(t *testing.T) {
 			base := rand.Uint64()

@@ -17,6 +17,7 @@ import (
 type script struct {
 	weave *Weave
 	now   time.Time
+	owed  []Barrier // that were asked for and not marked by "marks"
 }
 
 // TestScripts runs testdata/*. A range is from-to, one key alone, or "-" for all.
@@ -26,6 +27,7 @@ type script struct {
 //	located THREAD SEGMENT:RANGE ...
 //	ev THREAD R[*N] ...           events, N of one revision, in one response
 //	mark THREAD R | end THREAD R | compacted THREAD R | broke THREAD
+//	marks                         all marks that were asked for
 //	told SEQ T since=R [RANGE ...]
 //	leaderless RANGE | tick D
 func TestScripts(t *testing.T) {
@@ -39,11 +41,33 @@ func TestScripts(t *testing.T) {
 					sc = newScript(t, f[1:])
 					continue
 				}
-				fmt.Fprintf(&out, "%s\n%s", strings.TrimSpace(line), show(sc.weave.Step(sc.now, sc.event(t, f))))
+				fmt.Fprintf(&out, "%s\n", strings.TrimSpace(line))
+				if f[0] == "marks" {
+					out.WriteString(sc.marks())
+					continue
+				}
+				out.WriteString(sc.step(sc.event(t, f)))
 			}
 			return out.String()
 		})
 	})
+}
+
+func (sc *script) step(ev Event) string {
+	fx := sc.weave.Step(sc.now, ev)
+	sc.owed = append(sc.owed, fx.Barrier...)
+	return show(fx)
+}
+
+func (sc *script) marks() (out string) {
+	owed := sc.owed
+	sc.owed = nil
+	for _, b := range owed {
+		for _, id := range b.Threads {
+			out += sc.step(Came{watch.Response{ID: id, Revision: b.Revision, Mark: true}})
+		}
+	}
+	return out
 }
 
 func newScript(t *testing.T, args []string) *script {

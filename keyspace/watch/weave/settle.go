@@ -50,7 +50,9 @@ func (w *Weave) pursue(b *braid) {
 	case behind <= w.limits.Direct:
 		b.aim(b.want)
 		for _, t := range b.threads {
-			w.bar(t, b.goal)
+			if t.closed < b.goal {
+				w.bar(t, b.goal)
+			}
 		}
 	case b.closed >= b.before && b.want > b.asked: // else two goals are not reached yet
 		b.asked = b.want
@@ -69,21 +71,17 @@ func (w *Weave) ask() {
 	w.fx.Ask = &Ask{Seq: w.home.asked, Since: w.since()}
 }
 
-// since is the revision up to which all flows are known that the answer is to speak
-// of: those that are not being asked anyway. A start alone needs to know of no stamps
-// but those that are held.
+// since is the revision up to which those threads have heard that the answer is to
+// speak of. Those that are being asked, or never were, are asked anyway.
 func (w *Weave) since() int64 {
 	low := int64(math.MaxInt64)
 	for _, b := range w.order {
-		if !b.began() || !b.wanting(w.progress.at) && b.progress.seq == 0 && w.progress.seq == 0 {
+		if !b.wanting(w.progress.at) && b.progress.seq == 0 && w.progress.seq == 0 {
 			continue
 		}
 		for _, t := range b.threads {
-			if t.asked <= t.closed && t.state != cut {
-				low = min(low, t.closed)
-			}
-			if low <= b.closed {
-				break // no thread is closed less far
+			if t.heard > 0 && t.asked <= t.heard && t.state != cut {
+				low = min(low, t.heard)
 			}
 		}
 	}
@@ -114,6 +112,7 @@ func (w *Weave) cut(t *thread) {
 	first := b.held[0].revision
 	t.gap = w.drop(b, func(p piece) bool { return p.thread == t && p.revision > first })
 	t.state, t.closed, t.asked, t.newest = cut, t.gap-1, 0, first
+	t.heard = 0 // what was dropped has not come
 	b.cuts++
 	w.fx.Close = append(w.fx.Close, t.id)
 }
@@ -158,13 +157,16 @@ func (w *Weave) fuse(b *braid) {
 // both are closed comes again.
 func (w *Weave) join(l, r *thread) *thread {
 	closed := min(l.closed, r.closed)
-	w.drop(l.braid, func(p piece) bool { return (p.thread == l || p.thread == r) && p.revision > closed })
+	lost := w.drop(l.braid, func(p piece) bool { return (p.thread == l || p.thread == r) && p.revision > closed })
 	for _, t := range []*thread{l, r} {
 		delete(w.threads, t.id)
 		w.fx.Close = append(w.fx.Close, t.id)
 	}
 	t := w.newThread(l.braid, anchormesh.KeyRange{Start: l.keys.Start, End: r.keys.End})
 	t.segment, t.closed = l.segment, closed
+	if lost == 0 {
+		t.heard = min(l.heard, r.heard, closed)
+	}
 	w.open(t)
 	return t
 }

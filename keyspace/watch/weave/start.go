@@ -52,7 +52,7 @@ func (w *Weave) located(ev Located) {
 		}
 		for _, p := range clip(ev.Parts, old.keys) {
 			t := w.newThread(b, p.Range)
-			t.segment, t.closed, t.state = p.Segment, old.closed, waiting
+			t.segment, t.closed, t.heard, t.state = p.Segment, old.closed, old.heard, waiting
 			threads = append(threads, t)
 		}
 	}
@@ -97,9 +97,9 @@ func clip(parts []Part, keys anchormesh.KeyRange) (out []Part) {
 }
 
 // told takes the home's answer: for keys that it does not name nothing above Since
-// and at or below Revision was or will be written. That closes a thread up to
-// Revision only if everything up to Since has come on it; the others are asked, and
-// their marks come behind their events.
+// and at or below Revision was or will be written, but for transactions that had
+// been prepared by Since. That closes a thread up to Revision only if it has heard up
+// to Since; the others are asked, and their marks come behind their events.
 func (w *Weave) told(ev Told) {
 	invariant.Always(w.home.flying > 0, "weave: told %d, asked for nothing", ev.Seq)
 	w.home.flying--
@@ -115,18 +115,15 @@ func (w *Weave) told(ev Told) {
 
 func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 	if b.header == 0 && b.seq != 0 && b.seq <= ev.Seq {
-		b.header = ev.Revision
-		if !b.began() {
-			w.startNow(b, named)
-		}
+		w.start(b, ev.Revision)
 	}
 	if !b.began() {
 		return
 	}
 	named.rewind()
 	for _, t := range b.threads {
-		if t.state != cut && t.closed >= ev.Since && t.closed < ev.Revision && !named.overlap(t.keys) {
-			t.closed = ev.Revision
+		if t.state != cut && t.heard > 0 && t.heard >= ev.Since && t.heard < ev.Revision && !named.overlap(t.keys) {
+			t.closed, t.heard = max(t.closed, ev.Revision), ev.Revision
 		}
 	}
 	if b.progress.seq != 0 && b.progress.seq <= ev.Seq && b.progress.at == 0 {
@@ -150,23 +147,28 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 	w.settle(b)
 }
 
-// startNow starts a watch "from now" behind its header. Nothing it wants is at or
-// below the header; but where a stamp up to there is still held, a write could yet
-// take it, behind Created and unseen, so there Created waits for a barrier.
-func (w *Weave) startNow(b *braid, named *named) {
-	b.start = b.header + 1
-	b.goal = b.header
-	named.rewind()
-	for _, t := range b.threads {
-		t.closed = b.header
-		if named.overlap(t.keys) {
-			t.closed--
+// start gives a watch its header, and begins it with a barrier at that. What starts
+// "from now" wants nothing at or below the header, but a write could yet take a stamp
+// up to there, behind Created and unseen, so Created waits for the marks. What starts
+// elsewhere needs them for what it will show; with one thread it does not.
+func (w *Weave) start(b *braid, header int64) {
+	b.header = header
+	now := !b.began()
+	if now {
+		b.start, b.closed = header+1, header-1
+		for _, t := range b.threads {
+			t.closed = b.closed
 		}
 	}
-	b.closed = b.start - 2
+	if now || len(b.threads) > 1 {
+		b.aim(header)
+	}
 	for _, t := range b.threads {
-		if t.state == waiting {
+		switch {
+		case t.state == waiting:
 			w.open(t)
+		case t.closed < b.goal:
+			w.bar(t, b.goal)
 		}
 	}
 }

@@ -143,7 +143,7 @@ func (w *Weave) came(r watch.Response) {
 		w.lose(t)
 		return
 	case r.Mark:
-		t.closed = max(t.closed, r.Revision)
+		t.closed, t.heard = max(t.closed, r.Revision), max(t.heard, r.Revision)
 	case len(r.Events) > 0:
 		if r.Events[0].Revision() <= t.closed {
 			w.finish(b, watch.Response{Reason: ErrPromise})
@@ -207,7 +207,7 @@ func (w *Weave) finish(b *braid, r watch.Response) {
 
 // bar asks for a barrier on the thread.
 func (w *Weave) bar(t *thread, revision int64) {
-	if t.state != open || t.closed >= revision || t.asked >= revision {
+	if t.state != open || t.heard >= revision || t.asked >= revision {
 		return
 	}
 	t.asked = revision
@@ -229,5 +229,7 @@ func (w *Weave) open(t *thread) {
 	invariant.Always(req.StartRevision > 0, "weave: thread %d starts at %d", t.id, req.StartRevision)
 	t.state = open
 	w.fx.Open = append(w.fx.Open, Open{Segment: t.segment, Request: req})
-	w.bar(t, t.braid.goal)
+	if t.closed < t.braid.goal {
+		w.bar(t, t.braid.goal)
+	}
 }

@@ -34,6 +34,7 @@ const (
 	noHold         plant = "the hub is not told of prepared transactions"
 	noBound        plant = "the hub is not told of splits"
 	staleHome      plant = "the home answers with what it told before"
+	eventsHear     plant = "an event counts as a barrier"
 )
 
 const replicas = 2
@@ -325,10 +326,16 @@ func (w *world) tell(q Question) {
 	w.toldOnce = revision
 	var named []anchormesh.KeyRange
 	for _, s := range w.stamps {
-		got := s.rev > q.Since && w.plant != toldHoldersAll
-		if s.rev <= revision && (got || s.held) && w.plant != toldNobody {
+		got := s.rev > q.Since
+		if w.plant == toldHoldersAll {
+			got = s.held
+		}
+		if s.rev <= revision && got && w.plant != toldNobody {
 			named = append(named, s.keys)
 		}
+	}
+	if w.rng.IntN(20) == 0 && w.plant == nothing {
+		named = []anchormesh.KeyRange{{}} // a home that has forgotten says "all"
 	}
 	w.post(func() { // the answer travels
 		tell, next, ok := w.frontier.Answer(q, revision, named)
@@ -491,13 +498,13 @@ func (w *world) txn() {
 }
 
 func (w *world) decide(parts []*segment, prepared map[*segment]int64) {
-	commit := len(prepared) == len(parts)
-	var stamps []*stamp
+	commit, number := len(prepared) == len(parts), int64(0)
 	if commit {
-		stamps = w.stamp(parts...)
+		w.stamp() // a bare one, for no segment
+		number = w.line
 		w.stats["transactions"]++
 	}
-	for i, s := range parts {
+	for _, s := range parts {
 		p, ok := prepared[s]
 		if !ok {
 			continue
@@ -505,9 +512,8 @@ func (w *world) decide(parts []*segment, prepared map[*segment]int64) {
 		w.post(func() {
 			e := entry{kind: committing, p: p}
 			if commit {
-				e.rev = stamps[i].rev
+				e.rev = number
 				e.events = []mvcc.Event{w.event(keysOf(s)[0]+"/txn", e.rev)}
-				stamps[i].held = false
 			}
 			s.prepared = slices.DeleteFunc(s.prepared, func(q int64) bool { return q == p })
 			s.append(w, e)
