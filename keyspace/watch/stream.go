@@ -173,7 +173,8 @@ func (s *Stream) RequestProgress() {
 // comes behind every event of the watch that the segment has published by now, up to
 // where Hold stands; of a lagging watch, when it has caught up to there. The caller
 // knows that nothing else at or below rev can appear in the segment: a barrier at rev
-// was answered, and its read index is applied here and published. That the mark stands
+// was answered, and all that its leader had applied then, not only up to the round's
+// read index, is applied here and published. That the mark stands
 // behind what is above rev, too, is for transactions: one that was prepared below rev
 // may be committed above it, and no stamp tells the home of that. A watch that ended,
 // or ends before its mark, brings none. Of many requests for one watch the oldest

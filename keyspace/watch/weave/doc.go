@@ -34,8 +34,9 @@
 //     comes later (Hub.Hold keeps back what stands behind a prepared transaction). A
 //     watch with one thread therefore never waits.
 //  2. A mark at T: Barrier(T) was answered by the segment's leader, so nothing at or
-//     below T can appear there any more; its read index was applied where the hub is;
-//     and the mark came behind the events on the flow that brings them.
+//     below T can appear there any more; what it had applied then, which may be more
+//     than the round's read index, is applied where the hub is; and the mark came
+//     behind the events on the flow that brings them.
 //  3. The home's word: Told{T, Since, Ranges}. In keys outside Ranges no stamp above
 //     Since and at or below T was given out. That closes a thread up to T only if it
 //     had heard up to Since: a mark at Since had come, or this word had led on from

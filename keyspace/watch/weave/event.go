@@ -87,9 +87,9 @@ type (
 		Segment anchormesh.SegmentID
 		Request watch.Request
 	}
-	// Barrier asks for a barrier at the segment's leader and then, when the read index
-	// is applied and published where the threads' hub is, for a mark on each thread
-	// (Stream.Mark), or for the end of the thread.
+	// Barrier asks for a barrier at the segment's leader and then, when all that the
+	// leader had applied on answering is applied and published where the threads' hub
+	// is, for a mark on each thread (Stream.Mark), or for the end of the thread.
 	Barrier struct {
 		Segment  anchormesh.SegmentID
 		Revision int64

@@ -140,8 +140,8 @@ func (s *bars) begin(segment anchormesh.SegmentID) (Bar, bool) {
 	return Bar{Segment: segment, Revision: s.revision}, true
 }
 
-// Barred takes the answer to a barrier, after its read index was applied and published
-// here, and returns the marks to put and the barrier to ask for next, if any.
+// Barred takes the answer to a barrier, after all that its leader had applied then was
+// applied and published here, and returns the marks to put and the barrier to ask for next, if any.
 func (f *Frontier) Barred(b Bar) (marks []Mark, next Bar, ok bool) {
 	s := f.bars[b.Segment]
 	if s == nil || s.revision != b.Revision {
