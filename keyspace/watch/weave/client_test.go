@@ -309,7 +309,7 @@ func (s *seen) bookmark(rev int64) error {
 func (s *seen) take(r watch.Response, response int) error {
 	for _, ev := range r.Events {
 		rev := ev.Revision()
-		switch {
+		switch { // what comes twice inside a response, check sees
 		case rev <= s.progress:
 			return fmt.Errorf("Bookmarkable: event at %d behind progress at %d", rev, s.progress)
 		case rev < s.last:

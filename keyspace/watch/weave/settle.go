@@ -143,14 +143,28 @@ func (w *Weave) fuse(b *braid) {
 			out = append(out, t)
 			continue
 		}
-		if t.state != open || out[last].state != open {
-			b.uneven = true // until it is open again
+		if !joinable(out[last], t) {
+			b.uneven = true // until later
 			out = append(out, t)
 			continue
 		}
 		out[last] = w.join(out[last], t)
 	}
 	b.threads = out
+}
+
+// joinable reports whether two neighbours can be joined now: not while one is closed,
+// nor while something waits that a thread brought whose place they took, and that
+// would come again.
+func joinable(l, r *thread) bool {
+	if l.state != open || r.state != open {
+		return false
+	}
+	closed := min(l.closed, r.closed)
+	return !slices.ContainsFunc(l.braid.held, func(p piece) bool {
+		return p.revision > closed && p.thread != l && p.thread != r &&
+			(p.thread.keys.Overlaps(l.keys) || p.thread.keys.Overlaps(r.keys))
+	})
 }
 
 // join replaces two threads by one. What they brought beyond the point up to which
