@@ -33,6 +33,18 @@ func (r KeyRange) Overlaps(o KeyRange) bool {
 	return !before(r.End, o.Start) && !before(o.End, r.Start)
 }
 
+// Intersect returns what both ranges hold, which is Empty if they share nothing.
+func (r KeyRange) Intersect(o KeyRange) KeyRange {
+	out := r
+	if bytes.Compare(o.Start, out.Start) > 0 {
+		out.Start = o.Start
+	}
+	if len(out.End) == 0 || (len(o.End) > 0 && bytes.Compare(o.End, out.End) < 0) {
+		out.End = o.End
+	}
+	return out
+}
+
 // Empty reports whether the range holds no key.
 func (r KeyRange) Empty() bool {
 	return len(r.End) != 0 && bytes.Compare(r.Start, r.End) >= 0

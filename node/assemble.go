@@ -23,6 +23,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/pulse"
+	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
 	"github.com/anchormesh/anchormesh/node/watches"
@@ -63,8 +64,8 @@ const keepAlive = time.Second
 // connection may only have blinked: then the election fails or moves the
 // leadership, both at no harm.
 func (n *Node) peerDown(a *assembly, id anchormesh.NodeID) {
-	if n.serving.Load() == nil {
-		return
+	if !a.running.Load() {
+		return // no group that could have lost it
 	}
 	n.log.Debug("connection to a node ended", "node", id.Short())
 	a.table.ForgetNode(id)
@@ -83,6 +84,7 @@ func (n *Node) engineConfig(a *assembly) consensus.Config {
 		counted(id, s)
 		a.table.SetLeader(id, s.Leader)
 		a.lessor.StatusChanged(id, s)
+		a.lines.StatusChanged(id, s)
 		if s.Leads() {
 			n.log.Info("this node leads", "segment", id, "term", s.Term)
 			a.steward.Kick()
@@ -107,14 +109,16 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	watchLimits.ProgressInterval = n.cfg.Watch.ProgressInterval
 	a.host = host.New(host.Config{
 		Self: self, Limits: limits, Watch: watchLimits, Logger: n.log,
-		Leases: func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
+		Leases:  func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
+		Changed: a.recordChanged,
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
 	leaseConfig.Extend = n.cfg.Raft.Election
 	a.lessor = leases.New(leaseConfig, a.host, a.engine)
 	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
-	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers)
+	a.lines = n.newLines(a)
+	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines)
 	a.pulse = pulse.New(entropy.DefaultConfig(), a.host, n.log)
 	recruiting := recruit.DefaultConfig()
 	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
@@ -123,7 +127,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Load: func() recruit.Load { return n.load(a) },
 	}, a.host, a.engine, a.mesh)
 	a.exchange = exchange.New(exchange.Config{
-		Interval: 5 * time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
+		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)
 }
 
@@ -138,6 +142,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(exchange.Method, a.exchange.Serve)
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
+	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
 	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 }
 
@@ -175,6 +180,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
+		Steward: a.steward, Peers: a.peers,
 		Check: a.ready, Figures: b.figures, Load: a.loadOf,
 	}))
 	api.SetServing(true)

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -42,6 +44,7 @@ func (b *backends) Members(ctx context.Context, linearizable bool) ([]*pb.Member
 		}
 		out = append(out, &pb.Member{ID: m.ID.MemberID(), Name: m.Name, PeerURLs: m.PeerAddrs, ClientURLs: m.ClientURLs})
 	}
+	slices.SortFunc(out, func(a, b *pb.Member) int { return cmp.Compare(a.ID, b.ID) })
 	return out, nil
 }
 

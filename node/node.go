@@ -31,6 +31,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/route"
 	"github.com/anchormesh/anchormesh/node/scopes"
+	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/telemetry"
 	"github.com/anchormesh/anchormesh/node/transfer"
@@ -66,6 +67,8 @@ type assembly struct {
 	engine   *consensus.Engine
 	host     *host.Host
 	lessor   *leases.Lessor
+	lines    *stamps.Lines
+	running  atomic.Bool // the engine is
 	leases   *leases.Service
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
@@ -205,6 +208,7 @@ func (n *Node) startEngine(a *assembly) (transfers *transfer.Transfers, err erro
 	}
 	n.assemble(a, transfers)
 	a.engine.Start()
+	a.running.Store(true)
 	a.closeLater(func() error { a.engine.Stop(); return nil })
 	a.closeLater(func() error { a.host.Close(); return nil })
 	return transfers, a.host.Open()
@@ -217,7 +221,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

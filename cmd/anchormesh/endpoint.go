@@ -39,7 +39,9 @@ func (a *asker) bind(cmd *cobra.Command) {
 	fs.StringVar(&a.keyFile, "mesh-key-file", os.Getenv("ANCHORMESH_MESH_KEY_FILE"), "mesh key, needed for /p2p/ endpoints only")
 	fs.DurationVar(&a.timeout, "timeout", 5*time.Second, "time for an answer")
 	bindOutput(cmd, &a.out)
-	cmd.Args = noArgs
+	if cmd.Args == nil {
+		cmd.Args = noArgs
+	}
 }
 
 // one asks one endpoint; do gets a client of it. The error names the endpoint.

@@ -285,6 +285,134 @@ func (x *NodeInfo) GetSelf() bool {
 	return false
 }
 
+type SplitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`            // zero: the one that holds the boundary
+	Boundary      []byte                 `protobuf:"bytes,2,opt,name=boundary,proto3" json:"boundary,omitempty"`            // first key of the right part
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	Operator      string                 `protobuf:"bytes,4,opt,name=operator,proto3" json:"operator,omitempty"`            // who asks, for the lineage
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRequest) Reset() {
+	*x = SplitRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRequest) ProtoMessage() {}
+
+func (x *SplitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
+func (*SplitRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SplitRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *SplitRequest) GetBoundary() []byte {
+	if x != nil {
+		return x.Boundary
+	}
+	return nil
+}
+
+func (x *SplitRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *SplitRequest) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+type SplitReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	Right         uint64                 `protobuf:"fixed64,2,opt,name=right,proto3" json:"right,omitempty"` // the new segment
+	Boundary      []byte                 `protobuf:"bytes,3,opt,name=boundary,proto3" json:"boundary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitReply) Reset() {
+	*x = SplitReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitReply) ProtoMessage() {}
+
+func (x *SplitReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitReply.ProtoReflect.Descriptor instead.
+func (*SplitReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SplitReply) GetBefore() *Descriptor {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *SplitReply) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+func (x *SplitReply) GetBoundary() []byte {
+	if x != nil {
+		return x.Boundary
+	}
+	return nil
+}
+
 type SegmentsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -293,7 +421,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +433,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +446,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{3}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{5}
 }
 
 type SegmentsReply struct {
@@ -331,7 +459,7 @@ type SegmentsReply struct {
 
 func (x *SegmentsReply) Reset() {
 	*x = SegmentsReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +471,7 @@ func (x *SegmentsReply) String() string {
 func (*SegmentsReply) ProtoMessage() {}
 
 func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +484,7 @@ func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsReply.ProtoReflect.Descriptor instead.
 func (*SegmentsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{4}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SegmentsReply) GetMesh() uint64 {
@@ -393,7 +521,7 @@ type SegmentInfo struct {
 
 func (x *SegmentInfo) Reset() {
 	*x = SegmentInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +533,7 @@ func (x *SegmentInfo) String() string {
 func (*SegmentInfo) ProtoMessage() {}
 
 func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +546,7 @@ func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentInfo.ProtoReflect.Descriptor instead.
 func (*SegmentInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{5}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SegmentInfo) GetDescriptor_() *Descriptor {
@@ -517,7 +645,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +657,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +670,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{6}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rates) GetWritesPerSecond() float64 {
@@ -577,7 +705,7 @@ type AnchorLag struct {
 
 func (x *AnchorLag) Reset() {
 	*x = AnchorLag{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +717,7 @@ func (x *AnchorLag) String() string {
 func (*AnchorLag) ProtoMessage() {}
 
 func (x *AnchorLag) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +730,7 @@ func (x *AnchorLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorLag.ProtoReflect.Descriptor instead.
 func (*AnchorLag) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{7}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AnchorLag) GetReplica() uint64 {
@@ -634,7 +762,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +774,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +787,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
 }
 
 type StatusReply struct {
@@ -684,7 +812,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +824,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +837,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatusReply) GetNode() *NodeInfo {
@@ -822,7 +950,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +962,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +975,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Addresses) GetClient() string {
@@ -902,7 +1030,17 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\t \x01(\x03R\vsinceUnixMs\x12\x14\n" +
 	"\x05epoch\x18\n" +
 	" \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04self\x18\v \x01(\bR\x04self\"\x11\n" +
+	"\x04self\x18\v \x01(\bR\x04self\"y\n" +
+	"\fSplitRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1a\n" +
+	"\bboundary\x18\x02 \x01(\fR\bboundary\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x1a\n" +
+	"\boperator\x18\x04 \x01(\tR\boperator\"q\n" +
+	"\n" +
+	"SplitReply\x121\n" +
+	"\x06before\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x06before\x12\x14\n" +
+	"\x05right\x18\x02 \x01(\x06R\x05right\x12\x1a\n" +
+	"\bboundary\x18\x03 \x01(\fR\bboundary\"\x11\n" +
 	"\x0fSegmentsRequest\"[\n" +
 	"\rSegmentsReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x126\n" +
@@ -960,11 +1098,12 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x032\xd5\x01\n" +
+	"\x0fNODE_STATE_DEAD\x10\x032\x96\x02\n" +
 	"\x04Mesh\x12?\n" +
 	"\x05Nodes\x12\x1b.anchormesh.v1.NodesRequest\x1a\x19.anchormesh.v1.NodesReply\x12H\n" +
 	"\bSegments\x12\x1e.anchormesh.v1.SegmentsRequest\x1a\x1c.anchormesh.v1.SegmentsReply\x12B\n" +
-	"\x06Status\x12\x1c.anchormesh.v1.StatusRequest\x1a\x1a.anchormesh.v1.StatusReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
+	"\x06Status\x12\x1c.anchormesh.v1.StatusRequest\x1a\x1a.anchormesh.v1.StatusReply\x12?\n" +
+	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
 
 var (
 	file_internal_meshpb_mesh_proto_rawDescOnce sync.Once
@@ -979,42 +1118,47 @@ func file_internal_meshpb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_meshpb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(NodeState)(0),          // 0: anchormesh.v1.NodeState
 	(*NodesRequest)(nil),    // 1: anchormesh.v1.NodesRequest
 	(*NodesReply)(nil),      // 2: anchormesh.v1.NodesReply
 	(*NodeInfo)(nil),        // 3: anchormesh.v1.NodeInfo
-	(*SegmentsRequest)(nil), // 4: anchormesh.v1.SegmentsRequest
-	(*SegmentsReply)(nil),   // 5: anchormesh.v1.SegmentsReply
-	(*SegmentInfo)(nil),     // 6: anchormesh.v1.SegmentInfo
-	(*Rates)(nil),           // 7: anchormesh.v1.Rates
-	(*AnchorLag)(nil),       // 8: anchormesh.v1.AnchorLag
-	(*StatusRequest)(nil),   // 9: anchormesh.v1.StatusRequest
-	(*StatusReply)(nil),     // 10: anchormesh.v1.StatusReply
-	(*Addresses)(nil),       // 11: anchormesh.v1.Addresses
-	(*Descriptor)(nil),      // 12: anchormesh.v1.Descriptor
+	(*SplitRequest)(nil),    // 4: anchormesh.v1.SplitRequest
+	(*SplitReply)(nil),      // 5: anchormesh.v1.SplitReply
+	(*SegmentsRequest)(nil), // 6: anchormesh.v1.SegmentsRequest
+	(*SegmentsReply)(nil),   // 7: anchormesh.v1.SegmentsReply
+	(*SegmentInfo)(nil),     // 8: anchormesh.v1.SegmentInfo
+	(*Rates)(nil),           // 9: anchormesh.v1.Rates
+	(*AnchorLag)(nil),       // 10: anchormesh.v1.AnchorLag
+	(*StatusRequest)(nil),   // 11: anchormesh.v1.StatusRequest
+	(*StatusReply)(nil),     // 12: anchormesh.v1.StatusReply
+	(*Addresses)(nil),       // 13: anchormesh.v1.Addresses
+	(*Descriptor)(nil),      // 14: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_mesh_proto_depIdxs = []int32{
 	3,  // 0: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
 	0,  // 1: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
-	6,  // 2: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
-	12, // 3: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
-	7,  // 4: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
-	8,  // 5: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
-	3,  // 6: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
-	11, // 7: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
-	1,  // 8: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
-	4,  // 9: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
-	9,  // 10: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
-	2,  // 11: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	5,  // 12: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	10, // 13: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 2: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
+	8,  // 3: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
+	14, // 4: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
+	9,  // 5: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
+	10, // 6: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
+	3,  // 7: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
+	13, // 8: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
+	1,  // 9: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
+	6,  // 10: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
+	11, // 11: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
+	4,  // 12: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
+	2,  // 13: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	7,  // 14: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	12, // 15: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	5,  // 16: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_mesh_proto_init() }
@@ -1029,7 +1173,7 @@ func file_internal_meshpb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_mesh_proto_rawDesc), len(file_internal_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	Mesh_Nodes_FullMethodName    = "/anchormesh.v1.Mesh/Nodes"
 	Mesh_Segments_FullMethodName = "/anchormesh.v1.Mesh/Segments"
 	Mesh_Status_FullMethodName   = "/anchormesh.v1.Mesh/Status"
+	Mesh_Split_FullMethodName    = "/anchormesh.v1.Mesh/Split"
 )
 
 // MeshClient is the client API for Mesh service.
@@ -40,6 +41,9 @@ type MeshClient interface {
 	Segments(ctx context.Context, in *SegmentsRequest, opts ...grpc.CallOption) (*SegmentsReply, error)
 	// Status describes the asked node.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// Split cuts a segment in two at a key. Any node takes it to the segment's
+	// leader.
+	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*SplitReply, error)
 }
 
 type meshClient struct {
@@ -80,6 +84,16 @@ func (c *meshClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *meshClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*SplitReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SplitReply)
+	err := c.cc.Invoke(ctx, Mesh_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MeshServer is the server API for Mesh service.
 // All implementations must embed UnimplementedMeshServer
 // for forward compatibility.
@@ -96,6 +110,9 @@ type MeshServer interface {
 	Segments(context.Context, *SegmentsRequest) (*SegmentsReply, error)
 	// Status describes the asked node.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
+	// Split cuts a segment in two at a key. Any node takes it to the segment's
+	// leader.
+	Split(context.Context, *SplitRequest) (*SplitReply, error)
 	mustEmbedUnimplementedMeshServer()
 }
 
@@ -114,6 +131,9 @@ func (UnimplementedMeshServer) Segments(context.Context, *SegmentsRequest) (*Seg
 }
 func (UnimplementedMeshServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedMeshServer) Split(context.Context, *SplitRequest) (*SplitReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
 }
 func (UnimplementedMeshServer) mustEmbedUnimplementedMeshServer() {}
 func (UnimplementedMeshServer) testEmbeddedByValue()              {}
@@ -190,6 +210,24 @@ func _Mesh_Status_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mesh_Split_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Split(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Split_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Split(ctx, req.(*SplitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Mesh_ServiceDesc is the grpc.ServiceDesc for Mesh service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -208,6 +246,10 @@ var Mesh_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Mesh_Status_Handler,
+		},
+		{
+			MethodName: "Split",
+			Handler:    _Mesh_Split_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

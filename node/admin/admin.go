@@ -28,6 +28,8 @@ type Config struct {
 	Table     *route.Table
 	Addresses *meshpb.Addresses
 	Started   time.Time
+	Steward   Steward
+	Peers     Peers
 	// Check does one linearizable read.
 	Check func(context.Context) error
 	// Figures fills sizes and counts of the node.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -20,6 +18,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/route"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // retryWait is the pause before another try when no change of the routes wakes
@@ -60,6 +59,7 @@ type Dispatcher struct {
 	caller Caller
 	leases Local
 	peers  Peers
+	lines  *stamps.Lines
 }
 
 // Peers gives gRPC connections to other nodes, for answers too large for a call.
@@ -68,8 +68,8 @@ type Peers interface {
 }
 
 // New returns a dispatcher for the node self.
-func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers) *Dispatcher {
-	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p}
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, lines *stamps.Lines) *Dispatcher {
+	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, lines: lines}
 }
 
 // Do implements etcdapi.Requests.
@@ -93,19 +93,6 @@ func (d *Dispatcher) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, 
 	return answer, err
 }
 
-// Compact compacts a segment's history below revision; for automatic compaction.
-func (d *Dispatcher) Compact(ctx context.Context, segment anchormesh.SegmentID, revision int64) error {
-	desc, ok := d.table.Segment(segment)
-	if !ok {
-		return consensus.ErrNoGroup
-	}
-	raw, err := proto.Marshal(&pb.CompactionRequest{Revision: revision})
-	if err != nil {
-		return err
-	}
-	return d.propose(ctx, desc, keyspace.AppendCommand(nil, keyspace.OpCompact, raw)).Err
-}
-
 // gaveUp words the end of a request that never took effect: a client that went
 // away gets its own error, one that waited in vain learns why.
 func gaveUp(ctx context.Context, last error) error {
@@ -119,15 +106,27 @@ func gaveUp(ctx context.Context, last error) error {
 }
 
 func (d *Dispatcher) try(ctx context.Context, call *etcdapi.Call, try int) (codec.Chunks, error) {
-	desc, err := d.segment(call)
-	if err != nil {
-		return nil, err
+	desc, ok := d.table.Lookup(call.Keys.Start)
+	if !ok {
+		return nil, retry(etcdapi.ErrNoLeader)
 	}
+	// Leases are kept with the lowest key.
+	stampedCompact := call.Method == etcdapi.MethodCompact && desc.Stamped
+	if !ofLeases(call.Method) && !desc.Range.Covers(call.Keys) || stampedCompact {
+		return d.several(ctx, call)
+	}
+	return d.run(ctx, desc, call, try)
+}
+
+// run runs a call of one segment.
+func (d *Dispatcher) run(ctx context.Context, desc *anchormesh.Descriptor, call *etcdapi.Call, try int) (codec.Chunks, error) {
 	r, here := d.host.Get(desc.Segment)
 	if !here {
 		return d.forward(ctx, desc, call, d.anchor(ctx, desc, try))
 	}
-	desc = r.Machine.Descriptor()
+	if now := r.Machine.Descriptor(); now.Generation != desc.Generation {
+		return nil, retry(etcdapi.ErrNotAnchor) // the routes will know in a moment
+	}
 	if !call.Write && !leaderOnly(call.Method) {
 		return d.readLocal(ctx, r, desc, call)
 	}
@@ -140,8 +139,7 @@ func (d *Dispatcher) try(ctx context.Context, call *etcdapi.Call, try int) (code
 	case status.Leader == "":
 		return nil, retry(etcdapi.ErrNoLeader)
 	}
-	answer, err := d.forward(ctx, desc, call, status.Leader)
-	return answer, err
+	return d.forward(ctx, desc, call, status.Leader)
 }
 
 // leaderOnly reports whether a read needs the leader's memory.
@@ -149,21 +147,8 @@ func leaderOnly(m etcdapi.Method) bool {
 	return m == etcdapi.MethodLeaseTimeToLive || m == etcdapi.MethodLeaseLeases
 }
 
-// segment finds the one segment that holds all of a call's keys. Leases are
-// kept with the lowest key.
-func (d *Dispatcher) segment(call *etcdapi.Call) (*anchormesh.Descriptor, error) {
-	desc, ok := d.table.Lookup(call.Keys.Start)
-	if !ok {
-		return nil, retry(etcdapi.ErrNoLeader)
-	}
-	if wholeMesh(call.Method) || desc.Range.Covers(call.Keys) {
-		return desc, nil
-	}
-	return nil, errSpansSegments
-}
-
-// wholeMesh reports whether a method's Keys do not say where it goes.
-func wholeMesh(m etcdapi.Method) bool {
+// ofLeases reports whether a method's Keys do not say where it goes.
+func ofLeases(m etcdapi.Method) bool {
 	switch m {
 	case etcdapi.MethodLeaseGrant, etcdapi.MethodLeaseRevoke, etcdapi.MethodLeaseTimeToLive, etcdapi.MethodLeaseLeases:
 		return true
@@ -211,7 +196,8 @@ func translate(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
-		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment):
+		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
+		errors.Is(err, keyspace.ErrStampOrder):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -20,12 +21,16 @@ import (
 // Method is the mesh call that carries forwarded requests.
 //
 // Request: uvarint segment, uvarint generation, byte method, byte flags (1
-// serializable), then the client's bytes. Answer: uvarint log index (0
+// serializable, 2 at), with at the uvarint revision to read at, then the client's
+// bytes. Answer: uvarint log index (0
 // for reads), then the encoded response. A failed answer's code says what to do:
 // see the codes below.
 const Method = 1
 
-const flagSerializable = 1
+const (
+	flagSerializable = 1
+	flagAt           = 2
+)
 
 // Codes of failed answers. Above codeStatus, the rest is a gRPC code and the
 // text is the client's.
@@ -44,6 +49,9 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	head := binary.AppendUvarint(make([]byte, 0, 24), uint64(desc.Segment))
 	head = binary.AppendUvarint(head, uint64(desc.Generation))
 	head = append(head, byte(call.Method), flagsOf(call))
+	if call.At != 0 {
+		head = binary.AppendUvarint(head, uint64(call.At))
+	}
 	answer, err := d.caller.Call(ctx, to, Method, head, call.Raw())
 	if err != nil {
 		err = d.forwardFailed(ctx, desc, call, to, err)
@@ -65,6 +73,9 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 func flagsOf(call *etcdapi.Call) (flags byte) {
 	if call.Serializable {
 		flags |= flagSerializable
+	}
+	if call.At != 0 {
+		flags |= flagAt
 	}
 	return flags
 }
@@ -150,13 +161,13 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 		go d.serveRead(req, to)
 		return
 	}
-	command := req.call.Command(byte(opOf(req.call.Method)))
+	command := commandOf(req.call)
 	if err := d.admit(r, desc, command); err != nil {
 		fail(to, err)
 		return
 	}
 	r.Meter.Write(req.call.Keys.Start, len(command))
-	d.engine.Propose(desc.Segment, desc.Generation, command, func(res consensus.Result) {
+	d.submit(r, desc, req.call.Method, command, func(res consensus.Result) {
 		if res.Err != nil {
 			d.failWith(to, req.segment, translate(res.Err))
 			return
@@ -259,12 +270,20 @@ func parseForwarded(b []byte) (forwarded, error) {
 		return forwarded{}, errMalformed
 	}
 	rest := b[n+k:]
-	flags := rest[1]
+	method, flags := etcdapi.Method(rest[0]), rest[1]
+	at := uint64(0)
+	if flags&flagAt != 0 {
+		if at, n = binary.Uvarint(rest[2:]); n <= 0 || at == 0 || at > math.MaxInt64 {
+			return forwarded{}, errMalformed
+		}
+		rest = rest[n:]
+	}
 	// The byte in front of the request is free now: it takes the command's op.
-	call, err := etcdapi.ForwardedCall(etcdapi.Method(rest[0]), rest[1:])
+	call, err := etcdapi.ForwardedCall(method, rest[1:])
 	if err != nil {
 		return forwarded{}, err
 	}
 	call.Serializable = flags&flagSerializable != 0 && !call.Write
+	call.At = anchormesh.Revision(at)
 	return forwarded{anchormesh.SegmentID(segment), anchormesh.Generation(generation), call}, nil
 }

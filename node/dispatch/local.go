@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/anchormesh/anchormesh"
@@ -10,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // runLocal runs what only the leader may, on the leader.
@@ -21,16 +23,45 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 		answer, err := d.leases.LeaseRead(ctx, r, term, call.Method, call.Raw())
 		return codec.Chunks{answer}, err
 	}
-	command := call.Command(byte(opOf(call.Method)))
+	command := commandOf(call)
 	if err := d.admit(r, desc, command); err != nil {
 		return nil, err
 	}
 	r.Meter.Write(call.Keys.Start, len(command))
-	res := d.propose(ctx, desc, command)
+	res := d.propose(ctx, r, desc, call.Method, command)
 	if res.Err != nil {
 		return nil, translate(res.Err)
 	}
 	return codec.Chunks{res.Response}, nil
+}
+
+// commandOf returns a call as a command of the log. A compaction that names a revision
+// of the scope's line carries it: nothing at or below it can come any more.
+func commandOf(call *etcdapi.Call) []byte {
+	command := call.Command(byte(opOf(call.Method)))
+	if call.Method != etcdapi.MethodCompact || call.At == 0 {
+		return command
+	}
+	return append(keyspace.AppendStamp(make([]byte, 0, keyspace.StampBytes+len(command)), call.At), command...)
+}
+
+// submit puts a command on its way into the segment's log: with a stamp, if the
+// scope has been split and the command writes keys.
+func (d *Dispatcher) submit(r *host.Replica, desc *anchormesh.Descriptor, m etcdapi.Method, command []byte, done func(consensus.Result)) {
+	if r.Machine.State().Line != 0 && stamped(m) {
+		d.lines.Propose(desc, command, done)
+		return
+	}
+	d.engine.Propose(desc.Segment, desc.Generation, command, done)
+}
+
+// stamped reports whether a method's command takes a revision.
+func stamped(m etcdapi.Method) bool {
+	switch m {
+	case etcdapi.MethodPut, etcdapi.MethodDeleteRange, etcdapi.MethodTxn, etcdapi.MethodLeaseRevoke:
+		return true
+	}
+	return false
 }
 
 // admit refuses a command that would grow a store beyond its quota. As in etcd
@@ -61,9 +92,9 @@ type proposed struct{ result chan consensus.Result }
 var waits = sync.Pool{New: func() any { return &proposed{result: make(chan consensus.Result, 1)} }}
 
 // propose puts a command into the segment's log and waits for its apply.
-func (d *Dispatcher) propose(ctx context.Context, desc *anchormesh.Descriptor, command []byte) consensus.Result {
+func (d *Dispatcher) propose(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, m etcdapi.Method, command []byte) consensus.Result {
 	w := waits.Get().(*proposed)
-	d.engine.Propose(desc.Segment, desc.Generation, command, func(r consensus.Result) { w.result <- r })
+	d.submit(r, desc, m, command, func(res consensus.Result) { w.result <- res })
 	select {
 	case res := <-w.result:
 		waits.Put(w)
@@ -76,39 +107,104 @@ func (d *Dispatcher) propose(ctx context.Context, desc *anchormesh.Descriptor, c
 
 // readLocal reads from the replica here.
 func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
-	if call.Serializable {
-		d.host.CatchUp(ctx, r)
-	} else {
-		if err := d.readIndex(ctx, desc.Segment); err != nil {
-			return nil, err
-		}
-		// What was applied while the read waited may have moved the range away.
-		if now := r.Machine.Descriptor(); now.Generation != desc.Generation {
-			return nil, retry(etcdapi.ErrNotAnchor)
-		}
+	at, err := d.readPoint(ctx, r, desc, call)
+	if err != nil {
+		return nil, err
 	}
 	status, ok := d.engine.Status(desc.Segment)
 	if !ok {
 		return nil, retry(consensus.ErrNoGroup)
 	}
-	answer, err := d.read(ctx, r, status.Term, call)
+	answer, err := d.read(ctx, r, status.Term, call, at)
 	if err == nil {
 		r.Meter.Read(call.Keys.Start, answer.Size())
 	}
 	return answer, err
 }
 
-func (d *Dispatcher) read(ctx context.Context, r *host.Replica, term uint64, call *etcdapi.Call) (codec.Chunks, error) {
+// readPoint waits until the replica here may answer a read, and returns the revision
+// to read at: that of the scope's line if it has one, 0 for the newest here.
+func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (at anchormesh.Revision, err error) {
+	switch {
+	case call.Serializable:
+		d.host.CatchUp(ctx, r)
+		return 0, nil
+	case r.Machine.State().Line == 0:
+		err = d.readIndex(ctx, desc.Segment)
+	default:
+		if at = call.At; at == 0 {
+			at, err = d.now(ctx, desc.Scope)
+		}
+		if err == nil {
+			err = d.barrier(ctx, desc, at)
+		}
+	}
+	// What was applied while the read waited may have moved the range away.
+	if now := r.Machine.Descriptor(); err == nil && now.Generation != desc.Generation {
+		err = retry(etcdapi.ErrNotAnchor)
+	}
+	return at, err
+}
+
+// now asks for the newest revision of a scope that was split.
+func (d *Dispatcher) now(ctx context.Context, scope []byte) (anchormesh.Revision, error) {
+	at, err := d.lines.Now(ctx, scope)
+	return at, lineFailed(ctx, err)
+}
+
+// barrier waits until the replica here has everything of the segment up to at, and
+// nothing at or below it can come any more.
+func (d *Dispatcher) barrier(ctx context.Context, desc *anchormesh.Descriptor, at anchormesh.Revision) error {
+	index, err := d.lines.Barrier(ctx, desc, at)
+	if err != nil {
+		return lineFailed(ctx, err)
+	}
+	done := make(chan error, 1)
+	d.engine.WhenApplied(desc.Segment, index, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil {
+			return retry(err)
+		}
+		return nil
+	case <-ctx.Done():
+		return gaveUp(ctx, etcdapi.ErrNoLeader)
+	}
+}
+
+// lineFailed sorts the errors of a question about revisions.
+func lineFailed(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return gaveUp(ctx, etcdapi.ErrNoLeader)
+	case stamps.Retry(err):
+		return retry(etcdapi.ErrNoLeader)
+	case errors.Is(err, stamps.ErrStopped):
+		return etcdapi.ErrStopped
+	}
+	return etcdapi.ErrTooManyRequests
+}
+
+// read answers at a revision of the scope's line, or (0) at the newest one here.
+func (d *Dispatcher) read(ctx context.Context, r *host.Replica, term uint64, call *etcdapi.Call, at anchormesh.Revision) (codec.Chunks, error) {
 	space := r.Machine.Space()
 	switch call.Method {
 	case etcdapi.MethodRange:
-		return space.Range(ctx, &call.Range, term)
+		if at == 0 {
+			return space.Range(ctx, &call.Range, term)
+		}
+		return space.RangeAt(ctx, &call.Range, term, at)
 	case etcdapi.MethodTxn:
 		var req codec.TxnRequest
 		if err := codec.ParseTxn(call.Raw(), &req); err != nil {
 			return nil, err
 		}
-		return space.ReadTxn(ctx, &req, term)
+		if at == 0 {
+			return space.ReadTxn(ctx, &req, term)
+		}
+		return space.ReadTxnAt(ctx, &req, term, at)
 	case etcdapi.MethodAlarm:
 		var req codec.AlarmRequest
 		if err := codec.ParseAlarm(call.Raw(), &req); err != nil {

@@ -60,6 +60,9 @@ type Call struct {
 	Write bool
 	// Serializable reads may be answered by any replica.
 	Serializable bool
+	// At is the revision of the scope's line that a read is to be answered at,
+	// because another node reads other keys at it; 0: the newest.
+	At anchormesh.Revision
 	// Range is the decoded request when Method is MethodRange. It refers to
 	// the same bytes.
 	Range codec.RangeRequest

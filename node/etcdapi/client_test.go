@@ -266,7 +266,7 @@ func TestClientOperator(t *testing.T) {
 	if _, err := c.AlarmList(ctx); err != nil {
 		t.Error(err)
 	}
-	if a, err := c.AuthStatus(ctx); err != nil || a.Enabled {
+	if a, err := c.AuthStatus(ctx); err != nil || a.Enabled || a.AuthRevision != 1 {
 		t.Errorf("auth status %v, %v", a, err)
 	}
 	if _, err := c.MemberAdd(ctx, []string{"http://x:1"}); status.Code(err) != codes.Unimplemented || status.Convert(err).Message() != membersSentence {

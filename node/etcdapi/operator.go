@@ -128,7 +128,7 @@ func (s *Server) authService() service {
 }
 
 func (s *Server) authStatus(context.Context, *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
-	return &pb.AuthStatusResponse{Header: responseHeader(s.node.Header())}, nil
+	return &pb.AuthStatusResponse{Header: responseHeader(s.node.Header()), AuthRevision: 1}, nil // as an etcd that never had it on
 }
 
 func (s *Server) authenticate(context.Context, *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {

@@ -11,9 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/entropy/sample"
@@ -34,6 +33,8 @@ var (
 	ErrNotInvited = errors.New("the descriptor does not name this node as that replica")
 	// ErrOlder says that an offered snapshot is older than the log here.
 	ErrOlder = errors.New("the snapshot is too old")
+	// ErrOverlap says that keys of an offered snapshot are in another replica here.
+	ErrOverlap = errors.New("the keys are still held by another replica on this node")
 	// ErrMoved ends the watches of a replica that leaves this node.
 	ErrMoved = errors.New("the segment left this node")
 )
@@ -46,6 +47,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Leases returns who follows a segment's leases.
 	Leases func(anchormesh.SegmentID) func([]lease.Event)
+	// Changed is told of every change of a segment's record, in the order of its
+	// log. It must not block.
+	Changed func(*Replica, machine.Change)
 }
 
 // Host holds the replicas of a node.
@@ -58,6 +62,7 @@ type Host struct {
 	table  *route.Table
 
 	mu       sync.Mutex // serialises changes of what is held, and dir
+	closed   bool
 	held     atomic.Pointer[map[anchormesh.SegmentID]*Replica]
 	awaiting map[anchormesh.SegmentID]anchormesh.ReplicaID
 	running  sync.WaitGroup
@@ -241,7 +246,10 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 	if !ok || self <= h.dir.Record().Retired[id] {
 		return h.discard(store, id) // a retirement that a crash cut short
 	}
-	return h.run(store, segment, self)
+	if err := h.beginLog(segment); err != nil {
+		return err
+	}
+	return h.run(store, segment, self, false)
 }
 
 // replicaOf finds this node's replica in a state, those leaving included.
@@ -254,8 +262,9 @@ func (h *Host) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
 	return 0, false
 }
 
-// run opens a present segment and starts its group.
-func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.ReplicaID) error {
+// run opens a present segment and starts its group. first makes the replica stand
+// for election at once.
+func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.ReplicaID, first bool) error {
 	meta := segment.Meta()
 	if err := h.checkLog(segment.ID(), meta); err != nil {
 		return err
@@ -275,20 +284,22 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	}
 	segment.SetPublisher(hub)
 	space.OnLeases(h.cfg.Leases(segment.ID()))
-	m, err := machine.New(segment, space, h.changed)
+	r := &Replica{ID: id, Hub: hub, Store: store}
+	m, err := machine.New(segment, space, func(c machine.Change) { h.changed(r, c) })
 	if err != nil {
 		return err
 	}
+	r.Machine = m
 	h.running.Go(func() {
 		if err := hub.Run(context.Background()); err != nil {
 			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
 		}
 	})
-	h.hold(segment.ID(), &Replica{ID: id, Machine: m, Hub: hub, Store: store})
+	h.hold(segment.ID(), r)
 	h.table.Learn(m.Descriptor())
 	delete(h.awaiting, segment.ID())
 	return h.engine.StartGroup(consensus.GroupSpec{
-		Segment: segment.ID(), Replica: id, Peers: m.State().Peers(), Start: m.Start(), Machine: m,
+		Segment: segment.ID(), Replica: id, Peers: m.State().Peers(), Start: m.Start(), Machine: m, Campaign: first,
 	})
 }
 
@@ -322,11 +333,21 @@ func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
 	h.held.Store(&next)
 }
 
-// changed follows descriptor and configuration; it runs on the apply goroutine.
-func (h *Host) changed(s *machine.State) {
-	d := s.Descriptor
+// changed follows a segment's record of itself; it runs on the apply goroutine.
+func (h *Host) changed(r *Replica, c machine.Change) {
+	s, d := c.State, c.State.Descriptor
+	if h.cfg.Changed != nil {
+		defer h.cfg.Changed(r, c)
+	}
+	if d.Changed != c.Place.Index {
+		return // neither descriptor nor configuration
+	}
 	h.engine.SetPeers(d.Segment, s.Peers())
 	h.table.Learn(d)
+	if c.Child != nil {
+		h.split(r, c)
+		return
+	}
 	h.cfg.Logger.Info("anchor group changed", "segment", d.Segment, "anchors", len(d.Anchors),
 		"voters", len(d.Voters()), "joint", s.Joint(), "index", d.Changed)
 	if _, stays := h.replicaOf(s); !stays {
@@ -371,13 +392,12 @@ func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zon
 	if err := h.engine.RestartLog(rec.Genesis, start); err != nil {
 		return err
 	}
-	state := machine.State{
-		Want: want,
-		Descriptor: &anchormesh.Descriptor{
-			Mesh: rec.Mesh, Segment: rec.Genesis, Generation: 1, Changed: genesisIndex, NextReplica: 2,
-			Anchors: []anchormesh.Anchor{{Node: h.cfg.Self, Replica: 1, Role: anchormesh.Voter, Zone: zone}},
-		},
-		Conf: &raftpb.ConfState{Voters: []uint64{1}},
+	state, err := machine.Founding(&anchormesh.Descriptor{
+		Mesh: rec.Mesh, Segment: rec.Genesis, Generation: 1, NextReplica: 2,
+		Anchors: []anchormesh.Anchor{{Node: h.cfg.Self, Replica: 1, Role: anchormesh.Voter, Zone: zone}},
+	}, want, lineage.Place{Index: start.Index, Term: start.Term})
+	if err != nil {
+		return err
 	}
 	created, err := store.Create(rec.Genesis, anchormesh.KeyRange{}, mvcc.Meta{
 		Applied: start.Index, Term: start.Term, State: state.Encode(),
@@ -385,15 +405,19 @@ func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zon
 	if err != nil {
 		return err
 	}
-	return h.run(store, created, 1)
+	return h.run(store, created, 1, false)
 }
 
 // genesisIndex is above one so that every other anchor starts from a snapshot:
 // there is one way to begin, not two.
 const genesisIndex = 5
 
-// Close stops every replica's watches; the groups are the engine's to stop.
+// Close stops every replica's watches; the groups are the engine's to stop. No
+// child begins any more.
 func (h *Host) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
 	for _, r := range *h.held.Load() {
 		r.Hub.Stop(nil)
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
@@ -152,6 +153,9 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 	if running && h.has(d.Segment, at) {
 		return nil, nil
 	}
+	if err := h.refuseOverlap(d); err != nil {
+		return nil, err
+	}
 	store, err := h.openStore(d.Scope)
 	if err != nil {
 		return nil, err
@@ -188,6 +192,19 @@ func (h *Host) refuseOlder(id anchormesh.SegmentID, at wal.Mark) error {
 	return nil
 }
 
+// refuseOverlap refuses a snapshot of keys that another segment's replica here still
+// holds: it has not applied yet that it lost them, or lost its own place in its
+// group and does not know. The leader offers the snapshot again.
+func (h *Host) refuseOverlap(d *anchormesh.Descriptor) error {
+	for id, r := range *h.held.Load() {
+		held := r.Machine.Descriptor()
+		if id != d.Segment && bytes.Equal(held.Scope, d.Scope) && held.Range.Overlaps(d.Range) {
+			return fmt.Errorf("segment %s %s: segment %s holds %s here: %w", d.Segment, d.Range, id, held.Range, ErrOverlap)
+		}
+	}
+	return nil
+}
+
 // resume starts a replica again that was stopped and has lost nothing.
 func (h *Host) resume(store *mvcc.Store, id anchormesh.SegmentID, replica anchormesh.ReplicaID) error {
 	if err := store.Commit(); err != nil {
@@ -197,7 +214,7 @@ func (h *Host) resume(store *mvcc.Store, id anchormesh.SegmentID, replica anchor
 	if !ok {
 		return fmt.Errorf("segment %s: its store lost it while its replica was stopped", id)
 	}
-	return h.run(store, segment, replica)
+	return h.run(store, segment, replica, false)
 }
 
 // has reports whether the log already holds, or has left behind, a position.
@@ -231,7 +248,7 @@ func (i *Installing) Finish() error {
 		return err
 	}
 	h.cfg.Logger.Info("replica installed from a snapshot", "segment", i.segment, "replica", i.id, "index", i.meta.Applied)
-	return h.run(i.store, segment, i.id)
+	return h.run(i.store, segment, i.id, false)
 }
 
 // Abort leaves the replica absent; the leader will offer another snapshot.

@@ -1,15 +1,19 @@
 package machine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/invariant"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -24,16 +28,25 @@ type Machine struct {
 	segment *mvcc.Segment
 	space   *keyspace.Space
 	state   atomic.Pointer[State]
-	changed func(*State)
+	changed func(Change)
 	refused atomic.Uint64
 
 	mu     sync.Mutex
 	states []*State // those in force from the durable index on, oldest first
 }
 
+// Change is what an entry did to the segment's record of itself.
+type Change struct {
+	State *State
+	Place lineage.Place // the entry
+	// Child was cut off by the entry; nil at other changes. Its state is Born.
+	Child *mvcc.Segment
+	Born  *State
+}
+
 // New returns the machine of an opened segment. changed is called from the
-// apply goroutine whenever descriptor or configuration change; it may be nil.
-func New(segment *mvcc.Segment, space *keyspace.Space, changed func(*State)) (*Machine, error) {
+// apply goroutine behind every entry that changes its state; it may be nil.
+func New(segment *mvcc.Segment, space *keyspace.Space, changed func(Change)) (*Machine, error) {
 	meta := segment.Meta()
 	state, err := DecodeState(meta.State)
 	if err != nil {
@@ -41,7 +54,7 @@ func New(segment *mvcc.Segment, space *keyspace.Space, changed func(*State)) (*M
 	}
 	state.check()
 	if changed == nil {
-		changed = func(*State) {}
+		changed = func(Change) {}
 	}
 	m := &Machine{segment: segment, space: space, changed: changed}
 	m.enter(state)
@@ -103,6 +116,9 @@ func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
 		m.skip(e)
 		return refusals(len(e.Payloads))
 	}
+	if op := e.Payloads[0]; len(op) > 0 && keyspace.Op(op[0]) >= keyspace.OpStructural {
+		return []consensus.Outcome{{Err: m.applyStructure(e)}}
+	}
 	outcomes := m.space.Apply(e.Index, e.Term, e.Payloads, want)
 	if !want {
 		return nil
@@ -138,18 +154,82 @@ func (m *Machine) applyConf(e *consensus.Entry) {
 		if err != nil {
 			panic("machine: committed change of the anchor group cannot be read: " + err.Error())
 		}
-		next = d.Clone()
-	} else {
-		next = next.Clone()
+		next = d
 	}
-	next.Changed = e.Index
-	state := now.after(next, e.Conf.State)
+	state := now.after(next.Clone(), e.Conf.State, placeOf(e))
 	state.check()
 	b := m.segment.Begin(e.Index, e.Term)
 	b.SetState(state.Encode())
 	b.End()
 	m.enter(state)
-	m.changed(state)
+	m.changed(Change{State: state, Place: placeOf(e)})
+}
+
+func placeOf(e *consensus.Entry) lineage.Place { return lineage.Place{Index: e.Index, Term: e.Term} }
+
+// applyStructure applies a structural command, which stands alone in its entry. An
+// error is a known outcome: it took effect nowhere.
+func (m *Machine) applyStructure(e *consensus.Entry) error {
+	invariant.Always(len(e.Payloads) == 1, "machine: segment %s: the structural command of entry %d shares it", m.segment.ID(), e.Index)
+	op, body := keyspace.Op(e.Payloads[0][0]), e.Payloads[0][1:]
+	var err error
+	switch op {
+	case OpSplit:
+		err = m.applySplit(e, body)
+	case OpWindow:
+		err = m.applyWindow(e, body)
+	default:
+		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
+			m.segment.ID(), e.Index, op))
+	}
+	if err != nil {
+		m.skip(e)
+	}
+	return err
+}
+
+func (m *Machine) applySplit(e *consensus.Entry, body []byte) error {
+	split, err := parseSplit(body)
+	if err != nil {
+		return err
+	}
+	now := m.state.Load()
+	if err := now.Allows(split); err != nil {
+		return err
+	}
+	at, _ := m.segment.Revision()
+	left, right, err := now.split(split, placeOf(e), at)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	b := m.segment.Begin(e.Index, e.Term)
+	child := b.Cut(split.Right, split.At, mvcc.Meta{Applied: BirthIndex, Term: BirthTerm, State: right.Encode()}).Segment()
+	b.SetState(left.Encode())
+	b.End()
+	m.enter(left)
+	m.changed(Change{State: left, Place: placeOf(e), Child: child, Born: right})
+	return nil
+}
+
+func (m *Machine) applyWindow(e *consensus.Entry, body []byte) error {
+	w, n := binary.Uvarint(body)
+	if n <= 0 || n != len(body) || w > math.MaxInt64 {
+		return errCommand
+	}
+	now := *m.state.Load()
+	if now.Line == 0 || !now.Descriptor.Home() {
+		return fmt.Errorf("%w: the segment is not the home of a line", ErrRefused)
+	}
+	if anchormesh.Revision(w) <= now.Window {
+		return fmt.Errorf("%w: the window ends at %d already", ErrRefused, now.Window)
+	}
+	now.Window = anchormesh.Revision(w)
+	b := m.segment.Begin(e.Index, e.Term)
+	b.SetState(now.Encode())
+	b.End()
+	m.state.Store(&now) // the configuration is as it was: see Durable
+	m.changed(Change{State: &now, Place: placeOf(e)})
+	return nil
 }
 
 var _ consensus.StateMachine = (*Machine)(nil)

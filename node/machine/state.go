@@ -4,17 +4,19 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
 // stateVersion is the first byte of an encoded State.
-const stateVersion = 1
+const stateVersion = 2
 
 // ErrState says that stored bytes are not an encoded State.
 var ErrState = errors.New("stored state of the segment cannot be read")
@@ -22,8 +24,8 @@ var ErrState = errors.New("stored state of the segment cannot be read")
 // State is the segment's record of itself at some place of its log. It is not
 // modified once made.
 //
-// Encoded: version byte, uvarint wanted anchors, then three times uvarint length and bytes: descriptor
-// and leaving anchors (both as descriptors in canonical form), configuration.
+// Encoded: version byte, uvarints wanted anchors, line and window, then four times uvarint length and
+// bytes: descriptor and leaving anchors (both as descriptors in canonical form), configuration, lineage.
 type State struct {
 	Descriptor *anchormesh.Descriptor
 	Conf       *raftpb.ConfState
@@ -32,6 +34,14 @@ type State struct {
 	// Leaving holds anchors that count in a joint configuration's outgoing
 	// majority and are not in the descriptor any more.
 	Leaving []anchormesh.Anchor
+	// Chain is the segment's lineage.
+	Chain *lineage.Chain
+	// Line names the line of revisions that the segment's writes are stamped from;
+	// 0: the scope was never split, and they are counted as they are applied.
+	Line uint64
+	// Window is the W of the line, where the segment is its home: numbers up to it
+	// may have been given out.
+	Window anchormesh.Revision
 }
 
 // Encode returns the stored form.
@@ -42,9 +52,10 @@ func (s *State) Encode() []byte {
 	}
 	leaving := anchormesh.Descriptor{Anchors: s.Leaving}
 	out := binary.AppendUvarint([]byte{stateVersion}, uint64(s.Want))
-	for _, part := range [][]byte{meshpb.EncodeDescriptor(s.Descriptor), meshpb.EncodeDescriptor(&leaving), conf} {
-		out = binary.AppendUvarint(out, uint64(len(part)))
-		out = append(out, part...)
+	out = binary.AppendUvarint(out, s.Line)
+	out = binary.AppendUvarint(out, uint64(s.Window))
+	for _, part := range [][]byte{meshpb.EncodeDescriptor(s.Descriptor), meshpb.EncodeDescriptor(&leaving), conf, s.Chain.Encode()} {
+		out = appendBytes(out, part)
 	}
 	return out
 }
@@ -54,28 +65,27 @@ func DecodeState(b []byte) (*State, error) {
 	if len(b) == 0 || b[0] != stateVersion {
 		return nil, fmt.Errorf("%w: unknown version", ErrState)
 	}
-	want, n := binary.Uvarint(b[1:])
-	if n <= 0 {
-		return nil, fmt.Errorf("%w: cut short", ErrState)
-	}
-	var parts [3][]byte
-	rest := b[1+n:]
+	r := reader{b: b[1:]}
+	want, line, window := r.uint(1<<10), r.uint(math.MaxUint64), r.uint(math.MaxInt64)
+	var parts [4][]byte
 	for i := range parts {
-		size, n := binary.Uvarint(rest)
-		if n <= 0 || size > uint64(len(rest)-n) {
-			return nil, fmt.Errorf("%w: cut short", ErrState)
-		}
-		parts[i], rest = rest[n:n+int(size)], rest[n+int(size):]
+		parts[i] = r.bytes()
+	}
+	if r.bad {
+		return nil, fmt.Errorf("%w: cut short", ErrState)
 	}
 	d, err := meshpb.DecodeDescriptor(parts[0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	s := &State{Descriptor: d, Conf: &raftpb.ConfState{}, Want: int(want)}
+	s := &State{Descriptor: d, Conf: &raftpb.ConfState{}, Want: int(want), Line: line, Window: anchormesh.Revision(window)}
 	if s.Leaving, err = decodeLeaving(parts[1]); err != nil {
 		return nil, err
 	}
 	if err := proto.Unmarshal(parts[2], s.Conf); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if s.Chain, err = lineage.DecodeChain(parts[3]); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	return s, nil
@@ -112,16 +122,54 @@ func (s *State) Peers() map[anchormesh.ReplicaID]anchormesh.NodeID {
 // Joint reports whether a change of voters is half way.
 func (s *State) Joint() bool { return len(s.Conf.GetVotersOutgoing()) > 0 }
 
-// after returns the state behind a change of the configuration.
-func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState) *State {
-	out := &State{Descriptor: next, Conf: conf, Want: s.Want}
+// after returns the state behind a change of the configuration at a place of the
+// log.
+func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState, place lineage.Place) *State {
+	out := *s
+	out.Descriptor, out.Conf, out.Leaving = next, conf, nil
 	for _, old := range append(slices.Clone(s.Descriptor.Anchors), s.Leaving...) {
 		if _, stays := next.Replica(old.Replica); !stays && slices.Contains(conf.GetVotersOutgoing(), uint64(old.Replica)) {
 			out.Leaving = append(out.Leaving, old)
 		}
 	}
-	return out
+	chain, err := s.Chain.Change(place, out.voters(), lineage.Evidence{})
+	if err != nil {
+		panic("machine: committed change of the anchor group does not follow from the lineage: " + err.Error())
+	}
+	out.Chain, next.Changed, next.Lineage = chain, place.Index, chain.Head()
+	return &out
 }
+
+// voters names the nodes whose votes count.
+func (s *State) voters() lineage.Voters {
+	nodes := s.Peers()
+	named := func(ids []uint64) (out []anchormesh.NodeID) {
+		for _, id := range ids {
+			out = append(out, nodes[anchormesh.ReplicaID(id)])
+		}
+		slices.Sort(out)
+		return out
+	}
+	return lineage.Voters{Incoming: named(s.Conf.GetVoters()), Outgoing: named(s.Conf.GetVotersOutgoing())}
+}
+
+// Founding is the state of a mesh's first segment, whose log begins at a place.
+func Founding(d *anchormesh.Descriptor, want int, place lineage.Place) (*State, error) {
+	chain, err := lineage.Begin(d.Mesh, d.Segment, lineage.Extent{Generation: d.Generation, Range: d.Range}, place,
+		lineage.VotersOf(d), lineage.Evidence{Reason: lineage.Operator})
+	if err != nil {
+		return nil, err
+	}
+	d = d.Clone()
+	d.Changed, d.Lineage = place.Index, chain.Head()
+	var voters []uint64
+	for _, a := range d.Voters() {
+		voters = append(voters, uint64(a.Replica))
+	}
+	return &State{Descriptor: d, Conf: confOf(voters), Want: want, Chain: chain}, nil
+}
+
+func confOf(voters []uint64) *raftpb.ConfState { return &raftpb.ConfState{Voters: voters} }
 
 // check panics if descriptor and configuration name different replicas.
 func (s *State) check() {

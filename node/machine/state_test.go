@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"errors"
 	"reflect"
 	"testing"
@@ -9,31 +10,35 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 )
 
 func threeAnchors() *State {
-	return &State{
-		Want: 3,
-		Descriptor: &anchormesh.Descriptor{
-			Mesh: 7, Segment: 9, Generation: 1, Changed: 12, NextReplica: 4,
-			Anchors: []anchormesh.Anchor{
-				{Node: "a", Replica: 1, Role: anchormesh.Voter, Zone: "z1"},
-				{Node: "b", Replica: 2, Role: anchormesh.Voter},
-				{Node: "c", Replica: 3, Role: anchormesh.Learner},
-			},
+	s, err := Founding(&anchormesh.Descriptor{
+		Mesh: 7, Segment: 9, Generation: 1, NextReplica: 4,
+		Anchors: []anchormesh.Anchor{
+			{Node: "a", Replica: 1, Role: anchormesh.Voter, Zone: "z1"},
+			{Node: "b", Replica: 2, Role: anchormesh.Voter},
+			{Node: "c", Replica: 3, Role: anchormesh.Learner},
 		},
-		Conf: &raftpb.ConfState{Voters: []uint64{1, 2}, Learners: []uint64{3}},
+	}, 3, lineage.Place{Index: 12, Term: 1})
+	if err != nil {
+		panic(err)
 	}
+	s.Conf.Learners = []uint64{3}
+	return s
 }
 
 func equal(a, b *State) bool {
 	return a.Want == b.Want && reflect.DeepEqual(a.Descriptor, b.Descriptor) && proto.Equal(a.Conf, b.Conf) &&
-		reflect.DeepEqual(a.Leaving, b.Leaving)
+		reflect.DeepEqual(a.Leaving, b.Leaving) && a.Line == b.Line && a.Window == b.Window &&
+		bytes.Equal(a.Chain.Encode(), b.Chain.Encode())
 }
 
 func TestStateIsReadBackAsItWasStored(t *testing.T) {
 	s := threeAnchors()
 	s.Leaving = []anchormesh.Anchor{{Node: "gone", Replica: 9, Role: anchormesh.Voter, Zone: "z"}}
+	s.Line, s.Window = 9, 1<<40
 	got, err := DecodeState(s.Encode())
 	if err != nil || !equal(got, s) {
 		t.Fatalf("%+v came back as %+v, %v", s, got, err)
@@ -49,15 +54,20 @@ func TestAnchorsOnTheirWayOutStayReachable(t *testing.T) {
 	s := threeAnchors()
 	next := s.Descriptor.Clone()
 	next.Anchors = []anchormesh.Anchor{next.Anchors[0], {Node: "c", Replica: 3, Role: anchormesh.Voter}}
-	joint := s.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}, VotersOutgoing: []uint64{1, 2}, AutoLeave: new(true)})
+	joint := s.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}, VotersOutgoing: []uint64{1, 2}, AutoLeave: new(true)},
+		lineage.Place{Index: 20, Term: 3})
 	joint.check()
 	if !joint.Joint() || joint.Peers()[2] != "b" {
 		t.Fatalf("the joint configuration forgot the voter that leaves: %+v", joint)
 	}
-	left := joint.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}})
+	left := joint.after(next.Clone(), &raftpb.ConfState{Voters: []uint64{1, 3}}, lineage.Place{Index: 21, Term: 3})
 	left.check()
 	if _, known := left.Peers()[2]; known || left.Joint() {
 		t.Fatalf("the voter that left is still there: %+v", left)
+	}
+	entries := left.Chain.Entries()
+	if last := entries[len(entries)-1]; len(entries) != 3 || !last.Describes(left.Descriptor) || len(entries[1].Voters.Outgoing) != 2 {
+		t.Errorf("the lineage does not tell of both steps: %+v", entries)
 	}
 }
 

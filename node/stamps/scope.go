@@ -364,8 +364,8 @@ func (s *scope) extend(w anchormesh.Revision) {
 	l.engine.Submit(seat.Segment, consensus.Proposal{
 		Generation: seat.Generation, Term: seat.Term, Alone: true, Payload: l.cfg.Commands.Window(w),
 		Done: func(r consensus.Result) {
-			if r.Err != nil {
-				l.do(s.home.WindowFailed)
+			if r.Err != nil { // not at once: it would be proposed again and again
+				time.AfterFunc(l.cfg.Pause, func() { l.do(s.home.WindowFailed) })
 			}
 		},
 	})

@@ -6,9 +6,8 @@ import (
 	"maps"
 	"slices"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -133,7 +132,7 @@ func (p *process) run(segment *mvcc.Segment, id anchormesh.ReplicaID) error {
 		return err
 	}
 	segment.SetPublisher(hub)
-	m, err := machine.New(segment, space, p.changed)
+	m, err := machine.New(segment, space, func(c machine.Change) { p.changed(c.State) })
 	if err != nil {
 		return err
 	}
@@ -176,13 +175,13 @@ func (p *process) genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 		}
 		start := wal.Mark{Index: genesisIndex, Term: 1}
 		p.update(wal.Update{Group: id, Snapshot: &start}, func() {
-			state := machine.State{
-				Want: want,
-				Descriptor: &anchormesh.Descriptor{
-					Mesh: meshID, Segment: id, Range: rng, Generation: 1, Changed: genesisIndex, NextReplica: 2,
-					Anchors: []anchormesh.Anchor{{Node: p.id, Replica: 1, Role: anchormesh.Voter, Zone: p.zone}},
-				},
-				Conf: &raftpb.ConfState{Voters: []uint64{1}},
+			state, err := machine.Founding(&anchormesh.Descriptor{
+				Mesh: meshID, Segment: id, Range: rng, Generation: 1, NextReplica: 2,
+				Anchors: []anchormesh.Anchor{{Node: p.id, Replica: 1, Role: anchormesh.Voter, Zone: p.zone}},
+			}, want, lineage.Place{Index: start.Index, Term: start.Term})
+			if err != nil {
+				p.broken("genesis", err)
+				return
 			}
 			created, err := p.store.Create(id, rng, mvcc.Meta{Applied: start.Index, Term: start.Term, State: state.Encode()})
 			if err == nil {

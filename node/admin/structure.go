@@ -1,0 +1,101 @@
+package admin
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// Steward changes the structure of the segments that this node leads; see package
+// steward.
+type Steward interface {
+	Split(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence, dry bool) (anchormesh.SegmentID, error)
+}
+
+// Peers gives connections to other nodes.
+type Peers interface {
+	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
+}
+
+// Split implements meshpb.MeshServer.
+func (s *Service) Split(ctx context.Context, req *meshpb.SplitRequest) (*meshpb.SplitReply, error) {
+	if len(req.GetBoundary()) == 0 {
+		return nil, status.Error(codes.InvalidArgument, "a split needs a boundary: the first key of the right part")
+	}
+	if len(req.GetOperator()) > lineage.OperatorBytesMax {
+		return nil, status.Errorf(codes.InvalidArgument, "the operator's name is longer than %d bytes", lineage.OperatorBytesMax)
+	}
+	d, err := s.named(anchormesh.SegmentID(req.GetSegment()), req.GetBoundary())
+	if err != nil {
+		return nil, err
+	}
+	if !s.leads(d.Segment) {
+		conn, err := s.leader(ctx, d.Segment)
+		if err != nil {
+			return nil, err
+		}
+		return meshpb.NewMeshClient(conn).Split(onward(ctx), req)
+	}
+	why := lineage.Evidence{Reason: lineage.Operator, Operator: req.GetOperator()}
+	right, err := s.cfg.Steward.Split(ctx, d.Segment, req.GetBoundary(), why, req.GetDryRun())
+	if err != nil {
+		return nil, structural(err)
+	}
+	return &meshpb.SplitReply{Before: meshpb.ToPB(d), Right: uint64(right), Boundary: req.GetBoundary()}, nil
+}
+
+// named finds a segment by its ID, or by a key of it.
+func (s *Service) named(id anchormesh.SegmentID, key []byte) (*anchormesh.Descriptor, error) {
+	d, ok := s.cfg.Table.Lookup(key)
+	if id != 0 {
+		d, ok = s.cfg.Table.Segment(id)
+	}
+	if !ok {
+		return nil, status.Error(codes.NotFound, "this node knows no such segment")
+	}
+	return d, nil
+}
+
+func (s *Service) leads(id anchormesh.SegmentID) bool {
+	st, ok := s.cfg.Engine.Status(id)
+	return ok && st.Leads()
+}
+
+// hops is the header that keeps a request from going round in circles.
+const hops = "anchormesh-hop"
+
+// leader returns a connection to the segment's leader.
+func (s *Service) leader(ctx context.Context, id anchormesh.SegmentID) (grpc.ClientConnInterface, error) {
+	node, ok := s.cfg.Table.Leader(id)
+	if !ok || forwarded(ctx) {
+		return nil, status.Error(codes.Unavailable, "the segment has no known leader at the moment")
+	}
+	return s.cfg.Peers.Conn(node)
+}
+
+// structural gives the errors of structural changes their codes.
+func structural(err error) error {
+	if errors.Is(err, machine.ErrRefused) {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// onward marks a request as forwarded once.
+func onward(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, hops, "1")
+}
+
+func forwarded(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return len(md.Get(hops)) > 0
+}

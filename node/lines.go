@@ -1,0 +1,56 @@
+package node
+
+import (
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/line"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/stamps"
+)
+
+// newLines connects the lines of revisions to the replicas of this node.
+func (n *Node) newLines(a *assembly) *stamps.Lines {
+	cfg := stamps.DefaultConfig(a.mesh.Self().ID)
+	cfg.Line.Patience = n.cfg.Raft.Election
+	cfg.Logger = n.log
+	cfg.Commands = stamps.Commands{
+		Stamp:  stamped,
+		Window: machine.Window,
+	}
+	return stamps.New(cfg, a.engine, standings{a}, a.table, a.mesh)
+}
+
+// stamped returns the command with its revision in front.
+func stamped(rev anchormesh.Revision, command []byte) []byte {
+	return append(keyspace.AppendStamp(make([]byte, 0, keyspace.StampBytes+len(command)), rev), command...)
+}
+
+// standings tells where the replicas of this node stand.
+type standings struct{ *assembly }
+
+// Standing implements stamps.Segments.
+func (s standings) Standing(id anchormesh.SegmentID) (stamps.Standing, bool) {
+	r, ok := s.host.Get(id)
+	if !ok {
+		return stamps.Standing{}, false
+	}
+	// Position first: a state read behind it is at least as new.
+	applied, term := r.Machine.Segment().Applied()
+	return standing(r, r.Machine.State(), applied, term), true
+}
+
+func standing(r *host.Replica, s *machine.State, applied, term uint64) stamps.Standing {
+	last, _ := r.Machine.Segment().Revision()
+	return stamps.Standing{
+		Descriptor: s.Descriptor, Line: line.ID(s.Line), Window: s.Window, Last: last, Applied: applied, Term: term,
+	}
+}
+
+// recordChanged follows the segments' records of themselves, in the order of their
+// logs.
+func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
+	if c.State.Line != 0 {
+		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
+	}
+}

@@ -1,0 +1,173 @@
+package machine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/keyspace"
+)
+
+// Structural commands. Each stands alone in its entry.
+const (
+	// OpSplit cuts the segment in two: Split.
+	OpSplit = keyspace.OpStructural + iota
+	// OpWindow moves the home's window: uvarint W.
+	OpWindow
+)
+
+// ErrRefused is wrapped by structural commands that the state in force does not
+// allow. They took effect nowhere.
+var ErrRefused = errors.New("the structural change is refused")
+
+// errCommand says that a structural command cannot be read.
+var errCommand = errors.New("machine: structural command cannot be read")
+
+// BoundaryMax is the longest boundary of a split, in bytes.
+const BoundaryMax = lineage.KeyBytesMax
+
+// Split cuts the segment at a key: what lies below stays, the rest becomes a segment
+// of its own, with the same voters.
+type Split struct {
+	At       []byte // inside the range, behind its first key
+	Right    anchormesh.SegmentID
+	Evidence lineage.Evidence
+}
+
+// Command returns the split as a command of the log:
+//
+//	op | version 1 | right 8 | length, at | reason | pressure | spread | count, numbers | length, operator
+func (s *Split) Command() []byte {
+	b := append(make([]byte, 0, 64+len(s.At)), byte(OpSplit), 1)
+	b = s.Right.AppendKey(b)
+	b = appendBytes(b, s.At)
+	e := &s.Evidence
+	for _, v := range []uint64{uint64(e.Reason), e.Pressure, e.Spread, uint64(len(e.Numbers))} {
+		b = binary.AppendUvarint(b, v)
+	}
+	for _, v := range e.Numbers {
+		b = binary.AppendUvarint(b, v)
+	}
+	return appendBytes(b, []byte(e.Operator))
+}
+
+// parseSplit reads what Command wrote, behind the op.
+func parseSplit(b []byte) (*Split, error) {
+	if len(b) < 9 || b[0] != 1 {
+		return nil, errCommand
+	}
+	s := &Split{Right: anchormesh.SegmentID(binary.BigEndian.Uint64(b[1:]))}
+	r := reader{b: b[9:]}
+	s.At = r.bytes()
+	s.Evidence.Reason = lineage.Reason(r.uint(1<<16 - 1))
+	s.Evidence.Pressure, s.Evidence.Spread = r.uint(1<<63), r.uint(1<<63)
+	for range r.uint(lineage.NumbersMax) {
+		s.Evidence.Numbers = append(s.Evidence.Numbers, r.uint(1<<63))
+	}
+	s.Evidence.Operator = string(r.bytes())
+	if r.bad || len(r.b) > 0 || len(s.Evidence.Operator) > lineage.OperatorBytesMax {
+		return nil, errCommand
+	}
+	return s, nil
+}
+
+// Window returns the command that moves the home's window to w.
+func Window(w anchormesh.Revision) []byte {
+	return binary.AppendUvarint([]byte{byte(OpWindow)}, uint64(w))
+}
+
+// reader reads uvarints and byte strings; the first fault sticks.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) uint(most uint64) uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || v > most {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes() []byte {
+	n := r.uint(uint64(len(r.b)))
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func appendBytes(b, v []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
+}
+
+// Birth is where the log of a right child begins, on every replica.
+const (
+	BirthIndex = 5
+	BirthTerm  = 1
+)
+
+// Allows says why the state does not allow a split, if it does not.
+func (s *State) Allows(split *Split) error {
+	d := s.Descriptor
+	switch {
+	case s.Joint():
+		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
+	case len(d.Voters()) != len(d.Anchors):
+		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
+	case len(split.At) > BoundaryMax:
+		return fmt.Errorf("%w: a boundary of %d bytes is too long, %d are allowed", ErrRefused, len(split.At), BoundaryMax)
+	case !d.Range.Contains(split.At) || bytes.Equal(d.Range.Start, split.At):
+		return fmt.Errorf("%w: boundary %q does not lie inside %s", ErrRefused, split.At, d.Range)
+	case split.Right == 0 || split.Right == d.Segment:
+		return fmt.Errorf("%w: %s is no name for the right child", ErrRefused, split.Right)
+	}
+	return nil
+}
+
+// split returns the states behind a split that is allowed, at a place of the log.
+// The scope's first split begins its line of revisions: at is the newest revision.
+func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision) (left, right *State, err error) {
+	leftChain, rightChain, err := s.Chain.Split(place, split.At, split.Right, split.Evidence)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := s.Descriptor.Clone()
+	d.Generation++
+	d.Range.End = bytes.Clone(split.At)
+	d.Changed, d.Stamped, d.Lineage = place.Index, true, leftChain.Head()
+	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window}
+	if left.Line == 0 {
+		left.Line, left.Window = uint64(d.Segment), at
+	}
+	right = s.born(split, d.Generation, rightChain)
+	right.Line = left.Line
+	return left, right, nil
+}
+
+// born returns the first state of a right child: the same nodes, new replica IDs.
+func (s *State) born(split *Split, generation anchormesh.Generation, chain *lineage.Chain) *State {
+	old := s.Descriptor
+	d := &anchormesh.Descriptor{
+		Mesh: old.Mesh, Segment: split.Right, Scope: old.Scope, Generation: generation,
+		Range:   anchormesh.KeyRange{Start: bytes.Clone(split.At), End: old.Range.End},
+		Changed: BirthIndex, Stamped: true, Lineage: chain.Head(),
+	}
+	var voters []uint64
+	for i, a := range old.Anchors {
+		a.Replica = anchormesh.ReplicaID(i + 1)
+		d.Anchors = append(d.Anchors, a)
+		voters = append(voters, uint64(a.Replica))
+	}
+	d.NextReplica = anchormesh.ReplicaID(len(d.Anchors) + 1)
+	return &State{Descriptor: d, Conf: confOf(voters), Want: s.Want, Chain: chain}
+}
