@@ -25,8 +25,9 @@ func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc
 			}
 			row.register(rng, index)
 			b.PutAux(spreadBucket, leaseKey(id), encodeSpread(row))
+			row = &leaseRow{since: row.since, ending: row.ending, ranges: []anchormesh.KeyRange{rng}}
 		}
-		child.PutAux(markBucket, leaseKey(id), encodeMark(row))
+		child.PutAux(markBucket, leaseKey(id), encodeSpread(row))
 	}
 	floor := s.leases.floor
 	if s.isHome() {
@@ -49,7 +50,7 @@ func (s *Space) Absorb(b *mvcc.Batch, right *Space, current int64) {
 	defer right.mu.Unlock()
 	for _, id := range right.leases.ids() {
 		if s.unite(right.leases.byID[id]) {
-			b.PutAux(markBucket, leaseKey(id), encodeMark(s.leases.byID[id]))
+			b.PutAux(markBucket, leaseKey(id), encodeSpread(s.leases.byID[id]))
 		}
 	}
 	if floor := right.leases.floor; floor > s.leases.floor && !s.isHome() {
@@ -76,13 +77,15 @@ func (s *Space) unite(theirs *leaseRow) bool {
 	case ours != nil && ours.home, s.isHome() && theirs.ending:
 		return false
 	case ours == nil || ours.since < theirs.since:
-		ours = &leaseRow{Lease: theirs.Lease, since: theirs.since, ending: theirs.ending}
-	case ours.since > theirs.since || ours.ending || !theirs.ending:
+		s.leases.byID[theirs.ID] = theirs
+		return true
+	case ours.since > theirs.since || ours.ending:
 		return false
-	default:
-		ours.ending = true
 	}
-	s.leases.byID[theirs.ID] = ours
+	ours.ending = theirs.ending
+	for _, rng := range theirs.ranges {
+		ours.cover(rng)
+	}
 	return true
 }
 

@@ -40,13 +40,13 @@ type leaseTable struct {
 	trimming bool
 }
 
-// has reports whether a put may name the lease; 0 is none.
-func (t *leaseTable) has(id int64) bool {
+// has reports whether a put of the key may name the lease; 0 is none.
+func (t *leaseTable) has(id int64, key []byte) bool {
 	if id == 0 {
 		return true
 	}
 	row := t.byID[id]
-	return row != nil && !row.ending
+	return row != nil && row.takes(key)
 }
 
 func (t *leaseTable) add(l lease.Lease) {

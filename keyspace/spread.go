@@ -22,20 +22,39 @@ const (
 type leaseRow struct {
 	lease.Lease // at home; of a mark the ID only
 	home        bool
-	ending      bool                  // no key may be hung on it any more
-	since       uint64                // see codec.LeaseMark; zero if it was never registered
-	changed     uint64                // at home: log index of the last change of ranges
-	ranges      []anchormesh.KeyRange // at home: where its keys may lie in other segments
+	ending      bool   // no key may be hung on it any more
+	since       uint64 // see codec.LeaseMark; zero if it was never registered
+	changed     uint64 // at home: log index of the last change of ranges
+	// ranges are registered: at home those of other segments where keys may hang on
+	// it, elsewhere those where puts may name it. An absorb makes a segment wider than
+	// what was registered for it.
+	ranges []anchormesh.KeyRange
+}
+
+// takes reports whether a put of the key may name the lease.
+func (r *leaseRow) takes(key []byte) bool {
+	return !r.ending && (r.home || slices.ContainsFunc(r.ranges, func(have anchormesh.KeyRange) bool { return have.Contains(key) }))
 }
 
 func (r *leaseRow) mark(at uint64) codec.LeaseMark {
 	return codec.LeaseMark{ID: r.ID, Since: r.since, At: at}
 }
 
-// register adds a range; those that it overlaps or touches become one with it.
+// register adds a range at the home.
 func (r *leaseRow) register(rng anchormesh.KeyRange, index uint64) {
-	if slices.ContainsFunc(r.ranges, func(have anchormesh.KeyRange) bool { return have.Covers(rng) }) {
+	if !r.cover(rng) {
 		return
+	}
+	if r.changed = index; r.since == 0 {
+		r.since = index
+	}
+}
+
+// cover adds a range; those that it overlaps or touches become one with it. It
+// reports false if there is nothing to add.
+func (r *leaseRow) cover(rng anchormesh.KeyRange) bool {
+	if slices.ContainsFunc(r.ranges, func(have anchormesh.KeyRange) bool { return have.Covers(rng) }) {
+		return false
 	}
 	rng = anchormesh.KeyRange{Start: append([]byte(nil), rng.Start...), End: append([]byte(nil), rng.End...)}
 	var out []anchormesh.KeyRange
@@ -48,10 +67,8 @@ func (r *leaseRow) register(rng anchormesh.KeyRange, index uint64) {
 	}
 	out = append(out, rng)
 	slices.SortFunc(out, func(a, b anchormesh.KeyRange) int { return bytes.Compare(a.Start, b.Start) })
-	r.ranges, r.changed = out, index
-	if r.since == 0 {
-		r.since = index
-	}
+	r.ranges = out
+	return true
 }
 
 func hull(a, b anchormesh.KeyRange) anchormesh.KeyRange {
@@ -100,7 +117,9 @@ func (a *applier) leaseRegister(row *leaseRow, rng anchormesh.KeyRange) Outcome 
 	}
 	row.register(rng, a.index)
 	a.saveSpread(row)
-	return a.marked(row.mark(a.index))
+	m := row.mark(a.index)
+	m.Start, m.End = rng.Start, rng.End
+	return a.marked(m)
 }
 
 // marked is the answer that is itself the next segment's command.
@@ -149,17 +168,25 @@ func (a *applier) leaseFinish(row *leaseRow, m codec.LeaseMark) Outcome {
 }
 
 func (a *applier) leaseOpen(row *leaseRow, m codec.LeaseMark) Outcome {
+	rng := anchormesh.KeyRange{Start: m.Start, End: m.End}
+	same := row != nil && row.since == m.Since && !row.ending
 	switch {
-	case row != nil && row.since == m.Since && !row.ending:
+	case rng.Empty():
+		return Outcome{Err: codec.ErrMalformed}
+	case same && row.home:
 		return a.done()
 	case a.s.isHome() || row != nil && row.home:
 		return Outcome{Err: ErrLeaseNotFound}
 	case m.At <= a.s.leases.floor:
 		return Outcome{Err: ErrLeaseStale}
-	case row != nil && (row.since >= m.Since || !row.ending):
+	case row != nil && !same && (row.since >= m.Since || !row.ending):
 		return Outcome{Err: ErrLeaseNotFound}
+	case !same:
+		row = a.putMark(m, false)
 	}
-	a.putMark(m, false)
+	if row.cover(rng) {
+		a.saveMark(row)
+	}
 	return a.done()
 }
 
@@ -174,7 +201,7 @@ func (a *applier) leaseEnd(row *leaseRow, m codec.LeaseMark) Outcome {
 	case row != nil && row.since > m.Since: // the next lease of this ID
 		return a.done()
 	case !a.s.isHome():
-		a.putMark(m, true)
+		a.saveMark(a.putMark(m, true))
 	}
 	a.deleteKeys(m.ID)
 	return a.done()
@@ -197,10 +224,14 @@ func (a *applier) leaseForget(row *leaseRow, m codec.LeaseMark) Outcome {
 	return a.done()
 }
 
-func (a *applier) putMark(m codec.LeaseMark, ended bool) {
+func (a *applier) putMark(m codec.LeaseMark, ended bool) *leaseRow {
 	row := &leaseRow{Lease: lease.Lease{ID: m.ID}, since: m.Since, ending: ended}
 	a.s.leases.byID[m.ID] = row
-	a.b.PutAux(markBucket, leaseKey(m.ID), encodeMark(row))
+	return row
+}
+
+func (a *applier) saveMark(row *leaseRow) {
+	a.b.PutAux(markBucket, leaseKey(row.ID), encodeSpread(row))
 }
 
 func (a *applier) saveSpread(row *leaseRow) {
@@ -238,12 +269,12 @@ func (s *Space) EndingLeases() (ids []int64) {
 	return ids
 }
 
-// LeaseUsable reports whether a put here may name the lease now. If not, it has ended
-// or must be registered at its home and opened here first.
-func (s *Space) LeaseUsable(id int64) bool {
+// LeaseUsable reports whether a put of the key may name the lease now. If not, it has
+// ended or must be registered at its home and opened here first.
+func (s *Space) LeaseUsable(id int64, key []byte) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.leases.has(id)
+	return s.leases.has(id, key)
 }
 
 const spreadFormat = 1
@@ -255,14 +286,12 @@ func flagOf(b bool) byte {
 	return 0
 }
 
-func encodeMark(r *leaseRow) []byte {
-	return binary.AppendUvarint([]byte{spreadFormat, flagOf(r.ending)}, r.since)
-}
-
-func encodeFloor(at uint64) []byte { return binary.AppendUvarint([]byte{spreadFormat, 0}, at) }
+// encodeFloor is a mark of lease 0.
+func encodeFloor(at uint64) []byte { return encodeSpread(&leaseRow{since: at}) }
 
 func encodeSpread(r *leaseRow) []byte {
-	b := binary.AppendUvarint(encodeMark(r), r.changed)
+	b := binary.AppendUvarint([]byte{spreadFormat, flagOf(r.ending)}, r.since)
+	b = binary.AppendUvarint(b, r.changed)
 	for _, rng := range r.ranges {
 		for _, end := range [][]byte{rng.Start, rng.End} {
 			b = append(binary.AppendUvarint(b, uint64(len(end))), end...)
@@ -296,13 +325,11 @@ func decodeSpread(k, v []byte, home bool) (*leaseRow, error) {
 		rest = rest[n:]
 		return append([]byte(nil), out...)
 	}
-	if r.since = number(); home {
-		r.changed = number()
-		for ok && len(rest) > 0 {
-			rng := anchormesh.KeyRange{Start: key(), End: key()}
-			r.ranges = append(r.ranges, rng)
-			ok = ok && !rng.Empty()
-		}
+	r.since, r.changed = number(), number()
+	for ok && len(rest) > 0 {
+		rng := anchormesh.KeyRange{Start: key(), End: key()}
+		r.ranges = append(r.ranges, rng)
+		ok = ok && !rng.Empty()
 	}
 	if !ok || len(rest) > 0 {
 		return nil, bad

@@ -179,7 +179,7 @@ func (a *applier) admit(t *mvcc.Txn, r *codec.TxnRequest, w *walk) error {
 		case codec.KindRange:
 			err = checkRevision(op.Range.Revision, a.before(), a.compacted)
 		case codec.KindPut:
-			if !a.s.leases.has(op.Put.Lease) {
+			if !a.s.leases.has(op.Put.Lease, op.Put.Key) {
 				return ErrLeaseNotFound
 			}
 			if op.Put.IgnoreValue || op.Put.IgnoreLease {

@@ -16,7 +16,7 @@ func (a *applier) put(raw []byte) Outcome {
 	if a.s.outside(r.Key, nil) {
 		return Outcome{Err: ErrWrongSegment}
 	}
-	if !a.s.leases.has(r.Lease) {
+	if !a.s.leases.has(r.Lease, r.Key) {
 		return Outcome{Err: ErrLeaseNotFound}
 	}
 	t := a.open()

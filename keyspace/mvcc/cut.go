@@ -69,9 +69,7 @@ func (b *Batch) Cut(id anchormesh.SegmentID, at []byte, meta Meta) *Child {
 	c.sealed = waiting(g.sealed)
 	c.dirty = true
 	c.aux.bytes = entryOverhead + len(meta.State)
-	if c.scrub = g.scrub; bytes.Compare(c.scrub.next, at) < 0 {
-		c.scrub.next = nil
-	}
+	c.scrub = g.scrub
 	if g.pins.open() {
 		g.kin.moved = append(slices.Clip(g.kin.moved), moved{pos.rng, c})
 	} else {

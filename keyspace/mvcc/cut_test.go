@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/anchormesh/anchormesh"
@@ -111,7 +112,7 @@ func synced(g *Segment) bool {
 func (f *field) put(p *plot, e cutEntry) {
 	g := mustSegment(f.t, f.store, p.id)
 	if !synced(g) {
-		must(f.t, f.store.Commit())
+		f.commit()
 		if !synced(g) || g.Durable() != childFirst {
 			f.t.Fatalf("segment %s is durable at %d after a commit", p.id, g.Durable())
 		}
@@ -472,22 +473,69 @@ func TestCutsAndAbsorbsAgainstModel(t *testing.T) {
 	seeds(t, 40, func(t *testing.T, seed int64) {
 		f := newField(t, seed)
 		finish := func() {}
-		for range 200 {
+		for range 250 {
 			f.step(&finish)
 		}
 		f.check()
 		finish()
 		f.close()
+		f.scrubAll()
+		f.crash()
+		f.scrubAll()
+		f.checkScrubbed()
 		for range 50 {
 			f.absorb()
 		}
 		f.crash()
+		f.scrubAll()
 		f.check()
+		f.checkScrubbed()
 	})
 }
 
+// commit settles the account of pending bytes to the last one.
+func (f *field) commit() {
+	must(f.t, f.store.Commit())
+	if n := f.store.pending.Load(); n != 0 {
+		f.t.Fatalf("%d bytes pending after a commit", n)
+	}
+}
+
+func (f *field) scrubAll() {
+	for more := true; more; {
+		f.commit()
+		var err error
+		more, err = f.store.Scrub(7)
+		must(f.t, err)
+	}
+}
+
+// checkScrubbed compares the revisions in the backend with what compaction by its
+// definition retains.
+func (f *field) checkScrubbed() {
+	want := 0
+	for _, e := range f.all.events {
+		p := f.live()[slices.IndexFunc(f.live(), func(p *plot) bool { return p.rng().Contains([]byte(e.key)) })]
+		at, _ := f.all.at(e.key, p.compacted)
+		newest := at.main == e.main && at.sub == e.sub
+		if e.main > p.compacted || newest && (!e.del || e.main == p.compacted) {
+			want++
+		}
+	}
+	snap := f.store.backend.Snapshot()
+	defer snap.Release()
+	got := 0
+	c := snap.Bucket(bucketRevisions).Cursor()
+	for k, _ := c.Seek(nil); k != nil; k, _ = c.Next() {
+		got++
+	}
+	if got != want {
+		f.t.Fatalf("%d revisions stored, want %d", got, want)
+	}
+}
+
 func (f *field) step(finish *func()) {
-	switch f.rng.Intn(24) {
+	switch f.rng.Intn(28) {
 	default:
 		f.write()
 	case 0, 1, 2:
@@ -495,11 +543,11 @@ func (f *field) step(finish *func()) {
 	case 3, 4:
 		f.absorb()
 	case 5, 6:
-		must(f.t, f.store.Commit())
-	case 7, 8:
+		f.commit()
+	case 7, 8, 16:
 		_, err := f.store.Scrub(1 + f.rng.Intn(10))
 		must(f.t, err)
-	case 9:
+	case 9, 17:
 		f.compact()
 	case 10:
 		if f.rng.Intn(2) == 0 {
@@ -510,7 +558,9 @@ func (f *field) step(finish *func()) {
 		f.view()
 	case 13:
 		f.look()
-		f.close()
+		if f.rng.Intn(3) == 0 {
+			f.close()
+		}
 	case 14:
 		f.check()
 	case 15:
@@ -562,3 +612,204 @@ func (f *field) tryShape(do func()) {
 }
 
 func (f *field) tryWrite() { f.tryShape(f.write) }
+
+// hooked is a backend that calls back when a transaction has taken effect and the
+// store has not heard of it yet, and before one begins.
+type hooked struct {
+	*bolt.Memory
+	before, after func()
+}
+
+func (h *hooked) Update(fn func(tx bolt.Tx) error) error {
+	if do := h.before; do != nil {
+		h.before = nil
+		do()
+	}
+	err := h.Memory.Update(fn)
+	if do := h.after; do != nil {
+		h.after = nil
+		do()
+	}
+	return err
+}
+
+// What happens while a commit runs: cuts, absorbs and writes go into the next one,
+// whatever was frozen already, and readers see every write once.
+func TestCutsWhileACommitRuns(t *testing.T) {
+	seeds(t, 20, func(t *testing.T, seed int64) {
+		f := newField(t, seed)
+		meanwhile := func() {
+			for range f.rng.Intn(4) {
+				f.tryMeanwhile()
+			}
+			f.check()
+		}
+		for range 30 {
+			for range 5 {
+				f.tryMeanwhile()
+			}
+			f.commit()
+			for range 5 {
+				f.tryMeanwhile()
+			}
+			f.view()
+			f.store.backend = &hooked{Memory: f.mem, before: meanwhile, after: meanwhile}
+			must(t, f.store.Commit())
+			f.store.backend = f.mem
+			f.check()
+			if f.rng.Intn(3) == 0 {
+				f.close()
+				f.crash()
+				f.check()
+			}
+		}
+	})
+}
+
+// tryMeanwhile is a step that needs no commit: it leaves segments alone that have no
+// log yet.
+func (f *field) tryMeanwhile() {
+	for _, p := range f.live() {
+		if !synced(mustSegment(f.t, f.store, p.id)) {
+			return
+		}
+	}
+	switch f.rng.Intn(6) {
+	default:
+		f.write()
+	case 0:
+		f.cut()
+	case 1:
+		f.absorb()
+	}
+}
+
+// A cut between the moment in which a commit lists the segments and the one in which
+// it freezes the parent: the child comes with the parent.
+func TestChildComesWithItsParent(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		f := newField(t, 3)
+		for range 20 {
+			f.write()
+		}
+		f.commit()
+		listed := f.store.live()
+		b := listed[0].Begin(listed[0].head.Applied+1, 1)
+		child := b.Cut(50, []byte("k20"), Meta{Applied: childFirst, Term: 1}).Segment()
+		if again {
+			b.Cut(51, []byte("k10"), Meta{Applied: childFirst, Term: 1})
+		}
+		b.End()
+		c := commit{seen: make(map[*sealed]bool)}
+		c.take(listed[0])
+		if want := map[bool]int{false: 2, true: 3}[again]; len(c.work) != want || c.work[1].seg != child {
+			t.Fatalf("the commit holds %d segments, want %d", len(c.work), want)
+		}
+	}
+}
+
+// Removal and installation settle a cut first: what they write must not come between
+// the two records.
+func TestRemovalBehindACut(t *testing.T) {
+	for _, child := range []bool{false, true} {
+		mem := bolt.NewMemory()
+		s := mustStore(t, mem)
+		g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+		must(t, err)
+		putAll(g, "a", "1", "x", "2")
+		must(t, s.Commit())
+		index, _ := g.Applied()
+		b := g.Begin(index+1, 1)
+		b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1})
+		b.End()
+		gone, stays, key := anchormesh.SegmentID(1), anchormesh.SegmentID(2), "x"
+		if child {
+			gone, stays, key = 2, 1, "a"
+		}
+		must(t, s.Remove(gone))
+		left := mustStore(t, mem.Clone())
+		v := mustSegment(t, left, stays).Read()
+		res, err := v.Range([]byte{}, []byte{0}, 0, 0, false)
+		if err != nil || len(res.KVs) != 1 || string(res.KVs[0].Key) != key || len(left.Segments()) != 1 {
+			t.Errorf("after removing %s: %+v, %v, segments %v", gone, res, err, left.Segments())
+		}
+		v.Close()
+	}
+}
+
+// Readers, commits and scrubs beside an applier that cuts and absorbs: every view
+// shows as many keys as there were, whatever becomes of the segments.
+func TestReadersBesideCuts(t *testing.T) {
+	const keys = 300
+	s := mustStore(t, bolt.NewMemory())
+	left, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	for i := range keys {
+		putAll(left, fmt.Sprintf("%03d", i), "v")
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	loop := func(do func(rng *rand.Rand)) {
+		wg.Go(func() {
+			for rng := rand.New(rand.NewSource(1)); ; {
+				select {
+				case <-stop:
+					return
+				default:
+					do(rng)
+				}
+			}
+		})
+	}
+	loop(func(*rand.Rand) { must(t, s.Commit()) })
+	loop(func(*rand.Rand) { s.Scrub(50) })
+	for range 2 {
+		loop(func(rng *rand.Rand) {
+			v := left.Read()
+			defer v.Close()
+			want, _ := v.Range([]byte{}, []byte{0}, 0, 0, false)
+			for range 3 {
+				res, err := v.Range([]byte{}, []byte{0}, 0, 0, false)
+				if err != nil || res.Count != want.Count || len(v.KeyRange().End) == 0 && res.Count != keys {
+					t.Errorf("a view of %s shows %d keys, then %d, %v", v.KeyRange(), want.Count, res.Count, err)
+				}
+				k := fmt.Appendf(nil, "%03d", rng.Intn(keys))
+				one, err := v.Range(k, nil, 0, 0, false)
+				if err != nil || v.KeyRange().Contains(k) != (one.Count == 1) {
+					t.Errorf("a view of %s has %d of %s, %v", v.KeyRange(), one.Count, k, err)
+				}
+			}
+		})
+	}
+	rng := rand.New(rand.NewSource(2))
+	for i := range 150 {
+		step := func(do func(b *Batch)) {
+			index, _ := left.Applied()
+			b := left.Begin(index+1, 1)
+			do(b)
+			b.End()
+		}
+		var child *Segment
+		step(func(b *Batch) {
+			child = b.Cut(anchormesh.SegmentID(2+i), fmt.Appendf(nil, "%03d", 1+rng.Intn(keys-1)), Meta{Applied: childFirst, Term: 1}).Segment()
+		})
+		if rng.Intn(2) == 0 {
+			<-child.Synced()
+			b := child.Begin(childFirst+1, 1)
+			x := b.Txn()
+			x.Put([]byte("299"), []byte("again"), 0)
+			x.End()
+			b.End()
+		}
+		step(func(b *Batch) { b.Absorb(child, 0) })
+		step(func(b *Batch) {
+			x := b.Txn()
+			x.Put(fmt.Appendf(nil, "%03d", rng.Intn(keys)), []byte("w"), 0)
+			x.End()
+			cur, _ := left.Revision()
+			b.Compact(cur - 5)
+		})
+	}
+	close(stop)
+	wg.Wait()
+}
