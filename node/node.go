@@ -56,30 +56,40 @@ type Node struct {
 	noise   quiet.Gate // of what other nodes can provoke
 }
 
-// assembly is everything a running node is made of, in the order of its start.
+// assembly is everything a running node is made of.
 type assembly struct {
-	started  time.Time
-	dir      *datadir.Dir
-	wal      *wal.Log
-	stores   *scopes.Stores
-	mesh     *mesh.Mesh
-	table    *route.Table
-	engine   *consensus.Engine
-	host     *host.Host
+	started time.Time
+	ground
+	services
+	metrics *telemetry.Metrics
+	api     *etcdapi.Server
+	ports   ports
+	fatal   chan error     // holds the first reason to stop that no service found
+	closers []func() error // of what is open, in the order of its opening
+}
+
+// ground is what the node's state stands on, in the order of its start.
+type ground struct {
+	dir     *datadir.Dir
+	wal     *wal.Log
+	stores  *scopes.Stores
+	mesh    *mesh.Mesh
+	table   *route.Table
+	engine  *consensus.Engine
+	running atomic.Bool // the engine is
+	host    *host.Host
+}
+
+// services act on the ground.
+type services struct {
 	lessor   *leases.Lessor
 	lines    *stamps.Lines
-	running  atomic.Bool // the engine is
 	leases   *leases.Service
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
 	exchange *exchange.Exchange
 	pulse    *pulse.Pulse
 	peers    *peers.Peers
-	metrics  *telemetry.Metrics
-	api      *etcdapi.Server
-	ports    ports
-	fatal    chan error     // holds the first reason to stop that no service found
-	closers  []func() error // of what is open, in the order of its opening
 }
 
 // ports are the TCP ports that clients use.
@@ -133,7 +143,8 @@ func (n *Node) Check(ctx context.Context) error {
 // Run serves until ctx ends, then stops in order and returns nil. Any other end
 // is an error.
 func (n *Node) Run(ctx context.Context) (err error) {
-	a := &assembly{started: time.Now(), table: route.NewTable(), fatal: make(chan error, 1)}
+	a := &assembly{started: time.Now(), fatal: make(chan error, 1)}
+	a.table = route.NewTable()
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := n.open(ctx, a); err != nil {
 		return err
