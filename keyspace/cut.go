@@ -15,7 +15,8 @@ import (
 func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc.Meta) *mvcc.Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	index, rng := b.Index(), anchormesh.KeyRange{Start: at, End: s.seg.KeyRange().End}
+	all := s.seg.KeyRange()
+	index, rest, rng := b.Index(), anchormesh.KeyRange{Start: all.Start, End: at}, anchormesh.KeyRange{Start: at, End: all.End}
 	child := b.Cut(id, at, meta)
 	for _, id := range s.leases.ids() {
 		row := s.leases.byID[id]
@@ -25,9 +26,15 @@ func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc
 			}
 			row.register(rng, index)
 			b.PutAux(spreadBucket, leaseKey(id), encodeSpread(row))
-			row = &leaseRow{since: row.since, ending: row.ending, ranges: []anchormesh.KeyRange{rng}}
+		} else if s.leases.byID[id] = row.clipped(rest); s.leases.byID[id] == nil {
+			delete(s.leases.byID, id)
+			b.DeleteAux(markBucket, leaseKey(id))
+		} else {
+			b.PutAux(markBucket, leaseKey(id), encodeSpread(s.leases.byID[id]))
 		}
-		child.PutAux(markBucket, leaseKey(id), encodeSpread(row))
+		if right := row.clipped(rng); right != nil {
+			child.PutAux(markBucket, leaseKey(id), encodeSpread(right))
+		}
 	}
 	floor := s.leases.floor
 	if s.isHome() {
@@ -68,21 +75,21 @@ func (s *Space) Absorb(b *mvcc.Batch, right *Space, current int64) {
 }
 
 // unite takes over the right's mark of a lease and reports whether it is to be stored.
-// The home knows better. Of two leases of one ID the later counts; of one lease a mark
+// The home knows better: what it does not know has ended and was finished. Of two leases of one ID the later counts; of one lease a mark
 // that ended on either side ends it: its other keys go with the OpLeaseEnd for their
 // range, which is still to come.
 func (s *Space) unite(theirs *leaseRow) bool {
 	ours := s.leases.byID[theirs.ID]
 	switch {
-	case ours != nil && ours.home, s.isHome() && theirs.ending:
+	case s.isHome(), ours != nil && ours.home:
 		return false
 	case ours == nil || ours.since < theirs.since:
 		s.leases.byID[theirs.ID] = theirs
 		return true
-	case ours.since > theirs.since || ours.ending:
+	case ours.since > theirs.since:
 		return false
 	}
-	ours.ending = theirs.ending
+	ours.ending = ours.ending || theirs.ending
 	for _, rng := range theirs.ranges {
 		ours.cover(rng)
 	}

@@ -26,8 +26,8 @@ type leaseRow struct {
 	since       uint64 // see codec.LeaseMark; zero if it was never registered
 	changed     uint64 // at home: log index of the last change of ranges
 	// ranges are registered: at home those of other segments where keys may hang on
-	// it, elsewhere those where puts may name it. An absorb makes a segment wider than
-	// what was registered for it.
+	// it, elsewhere those inside the segment where puts may name it, or might have
+	// before it ended. An absorb makes a segment wider than what was registered for it.
 	ranges []anchormesh.KeyRange
 }
 
@@ -69,6 +69,31 @@ func (r *leaseRow) cover(rng anchormesh.KeyRange) bool {
 	slices.SortFunc(out, func(a, b anchormesh.KeyRange) int { return bytes.Compare(a.Start, b.Start) })
 	r.ranges = out
 	return true
+}
+
+// clipped is a mark for the part of the ranges that lies in rng, or nil.
+func (r *leaseRow) clipped(rng anchormesh.KeyRange) *leaseRow {
+	out := &leaseRow{Lease: r.Lease, ending: r.ending, since: r.since}
+	for _, have := range r.ranges {
+		if have.Overlaps(rng) {
+			out.ranges = append(out.ranges, shared(have, rng))
+		}
+	}
+	if len(out.ranges) == 0 {
+		return nil
+	}
+	return out
+}
+
+// shared is what two ranges that overlap have in common.
+func shared(a, b anchormesh.KeyRange) anchormesh.KeyRange {
+	if bytes.Compare(b.Start, a.Start) > 0 {
+		a.Start = b.Start
+	}
+	if len(a.End) == 0 || len(b.End) > 0 && bytes.Compare(b.End, a.End) < 0 {
+		a.End = b.End
+	}
+	return a
 }
 
 func hull(a, b anchormesh.KeyRange) anchormesh.KeyRange {
@@ -168,7 +193,7 @@ func (a *applier) leaseFinish(row *leaseRow, m codec.LeaseMark) Outcome {
 }
 
 func (a *applier) leaseOpen(row *leaseRow, m codec.LeaseMark) Outcome {
-	rng := anchormesh.KeyRange{Start: m.Start, End: m.End}
+	rng, own := anchormesh.KeyRange{Start: m.Start, End: m.End}, a.s.seg.KeyRange()
 	same := row != nil && row.since == m.Since && !row.ending
 	switch {
 	case rng.Empty():
@@ -177,6 +202,8 @@ func (a *applier) leaseOpen(row *leaseRow, m codec.LeaseMark) Outcome {
 		return a.done()
 	case a.s.isHome() || row != nil && row.home:
 		return Outcome{Err: ErrLeaseNotFound}
+	case !rng.Overlaps(own):
+		return Outcome{Err: ErrWrongSegment}
 	case m.At <= a.s.leases.floor:
 		return Outcome{Err: ErrLeaseStale}
 	case row != nil && !same && (row.since >= m.Since || !row.ending):
@@ -184,16 +211,22 @@ func (a *applier) leaseOpen(row *leaseRow, m codec.LeaseMark) Outcome {
 	case !same:
 		row = a.putMark(m, false)
 	}
-	if row.cover(rng) {
+	if row.cover(shared(rng, own)) {
 		a.saveMark(row)
 	}
 	return a.done()
 }
 
 // leaseEnd deletes the lease's keys and refuses it from now on, also if it was never
-// opened here: the word of its registration may still be on the way.
+// opened here: the word of its registration may still be on the way. The command
+// names the registered range that it comes for.
 func (a *applier) leaseEnd(row *leaseRow, m codec.LeaseMark) Outcome {
+	rng, own := anchormesh.KeyRange{Start: m.Start, End: m.End}, a.s.seg.KeyRange()
 	switch {
+	case rng.Empty():
+		return Outcome{Err: codec.ErrMalformed}
+	case !rng.Overlaps(own):
+		return Outcome{Err: ErrWrongSegment}
 	case row != nil && row.home:
 		if !row.ending || row.since != m.Since {
 			return Outcome{Err: ErrLeaseNotFound}
@@ -201,7 +234,12 @@ func (a *applier) leaseEnd(row *leaseRow, m codec.LeaseMark) Outcome {
 	case row != nil && row.since > m.Since: // the next lease of this ID
 		return a.done()
 	case !a.s.isHome():
-		a.saveMark(a.putMark(m, true))
+		ended := a.putMark(m, true)
+		if row != nil && row.since == m.Since {
+			ended.ranges = row.ranges
+		}
+		ended.cover(shared(rng, own))
+		a.saveMark(ended)
 	}
 	a.deleteKeys(m.ID)
 	return a.done()

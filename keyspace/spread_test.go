@@ -137,6 +137,12 @@ func (l *land) attach(key string, id int64) error {
 	return err
 }
 
+// over names the range that a mark is for.
+func over(m codec.LeaseMark, rng anchormesh.KeyRange) codec.LeaseMark {
+	m.Start, m.End = rng.Start, rng.End
+	return m
+}
+
 func want(t testing.TB, what string, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
@@ -161,7 +167,7 @@ func TestAttachRacesRevoke(t *testing.T) {
 	if !spread.Ending || len(spread.Ranges) != 1 || !spread.Ranges[0].Equal(rng) || !slices.Equal(l.home().EndingLeases(), []int64{7}) {
 		t.Fatalf("the home knows %+v", spread)
 	}
-	_, err = l.mark(l.of("x"), OpLeaseEnd, spread.Mark) // before the open
+	_, err = l.mark(l.of("x"), OpLeaseEnd, over(spread.Mark, rng)) // before the open
 	want(t, "end", err, nil)
 	_, err = l.mark(l.of("x"), OpLeaseOpen, m)
 	want(t, "open behind the end", err, ErrLeaseNotFound)
@@ -199,7 +205,7 @@ func TestSplitsWhileALeaseEnds(t *testing.T) {
 	}
 	before, _ := l.of("p").Revision()
 	for _, s := range l.parts[1:] {
-		_, err := l.mark(s, OpLeaseEnd, spread.Mark)
+		_, err := l.mark(s, OpLeaseEnd, over(spread.Mark, spread.Ranges[0]))
 		want(t, "end", err, nil)
 	}
 	_, err := l.mark(l.home(), OpLeaseFinish, spread.Mark)
@@ -367,7 +373,7 @@ func (l *land) finish(id int64, all map[int64]*[]errand, late *[]errand, rng *ra
 	if todo == nil {
 		todo = new([]errand)
 		for _, r := range spread.Ranges {
-			*todo = append(*todo, errand{OpLeaseEnd, spread.Mark, r})
+			*todo = append(*todo, errand{OpLeaseEnd, over(spread.Mark, r), r})
 		}
 		all[id] = todo
 	}
