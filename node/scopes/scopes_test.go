@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,10 +20,10 @@ import (
 const segment anchormesh.SegmentID = 9
 
 // open returns stores in a directory; commits counts what was told of them.
-func open(dir string, with func(*scopes.Config)) (s *scopes.Stores, commits *int) {
+func open(dir string, with func(*scopes.Config)) (s *scopes.Stores, commits *atomic.Int64) {
 	cfg := scopes.DefaultConfig()
-	commits = new(int)
-	cfg.Committed = func(time.Duration) { *commits++ }
+	commits = new(atomic.Int64)
+	cfg.Committed = func(time.Duration) { commits.Add(1) }
 	if with != nil {
 		with(&cfg)
 	}
@@ -79,18 +80,18 @@ func TestCommitsAtTheInterval(t *testing.T) {
 		put(g, 6, "k", "v")
 		time.Sleep(900 * time.Millisecond)
 		synctest.Wait()
-		if *commits != 0 || store.Pending() == 0 || g.Durable() != 5 {
-			t.Errorf("before the interval: %d commits, %d bytes pending, durable %d", *commits, store.Pending(), g.Durable())
+		if commits.Load() != 0 || store.Pending() == 0 || g.Durable() != 5 {
+			t.Errorf("before the interval: %d commits, %d bytes pending, durable %d", commits.Load(), store.Pending(), g.Durable())
 		}
 		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
-		if *commits != 1 || store.Pending() != 0 || g.Durable() != 6 {
-			t.Errorf("after it: %d commits, %d bytes pending, durable %d", *commits, store.Pending(), g.Durable())
+		if commits.Load() != 1 || store.Pending() != 0 || g.Durable() != 6 {
+			t.Errorf("after it: %d commits, %d bytes pending, durable %d", commits.Load(), store.Pending(), g.Durable())
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if *commits != 1 {
-			t.Errorf("an idle minute made %d commits", *commits-1)
+		if commits.Load() != 1 {
+			t.Errorf("an idle minute made %d commits", commits.Load()-1)
 		}
 		must(t, s.Close())
 	})
@@ -106,8 +107,8 @@ func TestCommitsEarly(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if *commits == 0 || g.Durable() < 7 {
-			t.Errorf("%d commits, durable %d", *commits, g.Durable())
+		if commits.Load() == 0 || g.Durable() < 7 {
+			t.Errorf("%d commits, durable %d", commits.Load(), g.Durable())
 		}
 		must(t, s.Close())
 	})
@@ -181,8 +182,8 @@ func TestFailedCommit(t *testing.T) {
 		b.End()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if failed == nil || !strings.Contains(failed.Error(), "s.db cannot be committed") || *commits != 0 {
-			t.Errorf("%d commits, failure %v", *commits, failed)
+		if failed == nil || !strings.Contains(failed.Error(), "s.db cannot be committed") || commits.Load() != 0 {
+			t.Errorf("%d commits, failure %v", commits.Load(), failed)
 		}
 		if err := s.Close(); err == nil {
 			t.Error("the end says that all was committed")
