@@ -15,6 +15,23 @@
 // see all of them or none. Each command that writes gets one revision; answers
 // are encoded, header included, only if somebody waits for them.
 //
+// # Stamps
+//
+// Where revisions are given out by the scope's home, a command carries its own:
+//
+//	+-----------+------------------------+----+---------+
+//	| OpStamped | revision, 8 big-endian | Op | request |
+//	+-----------+------------------------+----+---------+
+//
+// It must be above the segment's revision, or the command changes nothing and its
+// outcome is ErrStampOrder. Revisions below it are history to its reads. What writes
+// nothing answers with its stamp and leaves the segment's revision. A compaction may
+// go up to its stamp, which says that nothing at or below can come here any more, and
+// raises the segment to where it compacts. Commands without stamp count by one.
+//
+// Reads at a T (RangeAt, ReadTxnAt, RangeStreamAt) show T in the header and nothing
+// newer; codec.RangeMerge makes one answer of several segments'.
+//
 // # Guarantees
 //
 //   - Deterministic: the same entries give the same state on every replica,
@@ -38,9 +55,41 @@
 // when a lease ends is package lease, on the leader; here an expiry is a command
 // like any other, checked against term and epoch.
 //
-//	bucket "lease"   key: ID, 8 bytes big-endian
-//	                 value: version 1, then uvarint TTL, remaining, epoch
-//	bucket "alarm"   key: type, 4 bytes, member, 8 bytes, both big-endian; no value
+//	bucket "lease"        key: ID, 8 bytes big-endian
+//	                      value: version 1, then uvarint TTL, remaining, epoch
+//	bucket "lease-spread" key: ID
+//	bucket "lease-mark"   key: ID; 0 is the floor
+//	                      both: version 1, 1 if ending, uvarint since, changed, then
+//	                      ranges: start and end, each with its length as uvarint
+//	bucket "alarm"        key: type, 4 bytes, member, 8 bytes, both big-endian; no value
+//
+// # Leases over several segments
+//
+// The segment at the beginning of the root scope is the leases' home. Keys elsewhere
+// hang on a lease where its mark says that it is open, which is less than the segment
+// if that grew by an absorb. A node whose put is answered with ErrLeaseNotFound
+//
+//	home       OpLeaseRegister{ID, range}         the answer is the next command
+//	elsewhere  OpLeaseOpen{ID, since, at, range}  then the put again
+//
+// and a leader of the home that ends a lease with registered ranges (LeaseSpread;
+// OpLeaseRevoke and OpLeaseExpire are ErrLeaseSpread then)
+//
+//	home       OpLeaseEnding{ID}                  no registration any more; keys here go
+//	elsewhere  OpLeaseEnd{ID, since, range}       to whoever owns each part of each range:
+//	                                              keys there go, puts are refused
+//	home       OpLeaseFinish{ID, since, at}       ErrLeaseSpread: look again, a range came
+//	elsewhere  OpLeaseForget{ID, since, at}       any time later; the answer of finish
+//
+// Each deletes its keys in a revision of its own; of etcd's one revision there are
+// several. All may come late, twice, or after a cut or absorb. An open that comes after
+// the end finds the mark; one that comes after the mark was forgotten was registered
+// at a log index of the home at or below the floor, which forgetting raises:
+// ErrLeaseStale, register again. "since" tells leases of one ID apart that were granted
+// one after the other. A new leader of the home goes on with EndingLeases.
+//
+// A cut registers and opens what hangs on leases in the child's range, and clips marks
+// to both sides; an absorb unites marks.
 //
 // # Quota
 //
@@ -60,7 +109,7 @@
 //
 // It does not judge what etcd judges before proposing (empty keys, too many or
 // overlapping operations: node/etcdapi), choose lease IDs or minimum TTLs (the
-// proposer), map errors to gRPC codes, check users, or apply structural commands.
+// proposer), give out stamps or know what is complete (package line), map errors to gRPC codes, check users, or apply structural commands.
 // A Space belongs to one opened segment: after a snapshot was installed a new one
-// is made of the new segment.
+// is made of the new segment, and a child that was cut off gets one of its own.
 package keyspace

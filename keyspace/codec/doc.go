@@ -28,6 +28,9 @@
 // buffers of their own, large key-values are referenced where they lie, so that
 // an answer of many megabytes is never copied into one buffer.
 //
+// RangeMerge puts the answers of neighbouring ranges together without decoding them
+// where the order allows.
+//
 // # What this package does not do
 //
 // It does not judge requests (empty keys, conflicting options); package keyspace

@@ -229,3 +229,40 @@ func BenchmarkReadDuringCommit(b *testing.B) {
 		must(b, <-done)
 	}
 }
+
+// BenchmarkCut cuts a segment of a million keys in half, with 25,000 writes that wait
+// for a commit, and takes the child back in. It reports the longest entry of both.
+func BenchmarkCut(b *testing.B) {
+	const keys = 1_000_000
+	s := mustStore(b, bolt.NewMemory())
+	g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(b, err)
+	perm := rand.New(rand.NewSource(1)).Perm(keys)
+	for len(perm) > 0 {
+		apply(g, perm[:100_000])
+		must(b, s.Commit())
+		perm = perm[100_000:]
+	}
+	apply(g, rand.New(rand.NewSource(2)).Perm(25_000))
+	next := anchormesh.SegmentID(2)
+	var cut, absorb time.Duration
+	entry := func(longest *time.Duration, do func(batch *Batch)) {
+		index, _ := g.Applied()
+		start := time.Now()
+		batch := g.Begin(index+1, 1)
+		do(batch)
+		batch.End()
+		*longest = max(*longest, time.Since(start))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		var child *Segment
+		entry(&cut, func(batch *Batch) {
+			child = batch.Cut(next, benchKey(keys/2), Meta{Applied: 5, Term: 1}).Segment()
+		})
+		next++
+		entry(&absorb, func(batch *Batch) { batch.Absorb(child, 0) })
+	}
+	b.ReportMetric(float64(cut.Microseconds()), "longest-cut-µs")
+	b.ReportMetric(float64(absorb.Microseconds()), "longest-absorb-µs")
+}

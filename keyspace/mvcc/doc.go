@@ -17,23 +17,23 @@
 // they are ErrCompacted. Compact is ErrCompacted at or below the compacted revision,
 // which is -1 before the first compaction, and ErrFutureRev above the current one.
 // TxnAt takes revisions that were assigned elsewhere, which must grow but may leave
-// gaps.
+// gaps. ReadAt reads at one that the caller knows to be complete, current or not.
 //
 // # Where the bytes are
 //
 //	         apply                          Commit, in the background
 //	           |                                    |
-//	           v         freeze (locked)            v      Update (not locked)
-//	index   [active] ------------------> [frozen] ----> backend: one transaction
-//	(all     newest     at a batch's      being         everything older
-//	 keys)   writes     end               written
+//	           v         seal (locked)              v      Update (not locked)
+//	index   [active] ------------------> [sealed] ----> backend: one transaction
+//	(all     newest     at a commit,      waiting or    everything older
+//	 keys)   writes     cut or absorb     being written
 //	           \____________________|_________________/
 //	                                v
-//	                    View = revision, tails of both buffers, backend snapshot
+//	                    View = revision, tails of the buffers, backend snapshot
 //
 // The index holds every key and the revisions of its versions; the encoded
-// mvccpb.KeyValue of a revision is in exactly one of the three places that a view
-// holds, found by its main revision. Buffers only grow at their ends and are
+// mvccpb.KeyValue of a revision is in exactly one of the places that a view holds,
+// found by its origin and main revision. Buffers only grow at their ends and are
 // dropped whole, so a view keeps pointers and copies nothing. The index keeps old
 // versions, so a view reads it in short locked steps, as of its revision, while
 // newer writes go in.
@@ -67,11 +67,40 @@
 // between leaves it absent: Store.Absent names it, nothing serves it, and Install or
 // Remove may be called again.
 //
+// # Cut and absorb
+//
+//	before   1 [a ........................... z)   index, sealed S1 S2, active A
+//	cut      1 [a ..... m)   2 [m ........... z)   both hold S1 S2 A, now all sealed;
+//	                                               each has half of the index
+//	commit   records of 1 and 2, and S1 S2 A once, in one transaction
+//
+// Batch.Cut divides the segment where it lies: no record moves, for records belong to
+// whom the range says. The index is cut along one path from its root. Writes that wait
+// for a commit are sealed and shared; they go to the backend under the segment that
+// applied them. Batch.Absorb is the reverse, with the index joined along one path.
+// Both take microseconds, and the segments' locks for as long.
+//
+// Atomicity. A commit that freezes a parent freezes what was cut off it, whenever the
+// commit began, and removes what it absorbed, in the same transaction. Until then the
+// disk has the ranges from before, and replay does it again: a child is Synced when it
+// can no longer be lost, and Durable of the absorbing segment tells when the other's
+// log may go. Remove and Install commit first if a cut or an absorb waits.
+//
+// Views from before go on: their revisions' bytes are in what they hold, and for the
+// index they follow the keys to the segment that has them now. Its scrubs wait for
+// them as if they were its own.
+//
+// A segment's scrubs rest while its range on disk is another than in memory. A child
+// goes on where its parent's scrub was. After an absorb the compaction is walked again
+// from the first key unless both sides were complete at the same one.
+//
 // # What it does not do
 //
 // It judges no request (the same key put twice in a transaction, limits, leases,
-// permissions belong above), starts no goroutine, and knows no clock. It does not
-// split or merge segments yet; the layout is made for it: see below.
+// permissions belong above), starts no goroutine, and knows no clock. Where to cut,
+// who may absorb whom, and that nothing is applied to a segment that is being absorbed,
+// is decided above. Revisions that come below the current one, as the commits of
+// transactions over several segments may, are refused.
 //
 // # Locks
 //
@@ -79,7 +108,11 @@
 //	                 Create, Remove, Install); held over the write and the sync
 //	Store.mu         the tables of segments; held for moments, under commitMu or alone
 //	Segment.mu       index, buffers, head; held by a batch from Begin to End, by
-//	                 commits and readers for moments
+//	                 commits and readers for moments; an absorb takes that of the
+//	                 segment to the right, too
+//
+// The end of a batch with a cut or an absorb takes Store.mu with Segment.mu held;
+// nobody takes them the other way round.
 //
 // A backend snapshot is never taken with Segment.mu held: it may wait for a commit
 // that remaps the file, which waits for readers, who may wait for Segment.mu.
@@ -100,8 +133,8 @@
 // of the segment that applied the write. It keeps apart what two segments wrote
 // under the same (main, sub), as the parts of one transaction over several segments
 // do, or lines of revisions that meet when scopes come and go; and it is the same on
-// every replica, so all see one order. In the index it is a small number in the high
-// half of Sub. A record with 't' is a tombstone and its KeyValue has the key only.
+// every replica, so all see one order. In the index it is a small number, the same for
+// all segments of the store, in the high half of Sub. A record with 't' is a tombstone and its KeyValue has the key only.
 // Another format version is refused.
 //
 // # Snapshot chunks
