@@ -104,7 +104,22 @@ func (h *Hub) Restored() {
 // NewStream returns a stream without watches. After Stop every use of it fails
 // with the reason.
 func (h *Hub) NewStream() *Stream {
-	s := &Stream{hub: h, notify: make(chan struct{}, 1), watches: make(map[int64]*watch)}
+	notify := make(chan struct{}, 1)
+	s := h.NewStreamFunc(func() {
+		select {
+		case notify <- struct{}{}:
+		default:
+		}
+	})
+	s.notify = notify
+	return s
+}
+
+// NewStreamFunc returns a stream for a reader of many, who calls Poll instead of
+// Next: ready is called whenever there may be something to read. It runs under the
+// stream's lock, so it must neither block nor use the stream.
+func (h *Hub) NewStreamFunc(ready func()) *Stream {
+	s := &Stream{hub: h, ready: ready, watches: make(map[int64]*watch)}
 	s.box.limit, s.box.respSize = h.limits.StreamBytes, h.limits.ResponseBytes
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -23,7 +23,8 @@ type Request struct {
 // concurrently; Next by one goroutine at a time.
 type Stream struct {
 	hub    *Hub
-	notify chan struct{} // something to read, or the end
+	ready  func()        // something to read, or the end
+	notify chan struct{} // what ready of NewStream sends to
 
 	mu      sync.Mutex
 	watches map[int64]*watch
@@ -196,18 +197,9 @@ func (s *Stream) Mark(rev int64, ids ...int64) {
 // Hub.Stop, what is queued and then the reason.
 func (s *Stream) Next(ctx context.Context) (Response, error) {
 	for {
-		s.mu.Lock()
-		r, ok, ready := s.popLocked()
-		err := s.overLocked()
-		s.mu.Unlock()
-		if ready {
-			s.hub.ready(s)
-		}
-		if ok {
-			return r, nil
-		}
-		if err != nil {
-			return Response{}, err
+		r, ok, err := s.Poll()
+		if ok || err != nil {
+			return r, err
 		}
 		select {
 		case <-s.notify:
@@ -215,6 +207,20 @@ func (s *Stream) Next(ctx context.Context) (Response, error) {
 			return Response{}, ctx.Err()
 		}
 	}
+}
+
+// Poll is Next without waiting: ok says whether there was a response.
+func (s *Stream) Poll() (r Response, ok bool, err error) {
+	s.mu.Lock()
+	r, ok, ready := s.popLocked()
+	if !ok {
+		err = s.overLocked()
+	}
+	s.mu.Unlock()
+	if ready {
+		s.hub.ready(s)
+	}
+	return r, ok, err
 }
 
 // popLocked takes a response; ready means that lagging watches may go on.
@@ -286,9 +292,4 @@ type refusal struct {
 	rev int64
 }
 
-func (s *Stream) wakeLocked() {
-	select {
-	case s.notify <- struct{}{}:
-	default:
-	}
-}
+func (s *Stream) wakeLocked() { s.ready() }
