@@ -12,6 +12,7 @@ import (
 type braid struct {
 	req           watch.Request // ID is the client's
 	requireLeader bool
+	resumed       bool
 	threads       []*thread
 
 	start   int64           // first revision wanted; zero: behind the header, not told yet
@@ -122,9 +123,9 @@ func (b *braid) wanting(stream int64) bool {
 }
 
 // reached reports whether progress at a revision may be claimed: a start that the
-// client named must be reached, "from now" is at once.
+// client named must be reached, "from now" and what goes on is at once.
 func (b *braid) reached(at int64) bool {
-	if b.req.StartRevision != 0 {
+	if b.req.StartRevision != 0 && !b.resumed {
 		return b.start <= at
 	}
 	return b.start <= at+1

@@ -16,6 +16,9 @@ type (
 	Create struct {
 		watch.Request
 		RequireLeader bool
+		// Resumed says that the client was shown everything below StartRevision by
+		// whoever served the watch before, so that progress may be claimed there.
+		Resumed bool
 	}
 	// Cancel ends a watch, if there is one.
 	Cancel struct{ ID int64 }

@@ -23,7 +23,7 @@ type script struct {
 // TestScripts runs testdata/*. A range is from-to, one key alone, or "-" for all.
 //
 //	weave [held=N] [response=N] [asks=N] [direct=N]
-//	create RANGE [id=] [start=] [progress] [leader] | cancel ID | progress
+//	create RANGE [id=] [start=] [progress] [leader] [resumed] | cancel ID | progress
 //	located THREAD SEGMENT:RANGE ...
 //	ev THREAD R[*N] ...           events, N of one revision, in one response
 //	mark THREAD R | end THREAD R | compacted THREAD R | broke THREAD
@@ -154,6 +154,8 @@ func (sc *script) create(f []string) Create {
 			ev.ProgressNotify = true
 		case "leader":
 			ev.RequireLeader = true
+		case "resumed":
+			ev.Resumed = true
 		}
 	}
 	ev.ID, _ = sc.weave.Pick(0)

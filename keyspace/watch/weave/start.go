@@ -11,7 +11,7 @@ import (
 // create begins a watch: one thread without a segment.
 func (w *Weave) create(now time.Time, ev Create) {
 	invariant.Always(!w.Has(ev.ID), "weave: watch %d twice", ev.ID)
-	b := &braid{req: ev.Request, requireLeader: ev.RequireLeader, start: ev.StartRevision}
+	b := &braid{req: ev.Request, requireLeader: ev.RequireLeader, resumed: ev.Resumed, start: ev.StartRevision}
 	t := w.newThread(b, ev.Range)
 	if b.began() {
 		t.closed = b.start - 1
