@@ -37,6 +37,8 @@ var (
 	ErrOverlap = errors.New("the keys are still held by another replica on this node")
 	// ErrMoved ends the watches of a replica that leaves this node.
 	ErrMoved = errors.New("the segment left this node")
+	// ErrSplit ends the watches that reach beyond what a segment holds.
+	ErrSplit = errors.New("the segment does not hold all of these keys any more")
 )
 
 // Config of a host.
@@ -75,6 +77,8 @@ type Replica struct {
 	Hub     *watch.Hub
 	Store   *mvcc.Store // the scope's, shared with its other segments
 	Meter   sample.Meter
+	// stamped is closed when the scope is known to have been split.
+	stamped chan struct{}
 	// floor is the newest index of a write that this node answered for
 	// somebody else's apply.
 	floor atomic.Uint64
@@ -86,6 +90,21 @@ func (r *Replica) Raise(index uint64) {
 		old := r.floor.Load()
 		if old >= index || r.floor.CompareAndSwap(old, index) {
 			return
+		}
+	}
+}
+
+// Stamped is closed once the replica knows that its scope was split, which is for
+// good: revisions come from the scope's line then, and other segments have them, too.
+func (r *Replica) Stamped() <-chan struct{} { return r.stamped }
+
+// noteStamps follows the segment's state, in the order of its log.
+func (r *Replica) noteStamps(s *machine.State) {
+	select {
+	case <-r.stamped:
+	default:
+		if s.Line != 0 {
+			close(r.stamped)
 		}
 	}
 }
@@ -282,14 +301,17 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	if err != nil {
 		return err
 	}
+	hub.Bound(state.Descriptor.Range, ErrSplit)
 	segment.SetPublisher(hub)
 	space.OnLeases(h.cfg.Leases(segment.ID()))
-	r := &Replica{ID: id, Hub: hub, Store: store}
+	r := &Replica{ID: id, Hub: hub, Store: store, stamped: make(chan struct{})}
 	m, err := machine.New(segment, space, func(c machine.Change) { h.changed(r, c) })
 	if err != nil {
 		return err
 	}
 	r.Machine = m
+	m.OnCut(func(left anchormesh.KeyRange) { hub.Bound(left, ErrSplit) })
+	r.noteStamps(state)
 	h.running.Go(func() {
 		if err := hub.Run(context.Background()); err != nil {
 			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
@@ -336,6 +358,7 @@ func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
 // changed follows a segment's record of itself; it runs on the apply goroutine.
 func (h *Host) changed(r *Replica, c machine.Change) {
 	s, d := c.State, c.State.Descriptor
+	r.noteStamps(s)
 	if h.cfg.Changed != nil {
 		defer h.cfg.Changed(r, c)
 	}

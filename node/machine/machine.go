@@ -29,6 +29,7 @@ type Machine struct {
 	space   *keyspace.Space
 	state   atomic.Pointer[State]
 	changed func(Change)
+	cutting func(left anchormesh.KeyRange) // nil: nobody wants to know
 	refused atomic.Uint64
 
 	mu     sync.Mutex
@@ -60,6 +61,10 @@ func New(segment *mvcc.Segment, space *keyspace.Space, changed func(Change)) (*M
 	m.enter(state)
 	return m, nil
 }
+
+// OnCut sets who is told of a split before the segment is cut, in apply: what the
+// segment holds from now on. It is called before the first entry is applied.
+func (m *Machine) OnCut(f func(left anchormesh.KeyRange)) { m.cutting = f }
 
 // Space returns the segment's keys and leases.
 func (m *Machine) Space() *keyspace.Space { return m.space }
@@ -201,6 +206,9 @@ func (m *Machine) applySplit(e *consensus.Entry, body []byte) error {
 	left, right, err := now.split(split, placeOf(e), at)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if m.cutting != nil {
+		m.cutting(left.Descriptor.Range)
 	}
 	b := m.segment.Begin(e.Index, e.Term)
 	child := b.Cut(split.Right, split.At, mvcc.Meta{Applied: BirthIndex, Term: BirthTerm, State: right.Encode()}).Segment()
