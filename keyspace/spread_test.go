@@ -287,6 +287,41 @@ func TestAbsorbRemembersWhatWasForgotten(t *testing.T) {
 	want(t, "open in a child", err, ErrLeaseStale)
 }
 
+// The end of an earlier lease of the same ID comes again and ends nothing.
+func TestLateEndOfAnEarlierLease(t *testing.T) {
+	l := newLand(t)
+	l.cut("m")
+	rng := l.of("x").seg.KeyRange()
+	var first LeaseSpread
+	for i := range 2 {
+		want(t, "grant", l.grant(7), nil)
+		want(t, "attach", l.attach("x", 7), nil)
+		if i > 0 {
+			break
+		}
+		first, _ = l.home().LeaseSpread(7)
+		want(t, "ending", l.ending(7), nil)
+		_, err := l.mark(l.of("x"), OpLeaseEnd, over(first.Mark, rng))
+		want(t, "end", err, nil)
+		_, err = l.mark(l.home(), OpLeaseFinish, first.Mark)
+		want(t, "finish", err, nil) // and nobody forgets the mark
+	}
+	_, err := l.mark(l.of("x"), OpLeaseEnd, over(first.Mark, rng))
+	want(t, "the first end again", err, nil)
+	if keys := l.of("x").LeaseKeys(7); len(keys) != 1 || !l.of("x").LeaseUsable(7, []byte("y")) {
+		t.Fatalf("the second lease has keys %q", keys)
+	}
+	second, _ := l.home().LeaseSpread(7)
+	want(t, "ending", l.ending(7), nil)
+	_, err = l.mark(l.home(), OpLeaseFinish, first.Mark)
+	want(t, "finish of the first", err, ErrLeaseNotFound)
+	_, err = l.mark(l.of("x"), OpLeaseEnd, over(second.Mark, rng))
+	want(t, "the second end", err, nil)
+	if keys := l.of("x").LeaseKeys(7); len(keys) != 0 {
+		t.Fatalf("%q outlived the second lease", keys)
+	}
+}
+
 // errand is a message of a node that may be late.
 type errand struct {
 	op  Op

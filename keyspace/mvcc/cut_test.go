@@ -656,6 +656,11 @@ func TestCutsWhileACommitRuns(t *testing.T) {
 			f.store.backend = &hooked{Memory: f.mem, before: meanwhile, after: meanwhile}
 			must(t, f.store.Commit())
 			f.store.backend = f.mem
+			for _, g := range f.store.live() {
+				if slices.ContainsFunc(g.sealed, func(t *sealed) bool { return t.stored.Load() }) {
+					t.Fatalf("segment %s holds what is committed", g.id)
+				}
+			}
 			f.check()
 			if f.rng.Intn(3) == 0 {
 				f.close()
@@ -812,4 +817,121 @@ func TestReadersBesideCuts(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A compaction that is new to one side of an absorb waits for that side's views, even
+// if a scrub to it is half way on the other side.
+func TestScrubsBehindAnAbsorbWaitForViews(t *testing.T) {
+	for _, old := range []string{"left", "right"} {
+		t.Run(old, func(t *testing.T) {
+			s, g := newSegmentOf(t, anchormesh.KeyRange{})
+			putAll(g, "a", "1", "b", "1", "c", "1", "x", "1", "y", "1", "z", "1")
+			putAll(g, "a", "2", "b", "2", "c", "2", "x", "2", "y", "2", "z", "2")
+			entry := func(g *Segment, do func(b *Batch)) {
+				index, _ := g.Applied()
+				b := g.Begin(index+1, 1)
+				do(b)
+				b.End()
+				must(t, s.Commit())
+			}
+			var right *Segment
+			entry(g, func(b *Batch) { right = b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}).Segment() })
+			viewed, compacted := g, right
+			if old == "right" {
+				viewed, compacted = right, g
+			}
+			v := viewed.Read()
+			defer v.Close()
+			cur, _ := g.Revision()
+			entry(compacted, func(b *Batch) { must(t, b.Compact(cur)) })
+			_, err := s.Scrub(1) // half way
+			must(t, err)
+			entry(g, func(b *Batch) { b.Absorb(right, 0) })
+			for range 20 {
+				_, err := s.Scrub(10)
+				must(t, err)
+			}
+			res, err := v.Range([]byte{}, []byte{0}, cur-6, 0, false)
+			if err != nil || len(res.KVs) != 3 || string(res.KVs[0].Value()) != "1" {
+				t.Fatalf("an open view lost its versions: %+v, %v", res.KVs, err)
+			}
+		})
+	}
+}
+
+// A scrub that ends between a cut and its commit must not be recorded: on disk the
+// range is still the whole.
+func TestScrubRestsUntilTheCutIsCommitted(t *testing.T) {
+	mem := bolt.NewMemory()
+	s := mustStore(t, mem)
+	g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	putAll(g, "a", "1", "x", "1", "a", "2", "x", "2")
+	entry := func(g *Segment, do func(b *Batch)) {
+		index, _ := g.Applied()
+		b := g.Begin(index+1, 1)
+		do(b)
+		b.End()
+	}
+	cur, _ := g.Revision()
+	entry(g, func(b *Batch) { must(t, b.Compact(cur)) })
+	must(t, s.Commit())
+	entry(g, func(b *Batch) { b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}) })
+	for range 5 {
+		_, err := s.Scrub(100)
+		must(t, err)
+	}
+	s = mustStore(t, mem.Clone())
+	for more := true; more; {
+		more, err = s.Scrub(100)
+		must(t, err)
+	}
+	n := 0
+	snap := s.backend.Snapshot()
+	defer snap.Release()
+	c := snap.Bucket(bucketRevisions).Cursor()
+	for k, _ := c.Seek(nil); k != nil; k, _ = c.Next() {
+		n++
+	}
+	if n != 2 {
+		t.Fatalf("%d revisions are left after a crash, want 2", n)
+	}
+}
+
+// A reader whose snapshot of the backend is from before a commit does not go on with
+// the buffers from after it.
+func TestReaderBetweenSnapshotAndLock(t *testing.T) {
+	mem := bolt.NewMemory()
+	s := mustStore(t, mem)
+	g, err := s.Create(1, anchormesh.KeyRange{}, Meta{})
+	must(t, err)
+	putAll(g, "a", "1")
+	index, _ := g.Applied()
+	b := g.Begin(index+1, 1)
+	child := b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}).Segment()
+	b.End()
+	for _, who := range []*Segment{g, child} {
+		s.backend = &lateSnapshot{Memory: mem, do: func() { must(t, s.Commit()) }}
+		v := who.Read()
+		if _, err := v.Range([]byte{}, []byte{0}, 0, 0, false); err != nil {
+			t.Error(err)
+		}
+		v.Close()
+		s.backend = mem
+	}
+}
+
+// lateSnapshot calls back once, when a snapshot was taken and not yet handed out.
+type lateSnapshot struct {
+	*bolt.Memory
+	do func()
+}
+
+func (l *lateSnapshot) Snapshot() bolt.Snapshot {
+	snap := l.Memory.Snapshot()
+	if do := l.do; do != nil {
+		l.do = nil
+		do()
+	}
+	return snap
 }
