@@ -1,7 +1,9 @@
 package mvcc
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 )
@@ -15,6 +17,7 @@ type Batch struct {
 	txn    Txn
 	before int // pending bytes when it began
 	events []Event
+	late   bool // a commit came below what was applied before it
 	shape  shape
 }
 
@@ -58,14 +61,32 @@ func (b *Batch) TxnAt(rev int64) (*Txn, error) {
 	return b.begin(rev), nil
 }
 
+// CommitAt begins this segment's share of a transaction over several segments, at
+// their common revision, which may lie at or below the current one. It only writes;
+// Txn.Place says where in the revision. The caller keeps its keys from being written
+// otherwise since Hold named a revision below rev, and calls this once for a revision.
+func (b *Batch) CommitAt(rev int64) *Txn {
+	t := b.begin(rev)
+	if a := b.g.active; a.n > 0 && a.at(a.n-1).main >= rev {
+		t.buf = &buffer{}
+	}
+	b.late = b.late || rev <= b.g.head.current
+	return t
+}
+
 func (b *Batch) begin(rev int64) *Txn {
 	b.idle()
 	if len(b.shape.absorbed) > 0 {
 		panic("mvcc: a transaction behind an absorb in its batch")
 	}
-	b.txn = Txn{b: b, g: b.g, rev: rev, open: true}
+	b.txn = Txn{b: b, g: b.g, buf: b.g.active, rev: rev, open: true}
 	return &b.txn
 }
+
+// Hold keeps views that do not name their revision at or below rev from this batch on,
+// until a call with another; zero is no limit. What CommitAt brings will be above it.
+// It is not stored: see Segment.Hold.
+func (b *Batch) Hold(rev int64) { b.g.hold = rev }
 
 // Raise lifts the current revision to rev without a write; below it nothing happens.
 func (b *Batch) Raise(rev int64) { b.g.head.current = max(b.g.head.current, rev) }
@@ -96,6 +117,11 @@ func (b *Batch) idle() {
 func (b *Batch) End() {
 	b.idle()
 	g, snap, events, shape := b.g, b.snap, b.events, b.shape
+	if b.late {
+		slices.SortStableFunc(events, func(x, y Event) int {
+			return cmp.Or(cmp.Compare(x.Main, y.Main), cmp.Compare(x.Sub, y.Sub))
+		})
+	}
 	grown := g.active.bytes + g.aux.bytes - b.before
 	pos := g.head
 	publisher := g.publisher

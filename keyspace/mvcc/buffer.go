@@ -87,7 +87,45 @@ type sealed struct {
 	number int64 // of origin
 	bytes  int
 	stored atomic.Bool // set once the backend has it
+	// growing: it holds commits that came late, and no commit of the store and no
+	// other segment knows it yet. It is replaced as more of them come.
+	growing bool
 }
+
+// insert takes the writes of a commit that came behind higher revisions. Such runs are
+// merged like those of a log-structured tree, so that n of them are in about log n
+// buffers and each is copied log n times. The lock is held.
+func (g *Segment) insert(b *buffer) {
+	run := &sealed{tail: b.tail, origin: g.id, number: g.own, bytes: b.bytes, growing: true}
+	list := slices.Clone(g.sealed)
+	for i := len(list) - 1; i >= 0; i-- {
+		if t := list[i]; t.growing {
+			if t.n > run.n {
+				break
+			}
+			run = merged(t, run)
+			list = slices.Delete(list, i, i+1)
+		}
+	}
+	g.sealed = append(list, run)
+}
+
+// merged returns the writes of two runs of one segment as one.
+func merged(a, b *sealed) *sealed {
+	var out buffer
+	for i, j := 0, 0; i < a.n || j < b.n; {
+		if j == b.n || i < a.n && a.at(i).before(b.at(j)) {
+			out.append(*a.at(i))
+			i++
+		} else {
+			out.append(*b.at(j))
+			j++
+		}
+	}
+	return &sealed{tail: out.tail, origin: a.origin, number: a.number, bytes: out.bytes, growing: true}
+}
+
+func (e *entry) before(o *entry) bool { return e.main < o.main || e.main == o.main && e.sub < o.sub }
 
 // waiting is the part of a list that no finished commit holds. The list is not
 // changed: views keep it.

@@ -32,6 +32,7 @@ type Segment struct {
 	mu        sync.RWMutex
 	index     *keyindex.Index
 	head      position
+	hold      int64 // see Hold; zero: none
 	active    *buffer
 	sealed    []*sealed // never changed in place: views keep it
 	aux       pendingAux
@@ -125,8 +126,30 @@ func (g *Segment) freeze() *frozen {
 	return f
 }
 
-// seal closes the active buffer. The lock is held.
+// Hold keeps views that do not name their revision at or below rev: Batch.Hold for a
+// segment that was just opened, whose owner knows from its side tables what is still
+// to be committed.
+func (g *Segment) Hold(rev int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hold = rev
+}
+
+// shown is the newest revision that is complete. The lock is held.
+func (g *Segment) shown() int64 {
+	if g.hold > 0 {
+		return min(g.head.current, g.hold)
+	}
+	return g.head.current
+}
+
+// seal closes the active buffer, and those that commits went to. The lock is held.
 func (g *Segment) seal() {
+	for _, t := range g.sealed {
+		if t.growing { // of those that are not, another segment may hold the same
+			t.growing = false
+		}
+	}
 	if g.active.n == 0 {
 		return
 	}

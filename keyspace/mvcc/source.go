@@ -67,7 +67,9 @@ func (s *source) stored(mod keyindex.Revision) []byte {
 		s.last = keyindex.Revision{Main: -nearby}
 	}
 	s.scratch = s.g.store.origins.names().appendRevKey(s.scratch[:0], mod, false)
-	near := s.last.Less(mod) && mod.Main-s.last.Main < nearby
+	// Not Less: it looks at the origin first, the backend's keys at the sub revision.
+	behind := s.last.Main < mod.Main || s.last.Main == mod.Main && subOf(s.last.Sub) < subOf(mod.Sub)
+	near := behind && mod.Main-s.last.Main < nearby
 	s.last = mod
 	if near {
 		for range nearby {

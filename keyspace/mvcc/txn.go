@@ -13,6 +13,7 @@ import (
 type Txn struct {
 	b    *Batch
 	g    *Segment
+	buf  *buffer // the active one, or one of its own behind which others were applied
 	rev  int64
 	subs int64
 	open bool
@@ -42,9 +43,22 @@ func (t *Txn) End() (rev int64) {
 	}
 	t.open = false
 	if t.Changed() {
-		t.g.head.current = t.rev
+		t.g.head.current = max(t.g.head.current, t.rev)
+	}
+	if t.buf != t.g.active && t.buf.n > 0 {
+		t.b.before -= t.buf.bytes
+		t.g.insert(t.buf)
 	}
 	return t.g.head.current
+}
+
+// Place says where in its revision the next write of a CommitAt is, which must be
+// behind the last one.
+func (t *Txn) Place(sub int64) {
+	if sub < t.subs {
+		panic(fmt.Sprintf("mvcc: segment %s: write %d.%d after %d", t.g.id, t.rev, sub, t.subs))
+	}
+	t.subs = sub
 }
 
 // Stat is what the index knows of the newest version of key; it never touches the
@@ -104,7 +118,7 @@ func (t *Txn) source() *source {
 func (t *Txn) Put(key, value []byte, lease int64) Revision {
 	mod := t.nextWrite(key)
 	v := t.g.index.Put(key, t.g.inIndex(mod))
-	buf := t.g.active
+	buf := t.buf
 	raw, off := appendKV(buf.slab.room(sizeKV(key, value)), key, value, v.Create, mod.Main, v.Number, lease)
 	raw = buf.slab.take(raw)
 	buf.append(entry{main: mod.Main, sub: uint32(mod.Sub), raw: raw})
@@ -124,7 +138,7 @@ func (t *Txn) Delete(key []byte) bool {
 	}
 	mod := t.nextWrite(key)
 	t.g.index.Delete(key, t.g.inIndex(mod))
-	buf := t.g.active
+	buf := t.buf
 	raw, _ := appendKV(buf.slab.room(sizeKV(key, nil)), key, nil, 0, mod.Main, 0, 0)
 	raw = buf.slab.take(raw)
 	buf.append(entry{main: mod.Main, sub: uint32(mod.Sub), tomb: true, raw: raw})

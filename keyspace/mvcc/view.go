@@ -23,12 +23,13 @@ type View struct {
 	src       source
 }
 
-// Read returns a view of the newest state. It waits for the batch that is being
+// Read returns a view of the newest state, or of that at Hold's revision: what is
+// committed later below the current one does not show. It waits for the batch that is being
 // applied. Of a segment that is gone from the store every read fails with ErrGone.
 func (g *Segment) Read() *View {
 	snap := g.snapshot(g.mu.RLocker())
 	defer g.mu.RUnlock()
-	v := &View{g: g, rng: g.head.rng, pin: g.pins.current, snap: snap, rev: g.head.current, compacted: g.head.compacted, gone: g.gone}
+	v := &View{g: g, rng: g.head.rng, pin: g.pins.current, snap: snap, rev: g.shown(), compacted: g.head.compacted, gone: g.gone}
 	v.src = source{g: g, active: g.active.tail, sealed: g.sealed, revs: snap.Bucket(bucketRevisions)}
 	v.pin.views.Add(1)
 	return v
@@ -42,6 +43,13 @@ func (g *Segment) ReadAt(rev int64) *View {
 	v := g.Read()
 	v.rev = rev
 	return v
+}
+
+// ReadApplied is Read without regard to Hold. The caller reads only what nothing that
+// is held can write.
+func (g *Segment) ReadApplied() *View {
+	current, _ := g.Revision()
+	return g.ReadAt(current)
 }
 
 // Close releases what the view pins.
