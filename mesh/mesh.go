@@ -30,6 +30,7 @@ type (
 	CallHandler    = wire.CallHandler
 	BulkHandler    = wire.BulkHandler
 	BulkStream     = wire.BulkStream
+	NewsHandler    = gossip.NewsHandler
 )
 
 // States of a member.
@@ -48,6 +49,7 @@ var (
 	ErrClosed         = wire.ErrClosed
 	ErrNoHandler      = wire.ErrNoHandler
 	ErrRefused        = wire.ErrRefused
+	ErrNewsTooLarge   = gossip.ErrNewsTooLarge
 )
 
 // ErrMeshID is returned when a node that belongs to a mesh is told another.
@@ -255,6 +257,13 @@ func (m *Mesh) SetMeshID(id anchormesh.MeshID) error {
 func (m *Mesh) SetClientURLs(urls ...string) error {
 	return m.gossip.Update(func(r *view.Record) { r.ClientURLs = slices.Clone(urls) })
 }
+
+// Tell gossips news of this node, in place of those it told before; see package
+// gossip for how much and how often.
+func (m *Mesh) Tell(news []byte) error { return m.gossip.Tell(news) }
+
+// HandleNews sets who judges the news that others tell.
+func (m *Mesh) HandleNews(h NewsHandler) { m.gossip.HandleNews(h) }
 
 // Send queues a one-way message, copying the parts, and never blocks. False
 // means dropped: the queue is full or the peer cannot be reached now. True

@@ -28,14 +28,20 @@ func (d delegate) NodeMeta(limit int) []byte {
 	return d.g.meta // its size was checked when it was made
 }
 
-// NotifyMsg implements memberlist.Delegate: a record sent directly, the last
-// one of a node that goes.
+// NotifyMsg implements memberlist.Delegate: news, or a record sent directly, the
+// last one of a node that goes.
 func (d delegate) NotifyMsg(b []byte) {
+	if len(b) > 0 && b[0] == newsKind {
+		d.g.hear(b)
+		return
+	}
 	d.g.take(b, "")
 }
 
-// GetBroadcasts implements memberlist.Delegate: nothing but records is gossiped.
-func (d delegate) GetBroadcasts(overhead, limit int) [][]byte { return nil }
+// GetBroadcasts implements memberlist.Delegate: the room that records leave.
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.g.news.packet(overhead, limit, newsRepeats(d.g.View().Len()))
+}
 
 // LocalState implements memberlist.Delegate.
 func (d delegate) LocalState(join bool) []byte { return nil }

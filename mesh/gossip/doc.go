@@ -57,9 +57,13 @@
 //
 // # Limits
 //
-// Members are bounded by view.Limits. No user messages are gossiped: with its
-// defaults memberlist carries about eight 200-byte updates a second for a mesh of
-// 100 nodes, and records are all that is worth it. Detection of a silent death
+// Members are bounded by view.Limits. With its defaults memberlist carries about
+// eight 200-byte updates a second for a mesh of 100 nodes. Records come first;
+// besides them each node may have one piece of news on its way (Tell), at most
+// NewsBytesMax bytes. What it means, whether it is genuine and newer, and how often
+// it may be told is the owner's to say (package node/summary): gossip passes on
+// what its NewsHandler calls newer, one piece per node. Who joins later hears
+// nothing that was told before. Detection of a silent death
 // takes about Suspicion * max(1, log10 n) * Probe after the first missed probe;
 // connections (package wire) notice sooner.
 //

@@ -34,6 +34,7 @@ type Gossip struct {
 	log    *slog.Logger
 	quiet  quiet.Gate
 	counts counters
+	news   news
 	ml     *memberlist.Memberlist
 	port   int
 

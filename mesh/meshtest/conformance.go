@@ -36,6 +36,8 @@ type Mesh interface {
 	HandleCalls(uint8, mesh.CallHandler)
 	OpenBulk(ctx context.Context, to anchormesh.NodeID, protocol string) (mesh.BulkStream, error)
 	HandleBulk(string, mesh.BulkHandler)
+	Tell(news []byte) error
+	HandleNews(mesh.NewsHandler)
 	Connected(anchormesh.NodeID) bool
 	ListenClients() net.Listener
 	DialClient(ctx context.Context, to anchormesh.NodeID) (net.Conn, error)
@@ -62,6 +64,7 @@ func Conformance(t *testing.T, factory Factory) {
 		"Messages":       testMessages,
 		"Bulk":           testBulk,
 		"Clients":        testClients,
+		"News":           testNews,
 		"Close":          testClose,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, factory) })

@@ -25,6 +25,7 @@ type Node struct {
 	messages map[mesh.Class]mesh.MessageHandler
 	calls    map[uint8]mesh.CallHandler
 	bulk     map[string]mesh.BulkHandler
+	news     mesh.NewsHandler
 	pending  map[uint64]*pending
 	nextCall uint64
 	streams  map[*duplex]anchormesh.NodeID
@@ -300,6 +301,13 @@ func (n *Node) HandleBulk(protocol string, h mesh.BulkHandler) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.bulk[protocol] = h
+}
+
+// HandleNews is as the mesh's.
+func (n *Node) HandleNews(h mesh.NewsHandler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.news = h
 }
 
 // ListenClients is as the mesh's.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/mesh/gossip"
 	"github.com/anchormesh/anchormesh/mesh/wire"
 )
 
@@ -28,6 +29,49 @@ func (n *Node) Send(to anchormesh.NodeID, class mesh.Class, parts ...[]byte) boo
 			peer.takeMessage(n.id, class, payload)
 		}
 	})
+}
+
+// Tell is as the mesh's. News take the way of messages, and who finds them new
+// tells them on.
+func (n *Node) Tell(news []byte) error {
+	if len(news) > gossip.NewsBytesMax {
+		return mesh.ErrNewsTooLarge
+	}
+	n.passOn(bytes.Clone(news))
+	return nil
+}
+
+func (n *Node) passOn(news []byte) {
+	n.net.mu.Lock()
+	others := n.net.othersLocked(n.id)
+	n.net.mu.Unlock()
+	boot := n.self().Boot
+	for _, o := range others {
+		f := n.net.fate(n.id, o.id)
+		if f.lost {
+			continue
+		}
+		n.net.pipe(n.id, o.id).put(f.delay, func() {
+			if peer := n.net.node(o.id); peer != nil && !n.net.Link(n.id, o.id).Cut && n.lives(boot) {
+				peer.takeNews(news)
+			}
+		})
+	}
+}
+
+func (n *Node) takeNews(news []byte) {
+	n.mu.Lock()
+	h := n.news
+	if n.closed {
+		h = nil
+	}
+	n.mu.Unlock()
+	if h == nil {
+		return
+	}
+	if _, newer := h(bytes.Clone(news)); newer {
+		n.passOn(news)
+	}
 }
 
 // lives reports whether the process that sent something still runs: what it
