@@ -102,7 +102,7 @@ func (b *Batch) Absorb(right *Segment, current int64) {
 		"mvcc: segment %s %s absorbs %s %s (gone %v)", g.id, g.head.rng, right.id, right.head.rng, right.gone)
 	right.seal()
 	g.sealed = united(waiting(g.sealed), waiting(right.sealed))
-	g.aux.bytes += right.aux.bytes // until the commit that takes the rows away
+	g.aux.bytes += right.aux.bytes + entryOverhead // until the commit that takes the rows away
 	b.before += right.aux.bytes
 	g.joinPins(right)
 	g.joinKin(right)

@@ -859,6 +859,33 @@ func TestScrubsBehindAnAbsorbWaitForViews(t *testing.T) {
 	}
 }
 
+// A cut and an absorb ask for a commit, also where nothing else waits for one: a child
+// starts when it is synced.
+func TestCutAndAbsorbWantACommit(t *testing.T) {
+	s, g := newSegmentOf(t, anchormesh.KeyRange{})
+	wanted := func(what string, do func(b *Batch)) {
+		index, _ := g.Applied()
+		b := g.Begin(index+1, 1)
+		do(b)
+		b.End()
+		select {
+		case <-s.Wanted():
+		default:
+			t.Errorf("%s asks for no commit", what)
+		}
+		if s.Pending() == 0 {
+			t.Errorf("%s leaves nothing to commit", what)
+		}
+		must(t, s.Commit())
+		if s.Pending() != 0 {
+			t.Errorf("%d bytes pending after the commit of %s", s.Pending(), what)
+		}
+	}
+	var child *Segment
+	wanted("a cut", func(b *Batch) { child = b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}).Segment() })
+	wanted("an absorb", func(b *Batch) { b.Absorb(child, 0) })
+}
+
 // A scrub that ends between a cut and its commit must not be recorded: on disk the
 // range is still the whole.
 func TestScrubRestsUntilTheCutIsCommitted(t *testing.T) {
