@@ -115,10 +115,12 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
 	leaseConfig.Extend = n.cfg.Raft.Election
-	a.lessor = leases.New(leaseConfig, a.host, a.engine)
-	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
 	a.lines = n.newLines(a)
+	a.lessor = leases.New(leaseConfig, a.host, a.engine, a.lines, func() { a.ender.Wake() })
+	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
 	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines)
+	a.ender = leases.NewEnder(a.host, a.engine, a.requests)
+	a.leases.SetEnder(a.ender)
 	a.pulse = pulse.New(entropy.DefaultConfig(), a.host, n.log)
 	recruiting := recruit.DefaultConfig()
 	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
@@ -139,6 +141,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 		}
 	})
 	a.mesh.HandleCalls(dispatch.Method, a.requests.Serve)
+	a.mesh.HandleCalls(dispatch.CommandMethod, a.requests.ServeCommand)
 	a.mesh.HandleCalls(exchange.Method, a.exchange.Serve)
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)

@@ -85,6 +85,7 @@ type services struct {
 	lessor   *leases.Lessor
 	lines    *stamps.Lines
 	leases   *leases.Service
+	ender    *leases.Ender
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
 	exchange *exchange.Exchange
@@ -232,7 +233,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

@@ -48,6 +48,11 @@ type Caller interface {
 type Local interface {
 	// LeaseRead answers LeaseTimeToLive and LeaseLeases on the leader.
 	LeaseRead(ctx context.Context, r *host.Replica, term uint64, method etcdapi.Method, raw []byte) ([]byte, error)
+	// EndLease ends a lease whose keys may lie in several segments, on the leader of
+	// the leases' home.
+	EndLease(ctx context.Context, r *host.Replica, id int64) error
+	// OpenLease makes a segment take puts that name a lease.
+	OpenLease(ctx context.Context, id int64, in anchormesh.KeyRange) error
 }
 
 // Dispatcher implements etcdapi.Requests.
@@ -74,6 +79,18 @@ func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Tab
 
 // Do implements etcdapi.Requests.
 func (d *Dispatcher) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error) {
+	answer, err := d.repeat(ctx, call)
+	for range openTries {
+		if !isLeaseNotFound(err) || !d.openLeases(ctx, call) {
+			break
+		}
+		answer, err = d.repeat(ctx, call)
+	}
+	return answer, err
+}
+
+// repeat tries a call until it took effect, or certainly cannot.
+func (d *Dispatcher) repeat(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error) {
 	answer, err := d.try(ctx, call, 0)
 	for try := 1; errors.Is(err, errRetry); try++ {
 		changed := d.table.Changed() // before the try, so that no change is missed
@@ -125,7 +142,7 @@ func (d *Dispatcher) run(ctx context.Context, desc *anchormesh.Descriptor, call 
 		return d.forward(ctx, desc, call, d.anchor(ctx, desc, try))
 	}
 	if now := r.Machine.Descriptor(); now.Generation != desc.Generation {
-		return nil, retry(etcdapi.ErrNotAnchor) // the routes will know in a moment
+		return nil, d.elsewhere(ctx, desc, now, call.Keys.Start, try)
 	}
 	if !call.Write && !leaderOnly(call.Method) {
 		return d.readLocal(ctx, r, desc, call)

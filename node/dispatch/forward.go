@@ -12,7 +12,6 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
-	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
@@ -36,7 +35,7 @@ const (
 // text is the client's.
 const (
 	codeRetry  = 1 // took effect nowhere; the text may be a node ID: the leader
-	codeStale  = 2 // wrong segment or generation; the text is a fresher descriptor
+	codeStale  = 2 // wrong segment or generation; the text is fresher descriptors, each with its length
 	codeLarge  = 3 // the answer is too large for a call
 	codeStatus = 100
 )
@@ -54,8 +53,7 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	}
 	answer, err := d.caller.Call(ctx, to, Method, head, call.Raw())
 	if err != nil {
-		err = d.forwardFailed(ctx, desc, call, to, err)
-		if errors.Is(err, errAnswerTooLarge) {
+		if err = d.forwardFailed(ctx, desc, call, to, err); errors.Is(err, errAnswerTooLarge) {
 			return d.fetchLarge(ctx, call, to)
 		}
 		return nil, err
@@ -93,7 +91,7 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 	var remote *mesh.RemoteError
 	switch {
 	case errors.As(err, &remote):
-		return d.remoteFailed(desc, remote)
+		return d.remoteFailed(desc, to, remote)
 	case errors.Is(err, mesh.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests
 	case errors.Is(err, mesh.ErrTooLarge):
@@ -121,14 +119,14 @@ func (d *Dispatcher) forgetLeader(segment anchormesh.SegmentID, node anchormesh.
 	}
 }
 
-func (d *Dispatcher) remoteFailed(desc *anchormesh.Descriptor, e *mesh.RemoteError) error {
+func (d *Dispatcher) remoteFailed(desc *anchormesh.Descriptor, from anchormesh.NodeID, e *mesh.RemoteError) error {
 	switch {
 	case e.Code == codeRetry:
 		d.table.SetLeader(desc.Segment, anchormesh.NodeID(e.Text))
 		return retry(etcdapi.ErrNoLeader)
 	case e.Code == codeStale:
-		if fresh, err := meshpb.DecodeDescriptor([]byte(e.Text)); err == nil {
-			d.table.Learn(fresh)
+		if !d.learn([]byte(e.Text)) {
+			d.forgetLeader(desc.Segment, from) // it knows no more than this node: ask another
 		}
 		return retry(etcdapi.ErrNotAnchor)
 	case e.Code == codeLarge:
@@ -149,16 +147,16 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 	}
 	r, here := d.host.Get(req.segment)
 	if !here {
-		d.failStale(to, req.segment)
+		d.failStaleCall(to, &req)
 		return
 	}
 	desc := r.Machine.Descriptor()
 	if desc.Generation != req.generation {
-		d.failStale(to, req.segment)
+		d.failStaleCall(to, &req)
 		return
 	}
-	if !req.call.Write {
-		go d.serveRead(req, to)
+	if !req.call.Write || ends(r, req.call) {
+		go d.serveSlow(req, to)
 		return
 	}
 	command := commandOf(req.call)
@@ -176,7 +174,8 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 	})
 }
 
-func (d *Dispatcher) serveRead(req forwarded, to mesh.Responder) {
+// serveSlow answers what has to wait for others.
+func (d *Dispatcher) serveSlow(req forwarded, to mesh.Responder) {
 	ctx := context.Background()
 	deadline := to.Deadline()
 	if deadline.IsZero() {
@@ -185,14 +184,14 @@ func (d *Dispatcher) serveRead(req forwarded, to mesh.Responder) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	r, here := d.host.Get(req.segment)
-	if !here {
-		d.failStale(to, req.segment)
+	if !here || r.Machine.Descriptor().Generation != req.generation {
+		d.failStaleCall(to, &req)
 		return
 	}
 	desc := r.Machine.Descriptor()
 	var answer codec.Chunks
 	var err error
-	if leaderOnly(req.call.Method) {
+	if req.call.Write || leaderOnly(req.call.Method) {
 		st, ok := d.engine.Status(req.segment)
 		if !ok || !st.Leads() {
 			d.failWith(to, req.segment, retry(etcdapi.ErrNoLeader))
@@ -236,14 +235,6 @@ func (d *Dispatcher) failWith(to mesh.Responder, segment anchormesh.SegmentID, e
 		leader = string(st.Leader)
 	}
 	to.Fail(codeRetry, leader)
-}
-
-func (d *Dispatcher) failStale(to mesh.Responder, segment anchormesh.SegmentID) {
-	if desc, ok := d.table.Segment(segment); ok {
-		to.Fail(codeStale, string(meshpb.EncodeDescriptor(desc)))
-		return
-	}
-	to.Fail(codeStale, "")
 }
 
 func fail(to mesh.Responder, err error) {

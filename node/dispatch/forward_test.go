@@ -73,7 +73,7 @@ func TestAStoppingNodeSendsForwardedRequestsElsewhere(t *testing.T) {
 	table := route.NewTable()
 	asking := &Dispatcher{table: table}
 	table.SetLeader(1, "stopping")
-	err := asking.remoteFailed(&anchormesh.Descriptor{Segment: 1}, &mesh.RemoteError{Code: got.code, Text: got.text})
+	err := asking.remoteFailed(&anchormesh.Descriptor{Segment: 1}, "stopping", &mesh.RemoteError{Code: got.code, Text: got.text})
 	if !errors.Is(err, errRetry) {
 		t.Errorf("the asking node ends with %v", err)
 	}

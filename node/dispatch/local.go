@@ -23,6 +23,9 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 		answer, err := d.leases.LeaseRead(ctx, r, term, call.Method, call.Raw())
 		return codec.Chunks{answer}, err
 	}
+	if ends(r, call) {
+		return d.endLease(ctx, r, desc, call)
+	}
 	command := commandOf(call)
 	if err := d.admit(r, desc, command); err != nil {
 		return nil, err

@@ -46,11 +46,25 @@ type Service struct {
 	engine *consensus.Engine
 	table  *route.Table
 	caller Caller
+	ender  *Ender
 }
 
 // NewService returns the lease service of the node self.
 func NewService(self anchormesh.NodeID, l *Lessor, h *host.Host, e *consensus.Engine, t *route.Table, c Caller) *Service {
 	return &Service{self: self, lessor: l, host: h, engine: e, table: t, caller: c}
+}
+
+// SetEnder says who ends leases of several segments; before the first request.
+func (s *Service) SetEnder(x *Ender) { s.ender = x }
+
+// EndLease ends a lease whose keys may lie in several segments; see Ender.End.
+func (s *Service) EndLease(ctx context.Context, r *host.Replica, id int64) error {
+	return s.ender.End(ctx, r, id)
+}
+
+// OpenLease makes a segment take puts that name a lease; see Ender.Open.
+func (s *Service) OpenLease(ctx context.Context, id int64, in anchormesh.KeyRange) error {
+	return s.ender.Open(ctx, id, in)
 }
 
 // KeepAlive implements etcdapi.Leases.
@@ -238,6 +252,13 @@ func (s *Service) LeaseRead(ctx context.Context, r *host.Replica, term uint64, m
 	var keys [][]byte
 	if req.Keys {
 		keys = space.LeaseKeys(req.ID)
+		if r.Machine.State().Line != 0 {
+			others, err := s.ender.Keys(ctx, r, req.ID)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, others...)
+		}
 	}
 	return codec.AppendLeaseTimeToLiveResponse(nil, header, req.ID, int64(left/time.Second), row.TTL, keys), nil
 }

@@ -21,6 +21,8 @@ type Lessor struct {
 	cfg    lease.Config
 	host   *host.Host
 	engine *consensus.Engine
+	stamps Stamps
+	ending func()
 
 	mu    sync.Mutex
 	queue []func(now time.Time) // bounded by what is applied and by renewals' streams
@@ -41,10 +43,17 @@ type renewal struct {
 	at   map[uint64]int // token -> place in ttls
 }
 
-// New returns a lessor; Run starts it.
-func New(cfg lease.Config, h *host.Host, e *consensus.Engine) *Lessor {
+// Stamps puts commands with a revision into the log of a segment that is led here;
+// stamps.Lines is one.
+type Stamps interface {
+	Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result))
+}
+
+// New returns a lessor; Run starts it. ending is told when a lease of several segments
+// begins to end.
+func New(cfg lease.Config, h *host.Host, e *consensus.Engine, s Stamps, ending func()) *Lessor {
 	return &Lessor{
-		cfg: cfg, host: h, engine: e, wake: make(chan struct{}, 1),
+		cfg: cfg, host: h, engine: e, stamps: s, ending: ending, wake: make(chan struct{}, 1),
 		cores: make(map[anchormesh.SegmentID]*lease.Core), waits: make(map[uint64]*renewal),
 	}
 }
@@ -91,7 +100,7 @@ func (l *Lessor) StatusChanged(segment anchormesh.SegmentID, s consensus.Status)
 func (l *Lessor) lead(now time.Time, segment anchormesh.SegmentID, term uint64) {
 	st, ok := l.engine.Status(segment)
 	r, here := l.host.Get(segment)
-	if !ok || !here || !st.Leads() || st.Term != term {
+	if !ok || !here || !st.Leads() || st.Term != term || !r.Machine.Descriptor().Home() {
 		return
 	}
 	if l.cores[segment] == nil {
@@ -152,7 +161,7 @@ func (l *Lessor) step(now time.Time, segment anchormesh.SegmentID, ev lease.Even
 		l.answer(a)
 	}
 	for _, e := range fx.Expire {
-		l.propose(segment, keyspace.OpLeaseExpire, codec.AppendLeaseExpiry(nil, e))
+		l.expire(segment, codec.AppendLeaseExpiry(nil, e))
 	}
 	for _, list := range [][]codec.LeaseCheckpoint{fx.Clear, fx.Checkpoint} {
 		if len(list) == 0 {
@@ -168,6 +177,18 @@ func (l *Lessor) step(now time.Time, segment anchormesh.SegmentID, ev lease.Even
 
 // propose does not wait: what comes of it is seen when it is applied, and the
 // core asks again if nothing does.
+// expire ends a lease whose time is up: at once in a scope that was never split, else
+// as a mark that the ender goes on from.
+func (l *Lessor) expire(segment anchormesh.SegmentID, expiry []byte) {
+	r, here := l.host.Get(segment)
+	if !here || r.Machine.State().Line == 0 {
+		l.propose(segment, keyspace.OpLeaseExpire, expiry)
+		return
+	}
+	l.stamps.Propose(r.Machine.Descriptor(), keyspace.AppendCommand(nil, keyspace.OpLeaseEnding, expiry),
+		func(consensus.Result) { l.ending() })
+}
+
 func (l *Lessor) propose(segment anchormesh.SegmentID, op keyspace.Op, body []byte) {
 	r, here := l.host.Get(segment)
 	if !here {

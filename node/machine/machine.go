@@ -211,7 +211,7 @@ func (m *Machine) applySplit(e *consensus.Entry, body []byte) error {
 		m.cutting(left.Descriptor.Range)
 	}
 	b := m.segment.Begin(e.Index, e.Term)
-	child := b.Cut(split.Right, split.At, mvcc.Meta{Applied: BirthIndex, Term: BirthTerm, State: right.Encode()}).Segment()
+	child := m.space.Cut(b, split.Right, split.At, mvcc.Meta{Applied: BirthIndex, Term: BirthTerm, State: right.Encode()})
 	b.SetState(left.Encode())
 	b.End()
 	m.enter(left)

@@ -136,7 +136,7 @@ func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState, place
 	if err != nil {
 		panic("machine: committed change of the anchor group does not follow from the lineage: " + err.Error())
 	}
-	out.Chain, next.Changed, next.Lineage = chain, place.Index, chain.Head()
+	out.Chain, next.Changed, next.Lineage, next.Joint = chain, place.Index, chain.Head(), out.Joint()
 	return &out
 }
 

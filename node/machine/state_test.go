@@ -57,12 +57,12 @@ func TestAnchorsOnTheirWayOutStayReachable(t *testing.T) {
 	joint := s.after(next, &raftpb.ConfState{Voters: []uint64{1, 3}, VotersOutgoing: []uint64{1, 2}, AutoLeave: new(true)},
 		lineage.Place{Index: 20, Term: 3})
 	joint.check()
-	if !joint.Joint() || joint.Peers()[2] != "b" {
+	if !joint.Joint() || !joint.Descriptor.Joint || joint.Peers()[2] != "b" {
 		t.Fatalf("the joint configuration forgot the voter that leaves: %+v", joint)
 	}
 	left := joint.after(next.Clone(), &raftpb.ConfState{Voters: []uint64{1, 3}}, lineage.Place{Index: 21, Term: 3})
 	left.check()
-	if _, known := left.Peers()[2]; known || left.Joint() {
+	if _, known := left.Peers()[2]; known || left.Joint() || left.Descriptor.Joint {
 		t.Fatalf("the voter that left is still there: %+v", left)
 	}
 	entries := left.Chain.Entries()
