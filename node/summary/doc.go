@@ -22,5 +22,11 @@
 // in a mesh of 100: that is room for about 8 pieces of 200 bytes a second, for the
 // whole mesh. Half of it is left to node records, which come first. So each node
 // may renew its summary every 23 s in a mesh of 100 and every 305 s in one of
-// 1000 (Every), and does so only when the figures have changed enough (Worth).
+// 1000 (Every), and does so only when the figures have changed enough (Worth), when
+// nodes joined, who have heard nothing yet, or after half a minute (Pace).
+//
+// # What is kept
+//
+// A Book holds the newest summary of each node with the local time at which it came;
+// after three that were missed it counts for nothing (Stale).
 package summary
