@@ -27,6 +27,8 @@ type Invitation struct {
 	Descriptor_   *Descriptor            `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // of the segment, without the invited node
 	Replica       uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`      // the replica ID kept for the invited node
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`         // one clause for logs
+	Optional      bool                   `protobuf:"varint,4,opt,name=optional,proto3" json:"optional,omitempty"`    // it comes for balance: the node's even share counts
+	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`          // about the size of the segment's state
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -80,6 +82,20 @@ func (x *Invitation) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Invitation) GetOptional() bool {
+	if x != nil {
+		return x.Optional
+	}
+	return false
+}
+
+func (x *Invitation) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 // InvitationReply accepts or declines an Invitation.
@@ -139,14 +155,16 @@ var File_internal_meshpb_control_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1dinternal/meshpb/control.proto\x12\ranchormesh.v1\x1a internal/meshpb/descriptor.proto\"y\n" +
+	"\x1dinternal/meshpb/control.proto\x12\ranchormesh.v1\x1a internal/meshpb/descriptor.proto\"\xab\x01\n" +
 	"\n" +
 	"Invitation\x129\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\n" +
 	"descriptor\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"E\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\boptional\x18\x04 \x01(\bR\boptional\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"E\n" +
 	"\x0fInvitationReply\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reasonB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"

@@ -73,6 +73,518 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{0}
 }
 
+type LineageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"` // zero: the one that holds the key
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineageRequest) Reset() {
+	*x = LineageRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageRequest) ProtoMessage() {}
+
+func (x *LineageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageRequest.ProtoReflect.Descriptor instead.
+func (*LineageRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *LineageRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *LineageRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type LineageReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // whose replica it is
+	Replica       *Replica               `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineageReply) Reset() {
+	*x = LineageReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageReply) ProtoMessage() {}
+
+func (x *LineageReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageReply.ProtoReflect.Descriptor instead.
+func (*LineageReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LineageReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LineageReply) GetReplica() *Replica {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+// Replica is what a node has applied of a segment.
+type Replica struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_     *Descriptor            `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Chain           []byte                 `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`   // lineage, in the encoding of package lineage
+	Proofs          [][]byte               `protobuf:"bytes,3,rep,name=proofs,proto3" json:"proofs,omitempty"` // of the chain's entries, oldest first; some may be missing
+	Leads           bool                   `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`
+	Term            uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Applied         uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"` // log index
+	Revision        int64                  `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	CompactRevision int64                  `protobuf:"varint,8,opt,name=compact_revision,json=compactRevision,proto3" json:"compact_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Replica) GetDescriptor_() *Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Replica) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Replica) GetProofs() [][]byte {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
+func (x *Replica) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *Replica) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Replica) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Replica) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Replica) GetCompactRevision() int64 {
+	if x != nil {
+		return x.CompactRevision
+	}
+	return 0
+}
+
+type StructureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StructureRequest) Reset() {
+	*x = StructureRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StructureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StructureRequest) ProtoMessage() {}
+
+func (x *StructureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StructureRequest.ProtoReflect.Descriptor instead.
+func (*StructureRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{3}
+}
+
+// StructureItem is one of these.
+type StructureItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Item:
+	//
+	//	*StructureItem_Node
+	//	*StructureItem_Route
+	//	*StructureItem_Replica
+	Item          isStructureItem_Item `protobuf_oneof:"item"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StructureItem) Reset() {
+	*x = StructureItem{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StructureItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StructureItem) ProtoMessage() {}
+
+func (x *StructureItem) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StructureItem.ProtoReflect.Descriptor instead.
+func (*StructureItem) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StructureItem) GetItem() isStructureItem_Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *StructureItem) GetNode() *StructureNode {
+	if x != nil {
+		if x, ok := x.Item.(*StructureItem_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+func (x *StructureItem) GetRoute() *Descriptor {
+	if x != nil {
+		if x, ok := x.Item.(*StructureItem_Route); ok {
+			return x.Route
+		}
+	}
+	return nil
+}
+
+func (x *StructureItem) GetReplica() *Replica {
+	if x != nil {
+		if x, ok := x.Item.(*StructureItem_Replica); ok {
+			return x.Replica
+		}
+	}
+	return nil
+}
+
+type isStructureItem_Item interface {
+	isStructureItem_Item()
+}
+
+type StructureItem_Node struct {
+	Node *StructureNode `protobuf:"bytes,1,opt,name=node,proto3,oneof"`
+}
+
+type StructureItem_Route struct {
+	Route *Descriptor `protobuf:"bytes,2,opt,name=route,proto3,oneof"`
+}
+
+type StructureItem_Replica struct {
+	Replica *Replica `protobuf:"bytes,3,opt,name=replica,proto3,oneof"`
+}
+
+func (*StructureItem_Node) isStructureItem_Item() {}
+
+func (*StructureItem_Route) isStructureItem_Item() {}
+
+func (*StructureItem_Replica) isStructureItem_Item() {}
+
+type StructureNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Info          *NodeInfo              `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	Mesh          uint64                 `protobuf:"fixed64,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StructureNode) Reset() {
+	*x = StructureNode{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StructureNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StructureNode) ProtoMessage() {}
+
+func (x *StructureNode) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StructureNode.ProtoReflect.Descriptor instead.
+func (*StructureNode) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StructureNode) GetInfo() *NodeInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *StructureNode) GetMesh() uint64 {
+	if x != nil {
+		return x.Mesh
+	}
+	return 0
+}
+
+type HashRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Revision      int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"` // everything up to it, and nothing behind it
+	Floor         int64                  `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`       // a compacted revision: of what lies at or below it only what is alive counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashRequest) Reset() {
+	*x = HashRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashRequest) ProtoMessage() {}
+
+func (x *HashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashRequest.ProtoReflect.Descriptor instead.
+func (*HashRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HashRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *HashRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *HashRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *HashRequest) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+type HashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sum           uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`    // of all segments of a range: their sum
+	Floor         int64                  `protobuf:"varint,2,opt,name=floor,proto3" json:"floor,omitempty"` // the asked one, or the one compacted at here if that is higher
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashReply) Reset() {
+	*x = HashReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashReply) ProtoMessage() {}
+
+func (x *HashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashReply.ProtoReflect.Descriptor instead.
+func (*HashReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HashReply) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *HashReply) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
 type NodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -81,7 +593,7 @@ type NodesRequest struct {
 
 func (x *NodesRequest) Reset() {
 	*x = NodesRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[0]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -93,7 +605,7 @@ func (x *NodesRequest) String() string {
 func (*NodesRequest) ProtoMessage() {}
 
 func (x *NodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[0]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -106,7 +618,7 @@ func (x *NodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesRequest.ProtoReflect.Descriptor instead.
 func (*NodesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{0}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
 }
 
 type NodesReply struct {
@@ -119,7 +631,7 @@ type NodesReply struct {
 
 func (x *NodesReply) Reset() {
 	*x = NodesReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[1]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -131,7 +643,7 @@ func (x *NodesReply) String() string {
 func (*NodesReply) ProtoMessage() {}
 
 func (x *NodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[1]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -144,7 +656,7 @@ func (x *NodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesReply.ProtoReflect.Descriptor instead.
 func (*NodesReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{1}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodesReply) GetMesh() uint64 {
@@ -174,13 +686,14 @@ type NodeInfo struct {
 	SinceUnixMs   int64                  `protobuf:"varint,9,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"` // when the asked node saw this state begin
 	Epoch         uint64                 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`                                 // incarnation of the node's record; higher wins
 	Self          bool                   `protobuf:"varint,11,opt,name=self,proto3" json:"self,omitempty"`
+	Standing      *Standing              `protobuf:"bytes,12,opt,name=standing,proto3" json:"standing,omitempty"` // absent: not heard of lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[2]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -192,7 +705,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[2]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -205,7 +718,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{2}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -285,6 +798,442 @@ func (x *NodeInfo) GetSelf() bool {
 	return false
 }
 
+func (x *NodeInfo) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// Standing is what a node says of itself in gossip.
+type Standing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leaving       bool                   `protobuf:"varint,1,opt,name=leaving,proto3" json:"leaving,omitempty"`   // it is being drained
+	Replicas      uint64                 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"` // that it holds
+	Leaders       uint64                 `protobuf:"varint,3,opt,name=leaders,proto3" json:"leaders,omitempty"`   // of these it leads
+	Room          uint64                 `protobuf:"varint,4,opt,name=room,proto3" json:"room,omitempty"`         // how many more replicas it would take
+	Load          float64                `protobuf:"fixed64,5,opt,name=load,proto3" json:"load,omitempty"`        // of the segments it leads together; 1 is one threshold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Standing) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *Standing) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Standing) GetLeaders() uint64 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *Standing) GetRoom() uint64 {
+	if x != nil {
+		return x.Room
+	}
+	return 0
+}
+
+func (x *Standing) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                    // ID or name
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`                   // take it back
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *DrainRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DrainReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`          // ID
+	Replicas      uint32                 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"` // that it holds now
+	Leaders       uint32                 `protobuf:"varint,3,opt,name=leaders,proto3" json:"leaders,omitempty"`   // of these it leads
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainReply) Reset() {
+	*x = DrainReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainReply) ProtoMessage() {}
+
+func (x *DrainReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
+func (*DrainReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DrainReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainReply) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *DrainReply) GetLeaders() uint32 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+type MoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`                    // ID or name of an anchor's node
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`                        // ID or name of a node without an anchor of the segment
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRequest) Reset() {
+	*x = MoveRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRequest) ProtoMessage() {}
+
+func (x *MoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
+func (*MoveRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MoveRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *MoveRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MoveReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // ID
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveReply) Reset() {
+	*x = MoveReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveReply) ProtoMessage() {}
+
+func (x *MoveReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveReply.ProtoReflect.Descriptor instead.
+func (*MoveReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MoveReply) GetBefore() *Descriptor {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *MoveReply) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveReply) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type TransferRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // ID or name of a voter's node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TransferRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *TransferRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type TransferReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // ID of the node that led before
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferReply) Reset() {
+	*x = TransferReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferReply) ProtoMessage() {}
+
+func (x *TransferReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
+func (*TransferReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TransferReply) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TransferReply) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 type SplitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`            // zero: the one that holds the boundary
@@ -297,7 +1246,7 @@ type SplitRequest struct {
 
 func (x *SplitRequest) Reset() {
 	*x = SplitRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +1258,7 @@ func (x *SplitRequest) String() string {
 func (*SplitRequest) ProtoMessage() {}
 
 func (x *SplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[3]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +1271,7 @@ func (x *SplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
 func (*SplitRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{3}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SplitRequest) GetSegment() uint64 {
@@ -364,7 +1313,7 @@ type SplitReply struct {
 
 func (x *SplitReply) Reset() {
 	*x = SplitReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +1325,7 @@ func (x *SplitReply) String() string {
 func (*SplitReply) ProtoMessage() {}
 
 func (x *SplitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[4]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +1338,7 @@ func (x *SplitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitReply.ProtoReflect.Descriptor instead.
 func (*SplitReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{4}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SplitReply) GetBefore() *Descriptor {
@@ -421,7 +1370,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +1382,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[5]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +1395,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{5}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 type SegmentsReply struct {
@@ -459,7 +1408,7 @@ type SegmentsReply struct {
 
 func (x *SegmentsReply) Reset() {
 	*x = SegmentsReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +1420,7 @@ func (x *SegmentsReply) String() string {
 func (*SegmentsReply) ProtoMessage() {}
 
 func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[6]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +1433,7 @@ func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsReply.ProtoReflect.Descriptor instead.
 func (*SegmentsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{6}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SegmentsReply) GetMesh() uint64 {
@@ -515,13 +1464,19 @@ type SegmentInfo struct {
 	Spread          float64                `protobuf:"fixed64,10,opt,name=spread,proto3" json:"spread,omitempty"`    // 0: one hot key; 1: evenly over the range
 	Lags            []*AnchorLag           `protobuf:"bytes,11,rep,name=lags,proto3" json:"lags,omitempty"`          // known to the leader only
 	Local           bool                   `protobuf:"varint,12,opt,name=local,proto3" json:"local,omitempty"`       // the asked node is an anchor: figures are its own
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What its leader decided last, in a word and a sentence; known there only.
+	Decision      string `protobuf:"bytes,13,opt,name=decision,proto3" json:"decision,omitempty"`
+	Reason        string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	Group         string `protobuf:"bytes,15,opt,name=group,proto3" json:"group,omitempty"` // how the anchor group stands, in a sentence; likewise
+	Keys          uint64 `protobuf:"varint,16,opt,name=keys,proto3" json:"keys,omitempty"`
+	Asleep        bool   `protobuf:"varint,17,opt,name=asleep,proto3" json:"asleep,omitempty"` // nothing has happened for a while, and it costs nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SegmentInfo) Reset() {
 	*x = SegmentInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +1488,7 @@ func (x *SegmentInfo) String() string {
 func (*SegmentInfo) ProtoMessage() {}
 
 func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[7]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +1501,7 @@ func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentInfo.ProtoReflect.Descriptor instead.
 func (*SegmentInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{7}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SegmentInfo) GetDescriptor_() *Descriptor {
@@ -633,6 +1588,41 @@ func (x *SegmentInfo) GetLocal() bool {
 	return false
 }
 
+func (x *SegmentInfo) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *SegmentInfo) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SegmentInfo) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *SegmentInfo) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *SegmentInfo) GetAsleep() bool {
+	if x != nil {
+		return x.Asleep
+	}
+	return false
+}
+
 // Rates are decayed averages.
 type Rates struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -645,7 +1635,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +1647,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +1660,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Rates) GetWritesPerSecond() float64 {
@@ -705,7 +1695,7 @@ type AnchorLag struct {
 
 func (x *AnchorLag) Reset() {
 	*x = AnchorLag{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1707,7 @@ func (x *AnchorLag) String() string {
 func (*AnchorLag) ProtoMessage() {}
 
 func (x *AnchorLag) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1720,7 @@ func (x *AnchorLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorLag.ProtoReflect.Descriptor instead.
 func (*AnchorLag) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AnchorLag) GetReplica() uint64 {
@@ -762,7 +1752,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +1764,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +1777,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
 }
 
 type StatusReply struct {
@@ -812,7 +1802,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1814,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1827,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{11}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusReply) GetNode() *NodeInfo {
@@ -950,7 +1940,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1952,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1965,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{12}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Addresses) GetClient() string {
@@ -1010,12 +2000,48 @@ var File_internal_meshpb_mesh_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x1ainternal/meshpb/mesh.proto\x12\ranchormesh.v1\x1a internal/meshpb/descriptor.proto\"\x0e\n" +
+	"\x1ainternal/meshpb/mesh.proto\x12\ranchormesh.v1\x1a internal/meshpb/descriptor.proto\"<\n" +
+	"\x0eLineageRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"T\n" +
+	"\fLineageReply\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
+	"\areplica\x18\x02 \x01(\v2\x16.anchormesh.v1.ReplicaR\areplica\"\xfd\x01\n" +
+	"\aReplica\x129\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\n" +
+	"descriptor\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\x12\x16\n" +
+	"\x06proofs\x18\x03 \x03(\fR\x06proofs\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\x12)\n" +
+	"\x10compact_revision\x18\b \x01(\x03R\x0fcompactRevision\"\x12\n" +
+	"\x10StructureRequest\"\xb2\x01\n" +
+	"\rStructureItem\x122\n" +
+	"\x04node\x18\x01 \x01(\v2\x1c.anchormesh.v1.StructureNodeH\x00R\x04node\x121\n" +
+	"\x05route\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorH\x00R\x05route\x122\n" +
+	"\areplica\x18\x03 \x01(\v2\x16.anchormesh.v1.ReplicaH\x00R\areplicaB\x06\n" +
+	"\x04item\"P\n" +
+	"\rStructureNode\x12+\n" +
+	"\x04info\x18\x01 \x01(\v2\x17.anchormesh.v1.NodeInfoR\x04info\x12\x12\n" +
+	"\x04mesh\x18\x02 \x01(\x06R\x04mesh\"y\n" +
+	"\vHashRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05floor\x18\x04 \x01(\x03R\x05floor\"3\n" +
+	"\tHashReply\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x06R\x03sum\x12\x14\n" +
+	"\x05floor\x18\x02 \x01(\x03R\x05floor\"\x0e\n" +
 	"\fNodesRequest\"O\n" +
 	"\n" +
 	"NodesReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x12-\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x17.anchormesh.v1.NodeInfoR\x05nodes\"\xb7\x02\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x17.anchormesh.v1.NodeInfoR\x05nodes\"\xec\x02\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\x06R\bmemberId\x12\x12\n" +
@@ -1030,7 +2056,38 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\rsince_unix_ms\x18\t \x01(\x03R\vsinceUnixMs\x12\x14\n" +
 	"\x05epoch\x18\n" +
 	" \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04self\x18\v \x01(\bR\x04self\"y\n" +
+	"\x04self\x18\v \x01(\bR\x04self\x123\n" +
+	"\bstanding\x18\f \x01(\v2\x17.anchormesh.v1.StandingR\bstanding\"\x82\x01\n" +
+	"\bStanding\x12\x18\n" +
+	"\aleaving\x18\x01 \x01(\bR\aleaving\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\x04R\breplicas\x12\x18\n" +
+	"\aleaders\x18\x03 \x01(\x04R\aleaders\x12\x12\n" +
+	"\x04room\x18\x04 \x01(\x04R\x04room\x12\x12\n" +
+	"\x04load\x18\x05 \x01(\x01R\x04load\"O\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"V\n" +
+	"\n" +
+	"DrainReply\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\rR\breplicas\x12\x18\n" +
+	"\aleaders\x18\x03 \x01(\rR\aleaders\"d\n" +
+	"\vMoveRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"b\n" +
+	"\tMoveReply\x121\n" +
+	"\x06before\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x06before\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\";\n" +
+	"\x0fTransferRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"3\n" +
+	"\rTransferReply\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"y\n" +
 	"\fSplitRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1a\n" +
 	"\bboundary\x18\x02 \x01(\fR\bboundary\x12\x17\n" +
@@ -1044,7 +2101,7 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x0fSegmentsRequest\"[\n" +
 	"\rSegmentsReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x126\n" +
-	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\"\x98\x03\n" +
+	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\"\x8e\x04\n" +
 	"\vSegmentInfo\x129\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\n" +
@@ -1061,7 +2118,12 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x06spread\x18\n" +
 	" \x01(\x01R\x06spread\x12,\n" +
 	"\x04lags\x18\v \x03(\v2\x18.anchormesh.v1.AnchorLagR\x04lags\x12\x14\n" +
-	"\x05local\x18\f \x01(\bR\x05local\"\x87\x01\n" +
+	"\x05local\x18\f \x01(\bR\x05local\x12\x1a\n" +
+	"\bdecision\x18\r \x01(\tR\bdecision\x12\x16\n" +
+	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x14\n" +
+	"\x05group\x18\x0f \x01(\tR\x05group\x12\x12\n" +
+	"\x04keys\x18\x10 \x01(\x04R\x04keys\x12\x16\n" +
+	"\x06asleep\x18\x11 \x01(\bR\x06asleep\"\x87\x01\n" +
 	"\x05Rates\x12*\n" +
 	"\x11writes_per_second\x18\x01 \x01(\x01R\x0fwritesPerSecond\x12(\n" +
 	"\x10reads_per_second\x18\x02 \x01(\x01R\x0ereadsPerSecond\x12(\n" +
@@ -1098,12 +2160,15 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x032\x96\x02\n" +
+	"\x0fNODE_STATE_DEAD\x10\x032\xe9\x03\n" +
 	"\x04Mesh\x12?\n" +
 	"\x05Nodes\x12\x1b.anchormesh.v1.NodesRequest\x1a\x19.anchormesh.v1.NodesReply\x12H\n" +
 	"\bSegments\x12\x1e.anchormesh.v1.SegmentsRequest\x1a\x1c.anchormesh.v1.SegmentsReply\x12B\n" +
 	"\x06Status\x12\x1c.anchormesh.v1.StatusRequest\x1a\x1a.anchormesh.v1.StatusReply\x12?\n" +
-	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
+	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReply\x12E\n" +
+	"\aLineage\x12\x1d.anchormesh.v1.LineageRequest\x1a\x1b.anchormesh.v1.LineageReply\x12L\n" +
+	"\tStructure\x12\x1f.anchormesh.v1.StructureRequest\x1a\x1c.anchormesh.v1.StructureItem0\x01\x12<\n" +
+	"\x04Hash\x12\x1a.anchormesh.v1.HashRequest\x1a\x18.anchormesh.v1.HashReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
 
 var (
 	file_internal_meshpb_mesh_proto_rawDescOnce sync.Once
@@ -1118,47 +2183,76 @@ func file_internal_meshpb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_meshpb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_internal_meshpb_mesh_proto_goTypes = []any{
-	(NodeState)(0),          // 0: anchormesh.v1.NodeState
-	(*NodesRequest)(nil),    // 1: anchormesh.v1.NodesRequest
-	(*NodesReply)(nil),      // 2: anchormesh.v1.NodesReply
-	(*NodeInfo)(nil),        // 3: anchormesh.v1.NodeInfo
-	(*SplitRequest)(nil),    // 4: anchormesh.v1.SplitRequest
-	(*SplitReply)(nil),      // 5: anchormesh.v1.SplitReply
-	(*SegmentsRequest)(nil), // 6: anchormesh.v1.SegmentsRequest
-	(*SegmentsReply)(nil),   // 7: anchormesh.v1.SegmentsReply
-	(*SegmentInfo)(nil),     // 8: anchormesh.v1.SegmentInfo
-	(*Rates)(nil),           // 9: anchormesh.v1.Rates
-	(*AnchorLag)(nil),       // 10: anchormesh.v1.AnchorLag
-	(*StatusRequest)(nil),   // 11: anchormesh.v1.StatusRequest
-	(*StatusReply)(nil),     // 12: anchormesh.v1.StatusReply
-	(*Addresses)(nil),       // 13: anchormesh.v1.Addresses
-	(*Descriptor)(nil),      // 14: anchormesh.v1.Descriptor
+	(NodeState)(0),           // 0: anchormesh.v1.NodeState
+	(*LineageRequest)(nil),   // 1: anchormesh.v1.LineageRequest
+	(*LineageReply)(nil),     // 2: anchormesh.v1.LineageReply
+	(*Replica)(nil),          // 3: anchormesh.v1.Replica
+	(*StructureRequest)(nil), // 4: anchormesh.v1.StructureRequest
+	(*StructureItem)(nil),    // 5: anchormesh.v1.StructureItem
+	(*StructureNode)(nil),    // 6: anchormesh.v1.StructureNode
+	(*HashRequest)(nil),      // 7: anchormesh.v1.HashRequest
+	(*HashReply)(nil),        // 8: anchormesh.v1.HashReply
+	(*NodesRequest)(nil),     // 9: anchormesh.v1.NodesRequest
+	(*NodesReply)(nil),       // 10: anchormesh.v1.NodesReply
+	(*NodeInfo)(nil),         // 11: anchormesh.v1.NodeInfo
+	(*Standing)(nil),         // 12: anchormesh.v1.Standing
+	(*DrainRequest)(nil),     // 13: anchormesh.v1.DrainRequest
+	(*DrainReply)(nil),       // 14: anchormesh.v1.DrainReply
+	(*MoveRequest)(nil),      // 15: anchormesh.v1.MoveRequest
+	(*MoveReply)(nil),        // 16: anchormesh.v1.MoveReply
+	(*TransferRequest)(nil),  // 17: anchormesh.v1.TransferRequest
+	(*TransferReply)(nil),    // 18: anchormesh.v1.TransferReply
+	(*SplitRequest)(nil),     // 19: anchormesh.v1.SplitRequest
+	(*SplitReply)(nil),       // 20: anchormesh.v1.SplitReply
+	(*SegmentsRequest)(nil),  // 21: anchormesh.v1.SegmentsRequest
+	(*SegmentsReply)(nil),    // 22: anchormesh.v1.SegmentsReply
+	(*SegmentInfo)(nil),      // 23: anchormesh.v1.SegmentInfo
+	(*Rates)(nil),            // 24: anchormesh.v1.Rates
+	(*AnchorLag)(nil),        // 25: anchormesh.v1.AnchorLag
+	(*StatusRequest)(nil),    // 26: anchormesh.v1.StatusRequest
+	(*StatusReply)(nil),      // 27: anchormesh.v1.StatusReply
+	(*Addresses)(nil),        // 28: anchormesh.v1.Addresses
+	(*Descriptor)(nil),       // 29: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_mesh_proto_depIdxs = []int32{
-	3,  // 0: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
-	0,  // 1: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
-	14, // 2: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
-	8,  // 3: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
-	14, // 4: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
-	9,  // 5: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
-	10, // 6: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
-	3,  // 7: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
-	13, // 8: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
-	1,  // 9: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
-	6,  // 10: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
-	11, // 11: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
-	4,  // 12: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
-	2,  // 13: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	7,  // 14: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	12, // 15: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	5,  // 16: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: anchormesh.v1.LineageReply.replica:type_name -> anchormesh.v1.Replica
+	29, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
+	6,  // 2: anchormesh.v1.StructureItem.node:type_name -> anchormesh.v1.StructureNode
+	29, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
+	3,  // 4: anchormesh.v1.StructureItem.replica:type_name -> anchormesh.v1.Replica
+	11, // 5: anchormesh.v1.StructureNode.info:type_name -> anchormesh.v1.NodeInfo
+	11, // 6: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
+	0,  // 7: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
+	12, // 8: anchormesh.v1.NodeInfo.standing:type_name -> anchormesh.v1.Standing
+	29, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
+	29, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
+	23, // 11: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
+	29, // 12: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
+	24, // 13: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
+	25, // 14: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
+	11, // 15: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
+	28, // 16: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
+	9,  // 17: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
+	21, // 18: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
+	26, // 19: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
+	19, // 20: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
+	1,  // 21: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
+	4,  // 22: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
+	7,  // 23: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
+	10, // 24: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	22, // 25: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	27, // 26: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	20, // 27: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	2,  // 28: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
+	5,  // 29: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
+	8,  // 30: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_mesh_proto_init() }
@@ -1167,13 +2261,18 @@ func file_internal_meshpb_mesh_proto_init() {
 		return
 	}
 	file_internal_meshpb_descriptor_proto_init()
+	file_internal_meshpb_mesh_proto_msgTypes[4].OneofWrappers = []any{
+		(*StructureItem_Node)(nil),
+		(*StructureItem_Route)(nil),
+		(*StructureItem_Replica)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_mesh_proto_rawDesc), len(file_internal_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

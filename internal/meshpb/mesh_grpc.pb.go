@@ -19,10 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Mesh_Nodes_FullMethodName    = "/anchormesh.v1.Mesh/Nodes"
-	Mesh_Segments_FullMethodName = "/anchormesh.v1.Mesh/Segments"
-	Mesh_Status_FullMethodName   = "/anchormesh.v1.Mesh/Status"
-	Mesh_Split_FullMethodName    = "/anchormesh.v1.Mesh/Split"
+	Mesh_Nodes_FullMethodName     = "/anchormesh.v1.Mesh/Nodes"
+	Mesh_Segments_FullMethodName  = "/anchormesh.v1.Mesh/Segments"
+	Mesh_Status_FullMethodName    = "/anchormesh.v1.Mesh/Status"
+	Mesh_Split_FullMethodName     = "/anchormesh.v1.Mesh/Split"
+	Mesh_Lineage_FullMethodName   = "/anchormesh.v1.Mesh/Lineage"
+	Mesh_Structure_FullMethodName = "/anchormesh.v1.Mesh/Structure"
+	Mesh_Hash_FullMethodName      = "/anchormesh.v1.Mesh/Hash"
 )
 
 // MeshClient is the client API for Mesh service.
@@ -30,8 +33,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Mesh shows what one node knows of its mesh: the source of the commands
-// `anchormesh nodes`, `segments` and `status`. Every answer is a local snapshot
-// and may lag; none of it takes part in a decision.
+// `anchormesh nodes`, `segments`, `status`, `lineage` and `verify`. Every answer
+// is a local snapshot and may lag; none of it takes part in a decision.
 type MeshClient interface {
 	// Nodes lists the members of the asked node's view, itself included, sorted
 	// by node ID.
@@ -44,6 +47,13 @@ type MeshClient interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*SplitReply, error)
+	// Lineage returns how a segment came to be. Any node takes it to an anchor.
+	Lineage(ctx context.Context, in *LineageRequest, opts ...grpc.CallOption) (*LineageReply, error)
+	// Structure tells what the asked node knows: first itself, then what it routes
+	// by, then its own replicas.
+	Structure(ctx context.Context, in *StructureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StructureItem], error)
+	// Hash returns the asked node's share of the hash of the keyspace.
+	Hash(ctx context.Context, in *HashRequest, opts ...grpc.CallOption) (*HashReply, error)
 }
 
 type meshClient struct {
@@ -94,13 +104,52 @@ func (c *meshClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *meshClient) Lineage(ctx context.Context, in *LineageRequest, opts ...grpc.CallOption) (*LineageReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LineageReply)
+	err := c.cc.Invoke(ctx, Mesh_Lineage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Structure(ctx context.Context, in *StructureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StructureItem], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Mesh_ServiceDesc.Streams[0], Mesh_Structure_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StructureRequest, StructureItem]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Mesh_StructureClient = grpc.ServerStreamingClient[StructureItem]
+
+func (c *meshClient) Hash(ctx context.Context, in *HashRequest, opts ...grpc.CallOption) (*HashReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HashReply)
+	err := c.cc.Invoke(ctx, Mesh_Hash_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MeshServer is the server API for Mesh service.
 // All implementations must embed UnimplementedMeshServer
 // for forward compatibility.
 //
 // Mesh shows what one node knows of its mesh: the source of the commands
-// `anchormesh nodes`, `segments` and `status`. Every answer is a local snapshot
-// and may lag; none of it takes part in a decision.
+// `anchormesh nodes`, `segments`, `status`, `lineage` and `verify`. Every answer
+// is a local snapshot and may lag; none of it takes part in a decision.
 type MeshServer interface {
 	// Nodes lists the members of the asked node's view, itself included, sorted
 	// by node ID.
@@ -113,6 +162,13 @@ type MeshServer interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(context.Context, *SplitRequest) (*SplitReply, error)
+	// Lineage returns how a segment came to be. Any node takes it to an anchor.
+	Lineage(context.Context, *LineageRequest) (*LineageReply, error)
+	// Structure tells what the asked node knows: first itself, then what it routes
+	// by, then its own replicas.
+	Structure(*StructureRequest, grpc.ServerStreamingServer[StructureItem]) error
+	// Hash returns the asked node's share of the hash of the keyspace.
+	Hash(context.Context, *HashRequest) (*HashReply, error)
 	mustEmbedUnimplementedMeshServer()
 }
 
@@ -134,6 +190,15 @@ func (UnimplementedMeshServer) Status(context.Context, *StatusRequest) (*StatusR
 }
 func (UnimplementedMeshServer) Split(context.Context, *SplitRequest) (*SplitReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedMeshServer) Lineage(context.Context, *LineageRequest) (*LineageReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Lineage not implemented")
+}
+func (UnimplementedMeshServer) Structure(*StructureRequest, grpc.ServerStreamingServer[StructureItem]) error {
+	return status.Error(codes.Unimplemented, "method Structure not implemented")
+}
+func (UnimplementedMeshServer) Hash(context.Context, *HashRequest) (*HashReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hash not implemented")
 }
 func (UnimplementedMeshServer) mustEmbedUnimplementedMeshServer() {}
 func (UnimplementedMeshServer) testEmbeddedByValue()              {}
@@ -228,6 +293,53 @@ func _Mesh_Split_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mesh_Lineage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LineageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Lineage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Lineage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Lineage(ctx, req.(*LineageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Mesh_Structure_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StructureRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MeshServer).Structure(m, &grpc.GenericServerStream[StructureRequest, StructureItem]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Mesh_StructureServer = grpc.ServerStreamingServer[StructureItem]
+
+func _Mesh_Hash_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HashRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Hash(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Hash_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Hash(ctx, req.(*HashRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Mesh_ServiceDesc is the grpc.ServiceDesc for Mesh service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -251,7 +363,21 @@ var Mesh_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Split",
 			Handler:    _Mesh_Split_Handler,
 		},
+		{
+			MethodName: "Lineage",
+			Handler:    _Mesh_Lineage_Handler,
+		},
+		{
+			MethodName: "Hash",
+			Handler:    _Mesh_Hash_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Structure",
+			Handler:       _Mesh_Structure_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "internal/meshpb/mesh.proto",
 }
