@@ -53,6 +53,9 @@ type Descriptor struct {
 	// Stamped says that the scope has been split: its home's leader hands out
 	// the revisions, for good.
 	Stamped bool
+	// Joint says that a change of voters is half way: some that are not named
+	// here any more may still count.
+	Joint bool
 }
 
 // Home reports whether this is its scope's home: the segment whose range begins

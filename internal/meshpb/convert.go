@@ -44,6 +44,9 @@ func AppendDescriptor(dst []byte, d *anchormesh.Descriptor) []byte {
 	if d.Stamped {
 		dst = appendVarint(dst, 11, 1)
 	}
+	if d.Joint {
+		dst = appendVarint(dst, 12, 1)
+	}
 	return dst
 }
 
@@ -100,7 +103,7 @@ func ToPB(d *anchormesh.Descriptor) *Descriptor {
 		Mesh: uint64(d.Mesh), Segment: uint64(d.Segment),
 		Start: d.Range.Start, End: d.Range.End, Scope: d.Scope,
 		Generation: uint64(d.Generation), Changed: d.Changed, NextReplica: uint64(d.NextReplica),
-		Stamped: d.Stamped,
+		Stamped: d.Stamped, Joint: d.Joint,
 	}
 	if !d.Lineage.IsZero() {
 		pb.Lineage = bytes.Clone(d.Lineage[:])
@@ -128,7 +131,7 @@ func FromPB(pb *Descriptor) (*anchormesh.Descriptor, error) {
 		Scope:      pb.Scope,
 		Generation: anchormesh.Generation(pb.Generation), Changed: pb.Changed,
 		NextReplica: anchormesh.ReplicaID(pb.NextReplica),
-		Stamped:     pb.Stamped,
+		Stamped:     pb.Stamped, Joint: pb.Joint,
 	}
 	if n := len(pb.Lineage); n != 0 && n != len(d.Lineage) {
 		return nil, fmt.Errorf("%w: the lineage head has %d bytes", ErrInvalid, n)

@@ -45,7 +45,7 @@ func TestDescriptorEncodingIsPinned(t *testing.T) {
 // full is sample with the fields that came later.
 func full() *anchormesh.Descriptor {
 	d := sample()
-	d.Stamped = true
+	d.Stamped, d.Joint = true, true
 	for i := range d.Lineage {
 		d.Lineage[i] = byte(i)
 	}
@@ -60,7 +60,7 @@ func TestOldBytesDecode(t *testing.T) {
 	if err != nil || d.Stamped || !d.Lineage.IsZero() {
 		t.Fatalf("old bytes give %+v, %v", d, err)
 	}
-	const added = "5220000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f5801"
+	const added = "5220000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f58016001"
 	if got := hex.EncodeToString(EncodeDescriptor(full())); got != hex.EncodeToString(old)+added {
 		t.Fatalf("stored format changed:\n got %s", got)
 	}
@@ -77,7 +77,7 @@ func TestDescriptorRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Lineage != d.Lineage || got.Stamped != d.Stamped || !bytes.Equal(EncodeDescriptor(got), b) || len(got.Anchors) != len(d.Anchors) || !got.Range.Equal(d.Range) {
+		if got.Lineage != d.Lineage || got.Stamped != d.Stamped || got.Joint != d.Joint || !bytes.Equal(EncodeDescriptor(got), b) || len(got.Anchors) != len(d.Anchors) || !got.Range.Equal(d.Range) {
 			t.Fatalf("decoded %+v, want %+v", got, d)
 		}
 		for i := range b {

@@ -156,6 +156,7 @@ type Descriptor struct {
 	NextReplica   uint64                 `protobuf:"varint,9,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
 	Lineage       []byte                 `protobuf:"bytes,10,opt,name=lineage,proto3" json:"lineage,omitempty"`  // 32 bytes: head of the hash chain of structural decisions
 	Stamped       bool                   `protobuf:"varint,11,opt,name=stamped,proto3" json:"stamped,omitempty"` // the scope was split: its home hands out the revisions
+	Joint         bool                   `protobuf:"varint,12,opt,name=joint,proto3" json:"joint,omitempty"`     // a change of voters is half way: those that leave still count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +268,13 @@ func (x *Descriptor) GetStamped() bool {
 	return false
 }
 
+func (x *Descriptor) GetJoint() bool {
+	if x != nil {
+		return x.Joint
+	}
+	return false
+}
+
 var File_internal_meshpb_descriptor_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_descriptor_proto_rawDesc = "" +
@@ -276,7 +284,7 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12'\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x13.anchormesh.v1.RoleR\x04role\x12\x12\n" +
-	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xba\x02\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xd0\x02\n" +
 	"\n" +
 	"Descriptor\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x12\x18\n" +
@@ -292,7 +300,8 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"\fnext_replica\x18\t \x01(\x04R\vnextReplica\x12\x18\n" +
 	"\alineage\x18\n" +
 	" \x01(\fR\alineage\x12\x18\n" +
-	"\astamped\x18\v \x01(\bR\astamped*>\n" +
+	"\astamped\x18\v \x01(\bR\astamped\x12\x14\n" +
+	"\x05joint\x18\f \x01(\bR\x05joint*>\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -14,3 +14,11 @@ func (h *Host) StopAndResume(segment anchormesh.SegmentID) error {
 	h.stopReplica(segment, r)
 	return h.resume(r.Store, segment, r.ID)
 }
+
+// Awaits reports whether a replica of the segment is waited for.
+func (h *Host) Awaits(segment anchormesh.SegmentID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, waits := h.awaiting[segment]
+	return waits
+}

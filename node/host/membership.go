@@ -31,15 +31,23 @@ func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) erro
 
 // Descriptor takes a hint in, and acts if it concerns this node: a replica that
 // the group knows and this node has no state of is awaited, one that the group
-// removed is retired.
+// removed is retired. Of a segment that is no more, its keys being routed to later
+// ones or a tombstone known, nothing is awaited.
+//
+// While the configuration is joint, a replica that is not named any more still
+// counts in the outgoing majority. It stays until the descriptor behind the change
+// comes: were two of three replaced at once and gone at the first word of it, the
+// majority that has to end the change would be gone with them.
 func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
 	h.table.Learn(d)
-	if newest, ok := h.table.Segment(d.Segment); ok {
-		d = newest
+	d, ok := h.newest(d)
+	if !ok {
+		h.giveUp(d.Segment)
+		return nil
 	}
 	mine, named := d.AnchorOn(h.cfg.Self)
 	running, ok := h.Get(d.Segment)
-	if ok && d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
+	if ok && !d.Joint && d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
 		if err := h.Retire(d.Segment, running.ID); err != nil {
 			return err
 		}
@@ -53,6 +61,14 @@ func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
 	}
 	h.giveUp(d.Segment)
 	return nil
+}
+
+// newest returns what the table knows of a segment; ok is false if it is no more.
+func (h *Host) newest(d *anchormesh.Descriptor) (newest *anchormesh.Descriptor, ok bool) {
+	if newest, ok = h.table.Segment(d.Segment); ok {
+		return newest, true
+	}
+	return d, false
 }
 
 // giveUp ends the wait for a replica that the group wants no more.
