@@ -426,3 +426,37 @@ func TestPublishedIsHistory(t *testing.T) {
 		}
 	})
 }
+
+// Marks part the live keys into equal numbers, whatever died between them.
+func TestMarks(t *testing.T) {
+	_, g := newSegmentOf(t, anchormesh.KeyRange{})
+	if g.Keys() != 0 || g.Marks(15) != nil {
+		t.Errorf("an empty segment has %d keys, marks %q", g.Keys(), g.Marks(15))
+	}
+	for i := range 3200 {
+		putAll(g, fmt.Sprintf("k%04d", i), "v")
+	}
+	index, _ := g.Applied()
+	b := g.Begin(index+1, 1)
+	x := b.Txn()
+	x.DeleteRange([]byte("k1600"), []byte("k3184"))
+	x.End()
+	b.End()
+	if n := g.Keys(); n != 3200 {
+		t.Errorf("%d keys, 3200 were written", n)
+	}
+	marks := g.Marks(15)
+	if len(marks) != 8 { // 1616 live ones, a mark each 200
+		t.Fatalf("marks %q", marks)
+	}
+	for i, m := range marks {
+		want := fmt.Sprintf("k%04d", 200*(i+1)-1)
+		if string(m) != want {
+			t.Errorf("mark %d is %s, want %s", i, m, want)
+		}
+	}
+	putAll(g, "a", "v")
+	if few := g.Marks(3); len(few) != 2 || string(few[0]) != "k0798" {
+		t.Errorf("three marks: %q", few)
+	}
+}

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"math"
 	"sync"
 
 	"github.com/anchormesh/anchormesh"
@@ -156,4 +157,45 @@ func (v *View) find(found []keyindex.Found, start, stop []byte, rev int64, limit
 			q.Start = q.End
 		}
 	}
+}
+
+// marksStep is how many keys a walk visits under the lock at a time.
+const marksStep = 1024
+
+// Keys is how many keys the index holds, those that end in a tombstone included. It
+// visits every leaf of the index.
+func (g *Segment) Keys() int {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.index.Len()
+}
+
+// Marks returns up to n live keys, ascending, that part the live keys into about
+// equal numbers. It walks over all of them, in bounded steps: what is written
+// meanwhile may count or not.
+func (g *Segment) Marks(n int) (marks [][]byte) {
+	every := max(1, g.Keys()/(n+1))
+	var found []keyindex.Found
+	next, more := "", true
+	for seen := 0; more && len(marks) < n; {
+		found, next, more = g.walk(found[:0], next)
+		for _, f := range found {
+			if seen++; seen%every == 0 && len(marks) < n {
+				marks = append(marks, []byte(f.Key))
+			}
+		}
+	}
+	return marks
+}
+
+// walk appends the live keys of one step.
+func (g *Segment) walk(dst []keyindex.Found, from string) (found []keyindex.Found, next string, more bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	q := keyindex.Query{Start: []byte(from), End: g.head.rng.End, Rev: g.head.current, Limit: math.MaxInt, Step: marksStep}
+	if from == "" {
+		q.Start = g.head.rng.Start
+	}
+	found, _, next, more = g.index.Range(dst, q)
+	return found, next, more
 }
