@@ -29,6 +29,8 @@ type Record struct {
 	// Retired holds, per segment, the highest replica ID that this node gave
 	// up. It must not come back: it has forgotten its votes.
 	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
+	// Leaving: the node is being drained, and takes no replica.
+	Leaving bool
 	// Scopes are the prefixes of the scopes whose store files this directory
 	// must hold: one that is gone took acknowledged writes with it.
 	Scopes []string
@@ -40,6 +42,7 @@ type stored struct {
 	Mesh    string            `json:"mesh,omitempty"`
 	Node    string            `json:"node,omitempty"`
 	Genesis string            `json:"genesis_segment,omitempty"`
+	Leaving bool              `json:"leaving,omitempty"`
 	Scopes  []string          `json:"stores,omitempty"` // names without .db
 	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
 }
@@ -57,7 +60,7 @@ func (d *Dir) Record() Record {
 
 // Save makes a new record durable.
 func (d *Dir) Save(r Record) error {
-	s := stored{Format: format, Node: string(r.Node), Retired: make(map[string]uint64, len(r.Retired))}
+	s := stored{Format: format, Node: string(r.Node), Leaving: r.Leaving, Retired: make(map[string]uint64, len(r.Retired))}
 	if r.Mesh != 0 {
 		s.Mesh = r.Mesh.String()
 	}
@@ -135,7 +138,7 @@ func (d *Dir) parse(name string, s *stored) error {
 			return bad(err)
 		}
 	}
-	d.record.Node = anchormesh.NodeID(s.Node)
+	d.record.Node, d.record.Leaving = anchormesh.NodeID(s.Node), s.Leaving
 	for _, name := range s.Scopes {
 		prefix, ok := scopePrefix(name)
 		if !ok {
