@@ -106,7 +106,7 @@ func (d *Dispatcher) tryCommand(ctx context.Context, desc *anchormesh.Descriptor
 	head := binary.AppendUvarint(binary.AppendUvarint(make([]byte, 0, 24), uint64(desc.Segment)), uint64(desc.Generation))
 	answer, err := d.caller.Call(ctx, to, CommandMethod, append(head, flags), body)
 	if err != nil {
-		return 0, nil, notFound(d.forwardFailed(ctx, desc, &etcdapi.Call{Write: true}, to, err))
+		return 0, nil, known(d.forwardFailed(ctx, desc, &etcdapi.Call{Write: true}, to, err))
 	}
 	index, n := binary.Uvarint(answer)
 	if n <= 0 {
@@ -115,10 +115,12 @@ func (d *Dispatcher) tryCommand(ctx context.Context, desc *anchormesh.Descriptor
 	return index, answer[n:], nil
 }
 
-// notFound gives another node's word that there is no such lease its error back.
-func notFound(err error) error {
-	if isLeaseNotFound(err) {
-		return keyspace.ErrLeaseNotFound
+// known gives another node's word about a lease its error back.
+func known(err error) error {
+	for _, k := range []error{keyspace.ErrLeaseNotFound, keyspace.ErrLeaseStale, keyspace.ErrLeaseSpread} {
+		if etcdapi.Status(err).Message() == etcdapi.Status(k).Message() {
+			return k
+		}
 	}
 	return err
 }

@@ -214,7 +214,7 @@ func translate(err error) error {
 		return nil
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
-		errors.Is(err, keyspace.ErrStampOrder):
+		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

@@ -119,10 +119,11 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 		return nil, retry(consensus.ErrNoGroup)
 	}
 	answer, err := d.read(ctx, r, status.Term, call, at)
-	if err == nil {
-		r.Meter.Read(call.Keys.Start, answer.Size())
+	if err != nil {
+		return nil, translate(err)
 	}
-	return answer, err
+	r.Meter.Read(call.Keys.Start, answer.Size())
+	return answer, nil
 }
 
 // readPoint waits until the replica here may answer a read, and returns the revision

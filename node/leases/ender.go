@@ -188,9 +188,20 @@ func markCommand(op keyspace.Op, m codec.LeaseMark) []byte {
 	return keyspace.AppendCommand(nil, op, codec.AppendLeaseMark(nil, m))
 }
 
-// Open makes the segment that holds a key take puts that name a lease. The error is
+// Open makes the segments of a range take puts that name a lease. The error is
 // keyspace.ErrLeaseNotFound if there is no such lease, or it is ending.
 func (x *Ender) Open(ctx context.Context, id int64, in anchormesh.KeyRange) error {
+	for {
+		err := x.open(ctx, id, in)
+		if !errors.Is(err, keyspace.ErrLeaseStale) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// open fails with ErrLeaseStale if another lease was forgotten in the segment since
+// the registration; then it is to be registered again.
+func (x *Ender) open(ctx context.Context, id int64, in anchormesh.KeyRange) error {
 	register := codec.LeaseMark{ID: id, Start: in.Start, End: in.End}
 	_, _, mark, err := x.commands.Command(ctx, nil, markCommand(keyspace.OpLeaseRegister, register), false)
 	if err != nil {
