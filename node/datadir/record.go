@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -31,6 +32,9 @@ type Record struct {
 	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
 	// Leaving: the node is being drained, and takes no replica.
 	Leaving bool
+	// Installed holds, per segment held here, the log index of the snapshot that
+	// its state came as. What lies at or below it this node did not apply itself.
+	Installed map[anchormesh.SegmentID]uint64
 	// Scopes are the prefixes of the scopes whose store files this directory
 	// must hold: one that is gone took acknowledged writes with it.
 	Scopes []string
@@ -45,6 +49,7 @@ type stored struct {
 	Leaving bool              `json:"leaving,omitempty"`
 	Scopes  []string          `json:"stores,omitempty"` // names without .db
 	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
+	Snaps   map[string]uint64 `json:"installed_at,omitempty"`
 }
 
 // Record returns a copy of the record.
@@ -52,15 +57,18 @@ func (d *Dir) Record() Record {
 	r := d.record
 	r.Scopes = slices.Clone(r.Scopes)
 	r.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Retired))
-	for k, v := range d.record.Retired {
-		r.Retired[k] = v
-	}
+	maps.Copy(r.Retired, d.record.Retired)
+	r.Installed = make(map[anchormesh.SegmentID]uint64, len(d.record.Installed))
+	maps.Copy(r.Installed, d.record.Installed)
 	return r
 }
 
 // Save makes a new record durable.
 func (d *Dir) Save(r Record) error {
-	s := stored{Format: format, Node: string(r.Node), Leaving: r.Leaving, Retired: make(map[string]uint64, len(r.Retired))}
+	s := stored{
+		Format: format, Node: string(r.Node), Leaving: r.Leaving,
+		Retired: make(map[string]uint64, len(r.Retired)), Snaps: make(map[string]uint64, len(r.Installed)),
+	}
 	if r.Mesh != 0 {
 		s.Mesh = r.Mesh.String()
 	}
@@ -72,6 +80,9 @@ func (d *Dir) Save(r Record) error {
 	}
 	for segment, id := range r.Retired {
 		s.Retired[segment.String()] = uint64(id)
+	}
+	for segment, index := range r.Installed {
+		s.Snaps[segment.String()] = index
 	}
 	data, err := json.MarshalIndent(&s, "", "  ")
 	if err != nil {
@@ -153,6 +164,14 @@ func (d *Dir) parse(name string, s *stored) error {
 			return bad(err)
 		}
 		d.record.Retired[segment] = anchormesh.ReplicaID(id)
+	}
+	d.record.Installed = make(map[anchormesh.SegmentID]uint64, len(s.Snaps))
+	for key, index := range s.Snaps {
+		segment, err := anchormesh.ParseSegmentID(key)
+		if err != nil {
+			return bad(err)
+		}
+		d.record.Installed[segment] = index
 	}
 	return d.checkWhole()
 }

@@ -79,6 +79,9 @@ type Replica struct {
 	Meter   sample.Meter
 	// stamped is closed when the scope is known to have been split.
 	stamped chan struct{}
+	// Since is the log index of the snapshot that the replica came as; 0: it began
+	// here, and has applied everything itself.
+	Since uint64
 	// floor is the newest index of a write that this node answered for
 	// somebody else's apply.
 	floor atomic.Uint64

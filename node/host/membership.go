@@ -106,6 +106,7 @@ func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) err
 func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	rec := h.dir.Record()
 	rec.Retired[segment] = max(rec.Retired[segment], id)
+	delete(rec.Installed, segment)
 	return h.dir.Save(rec)
 }
 
@@ -259,12 +260,22 @@ func (i *Installing) Finish() error {
 			return err
 		}
 	}
+	if err := h.installed(i.segment, i.meta.Applied); err != nil {
+		return err
+	}
 	segment, err := i.into.Finish(i.meta)
 	if err != nil {
 		return err
 	}
 	h.cfg.Logger.Info("replica installed from a snapshot", "segment", i.segment, "replica", i.id, "index", i.meta.Applied)
 	return h.run(i.store, segment, i.id, false)
+}
+
+// installed notes what a replica that is about to be present did not apply itself.
+func (h *Host) installed(segment anchormesh.SegmentID, index uint64) error {
+	rec := h.dir.Record()
+	rec.Installed[segment] = index
+	return h.dir.Save(rec)
 }
 
 // Abort leaves the replica absent; the leader will offer another snapshot.
