@@ -134,6 +134,7 @@ func (l *Lines) barHere(b line.Barrier, done func(uint64, error)) {
 	taken := l.do(func() {
 		s := l.led[b.Segment]
 		if s == nil {
+			l.again(b.Segment)
 			done(0, line.ErrNotLeader)
 			return
 		}
@@ -193,6 +194,7 @@ func (l *Lines) serveRequest(req line.Request, to mesh.Responder) {
 	taken := l.do(func() {
 		s := l.led[req.Segment]
 		if s == nil || s.homeAt != req.Segment {
+			l.again(req.Segment)
 			to.Fail(refused, line.ErrNotLeader.Error())
 			return
 		}

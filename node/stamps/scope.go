@@ -256,6 +256,7 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 	}
 	leader, ok := l.table.Leader(d.Segment)
 	if !ok || leader == l.cfg.Self {
+		l.again(d.Segment)
 		done(line.Answer{Err: ErrNoHome})
 		return
 	}
