@@ -45,6 +45,7 @@ func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc
 		child.PutAux(alarmBucket, alarmKey(m), nil)
 	}
 	s.leases.trimming = true
+	s.cutCommits(b, child, at)
 	return child.Segment()
 }
 
@@ -72,6 +73,8 @@ func (s *Space) Absorb(b *mvcc.Batch, right *Space, current int64) {
 		}
 	}
 	b.Absorb(right.seg, current)
+	s.commits.Absorb(&right.commits.Participant)
+	s.rehold(b)
 }
 
 // unite takes over the right's mark of a lease and reports whether it is to be stored.

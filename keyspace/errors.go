@@ -35,6 +35,9 @@ var (
 	// ErrStampOrder: the revision that came with the command is not above the
 	// segment's current one. The command may be tried again with a new one.
 	ErrStampOrder = errors.New("keyspace: stamp is not above the segment's revision")
+	// ErrLocked: a transaction over several segments that is not decided yet holds
+	// keys of the command. The command may be tried again.
+	ErrLocked = errors.New("keyspace: keys are held by a transaction over several segments")
 	// ErrOvertaken: the revision to read at, which the client did not choose, lies
 	// below the compacted one by now. The read may be tried again at a new one.
 	ErrOvertaken = errors.New("keyspace: revision to read at has been compacted meanwhile")

@@ -30,6 +30,13 @@ const (
 	OpLeaseEnd      Op = 15 // elsewhere, or at the home for a range it took over: delete its keys
 	OpLeaseForget   Op = 16 // elsewhere: the home has finished it
 
+	// Transactions over several segments; encoded by package commit.
+	OpPrepare Op = 17 // behind a stamp: hold the locks, keep the writes
+	OpCommit  Op = 18 // make the writes at the decided revision
+	OpAbort   Op = 19 // throw them away
+	OpDecide  Op = 20 // at the range of the first key: the first one written stands
+	OpForget  Op = 21 // there: all participants have confirmed
+
 	OpStructural Op = 64
 )
 
@@ -68,6 +75,16 @@ func (op Op) String() string {
 		return "lease-end"
 	case OpLeaseForget:
 		return "lease-forget"
+	case OpPrepare:
+		return "prepare"
+	case OpCommit:
+		return "commit"
+	case OpAbort:
+		return "abort"
+	case OpDecide:
+		return "decide"
+	case OpForget:
+		return "forget"
 	}
 	return fmt.Sprintf("op(%d)", byte(op))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/commit"
 )
 
 // LeaseTTLMax is the longest TTL of a lease in seconds, as in etcd.
@@ -60,11 +61,26 @@ func Cost(cmd []byte) int64 {
 		return CostTxn(&r)
 	case OpLeaseGrant:
 		return leaseOverheadBytes
+	case OpPrepare:
+		return costPrepare(cmd[1:])
 	case OpStamped:
 		_, inner, _ := CutStamp(cmd)
 		return Cost(inner)
 	}
 	return 0
+}
+
+func costPrepare(raw []byte) (sum int64) {
+	c, err := commit.DecodePrepare(raw)
+	if err != nil {
+		return 0
+	}
+	for i := range c.Writes {
+		if w := &c.Writes[i]; !w.Delete {
+			sum += keyOverheadBytes + int64(len(w.Key)) + int64(len(w.Value))
+		}
+	}
+	return sum
 }
 
 // CostPut estimates the bytes a put adds.

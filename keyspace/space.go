@@ -31,9 +31,10 @@ type Space struct {
 	limits Limits
 	leased func([]lease.Event)
 
-	mu     sync.RWMutex // held by Apply for one entry, inside the segment's lock
-	leases leaseTable
-	alarms alarmTable
+	mu      sync.RWMutex // held by Apply for one entry, inside the segment's lock
+	leases  leaseTable
+	alarms  alarmTable
+	commits commits
 
 	scratch scratch // of the apply goroutine
 }
@@ -59,6 +60,9 @@ func NewSpace(seg *mvcc.Segment, ids Identity, limits Limits) (*Space, error) {
 		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
 	}
 	if err := s.alarms.load(seg); err != nil {
+		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
+	}
+	if err := s.commits.load(seg); err != nil { // after the leases, which look at the newest state
 		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
 	}
 	return s, nil
@@ -100,7 +104,9 @@ func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
 	for i, cmd := range cmds {
 		out[i] = a.apply(cmd)
 	}
+	a.hold()
 	a.b.End()
+	a.release()
 	s.leases.trim(s.seg.KeyRange())
 	s.mu.Unlock()
 	if changes := s.scratch.changes; len(changes) > 0 {
@@ -122,10 +128,11 @@ type applier struct {
 	b           *mvcc.Batch
 	index, term uint64
 	want        bool
-	stamp       int64  // revision that came with the command, or zero: the next one
-	rev         int64  // newest revision so far
-	compacted   int64  // below it nothing can be read
-	buf         []byte // responses, one after the other
+	stamp       int64   // revision that came with the command, or zero: the next one
+	rev         int64   // newest revision so far
+	compacted   int64   // below it nothing can be read
+	held, freed []int64 // stamps of what was prepared, and of what was decided
+	buf         []byte  // responses, one after the other
 }
 
 func (a *applier) apply(cmd []byte) Outcome {
@@ -137,8 +144,11 @@ func (a *applier) apply(cmd []byte) Outcome {
 	if op == OpStamped {
 		return a.stamped(cmd)
 	}
-	if a.s.alarms.corrupt() && op != OpAlarm && op != OpLeaseCheckpoint {
+	if a.s.alarms.corrupt() && op != OpAlarm && op != OpLeaseCheckpoint && !finishes(op) {
 		return Outcome{Err: ErrCorrupt}
+	}
+	if !a.s.commits.Idle() && a.blocked(op, raw) {
+		return Outcome{Err: ErrLocked}
 	}
 	switch op {
 	case OpPut:
@@ -163,6 +173,10 @@ func (a *applier) apply(cmd []byte) Outcome {
 		return a.leaseMark(op, raw)
 	case OpLeaseEnding:
 		return a.leaseEnding(raw)
+	case OpPrepare:
+		return a.prepare(raw)
+	case OpCommit, OpAbort, OpDecide, OpForget:
+		return a.finish(op, raw)
 	}
 	panic(fmt.Sprintf("keyspace: segment %s: entry %d holds the unknown command %v: the log was written by a newer program; start that version or newer on this node",
 		a.s.seg.ID(), a.index, op))

@@ -36,7 +36,7 @@ func (a *applier) stamped(cmd []byte) Outcome {
 	if !ok {
 		return Outcome{Err: codec.ErrMalformed}
 	}
-	if rev <= a.rev && Op(inner[0]) != OpCompact {
+	if rev <= max(a.rev, a.s.commits.Floor()) && Op(inner[0]) != OpCompact {
 		return Outcome{Err: ErrStampOrder}
 	}
 	a.stamp = rev

@@ -111,3 +111,31 @@ func DecodeDecide(b []byte) (*Decide, error) {
 	c := &Decide{Txn: id, Verdict: r.verdict(), Key: r.bytes(), Spans: r.spans()}
 	return c, r.end()
 }
+
+// Reply is what applying one of the commands came to; what it does not concern is
+// zero.
+type Reply struct {
+	Stamp   int64 // of what is prepared
+	Verdict       // that stands
+	// Range is that of the segment that applied it.
+	Range anchormesh.KeyRange
+}
+
+// Encode returns the reply's bytes.
+func (r *Reply) Encode() []byte {
+	w := &writer{[]byte{format}}
+	w.uint(uint64(r.Stamp))
+	w.verdict(r.Verdict)
+	w.span(r.Range)
+	return w.b
+}
+
+// DecodeReply reads what Encode wrote; the error is ErrMalformed.
+func DecodeReply(b []byte) (*Reply, error) {
+	r := &reader{b: b}
+	if v := r.take(1); r.err == nil && v[0] != format {
+		r.fail("format")
+	}
+	out := &Reply{Stamp: int64(r.uint()), Verdict: r.verdict(), Range: r.span()}
+	return out, r.end()
+}

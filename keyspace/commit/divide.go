@@ -114,6 +114,16 @@ func DivideDelete(r *codec.DeleteRangeRequest, segments []Segment) (*Division, e
 	return d, err
 }
 
+// LocksOf returns what a transaction of one segment would lock: it must not be
+// applied while a prepared transaction holds any of it.
+func LocksOf(txn *codec.TxnRequest) []Lock {
+	var out []Lock
+	for _, n := range appendTxn(nil, txn) {
+		out = append(out, Lock{Range: n.read.Range, Exclusive: n.exclusive})
+	}
+	return out
+}
+
 // name is a range that a transaction names.
 type name struct {
 	read      Read

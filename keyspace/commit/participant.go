@@ -44,6 +44,9 @@ type Participant struct {
 	changes   []Change
 }
 
+// Idle reports whether nothing is prepared here.
+func (p *Participant) Idle() bool { return len(p.records) == 0 }
+
 // Floor is the highest p and C applied here. Ordinary stamps must be above it and
 // above the segment's newest revision: a commit may lie below the latter, and one
 // that writes nothing here still comes before whatever follows it.

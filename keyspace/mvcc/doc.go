@@ -19,6 +19,12 @@
 // TxnAt takes revisions that were assigned elsewhere, which must grow but may leave
 // gaps. ReadAt reads at one that the caller knows to be complete, current or not.
 //
+// CommitAt alone writes at or below the current revision: the share of a transaction
+// over several segments, whose revision is chosen when all of them are prepared. Until
+// it comes, Hold keeps views at what is complete, so that no view that was opened
+// before sees it; ReadAt goes beyond, on its caller's word. What is published is in
+// order within a batch; over batches up to Hold's revision only.
+//
 // # Where the bytes are
 //
 //	         apply                          Commit, in the background

@@ -1,0 +1,338 @@
+package keyspace
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/commit"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+// commits is the segment's share of transactions over several segments, and who must
+// hear of it.
+type commits struct {
+	commit.Participant
+	place  commit.Place // but for the term, which is each entry's
+	at     uint64       // index of the last entry that prepared or decided something
+	onHold func(Hold)
+}
+
+// Hold tells that a transaction was prepared or decided here.
+type Hold struct {
+	Index    uint64 // of the entry
+	Stamp    int64  // of the transaction; zero: only Lowest has changed
+	Released bool   // it was decided
+	// Lowest is the smallest stamp of what is prepared, or zero: nothing at or above it
+	// may be shown to those who want everything in order.
+	Lowest int64
+}
+
+// OnHold sets who is told: of what was prepared before the entry is shown and
+// published, of what was decided behind it. It is called inside Apply, must not block
+// and must not call back into the Space. Call OnHold before the first Apply.
+func (s *Space) OnHold(fn func(Hold)) { s.commits.onHold = fn }
+
+// SetPlace says which generation and scope the segment is of: a prepare whose locks
+// were granted elsewhere is refused.
+func (s *Space) SetPlace(generation anchormesh.Generation, scope string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commits.place = commit.Place{Generation: generation, Scope: scope}
+}
+
+// Held returns the stamps of what is prepared, as of the entry at index: OnHold tells of
+// what comes behind it.
+func (s *Space) Held() (stamps []int64, index uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.commits.Records() {
+		stamps = append(stamps, r.Stamp)
+	}
+	return stamps, s.commits.at
+}
+
+// Participant calls fn with the transactions prepared and decided here, which must not
+// be kept or changed. Apply waits meanwhile.
+func (s *Space) Participant(fn func(*commit.Participant)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	fn(&s.commits.Participant)
+}
+
+var commitTables = []string{commit.TablePrepared, commit.TableDecision, commit.TableFloor}
+
+func (c *commits) load(seg *mvcc.Segment) error {
+	var err error
+	for _, table := range commitTables {
+		seg.ForEachAux(table, func(k, v []byte) {
+			if bad := c.Load(table, k, v); bad != nil && err == nil {
+				err = fmt.Errorf("stored transaction cannot be read: %w: restore this replica from another", bad)
+			}
+		})
+	}
+	lowest, _ := c.Lowest()
+	seg.Hold(lowest)
+	return err
+}
+
+// rows is where rows of side tables are written: a batch, or a child of it.
+type rows interface {
+	PutAux(table string, key, val []byte)
+}
+
+func (c *commits) save(b *mvcc.Batch) {
+	for _, ch := range c.Changes() {
+		if ch.Value == nil {
+			b.DeleteAux(ch.Table, ch.Key)
+		} else {
+			b.PutAux(ch.Table, ch.Key, ch.Value)
+		}
+	}
+}
+
+func saveNew(p *commit.Participant, to rows) {
+	for _, ch := range p.Changes() {
+		to.PutAux(ch.Table, ch.Key, ch.Value)
+	}
+}
+
+// cutCommits gives the child its share.
+func (s *Space) cutCommits(b *mvcc.Batch, child rows, at []byte) {
+	saveNew(s.commits.Cut(at), child)
+	s.rehold(b)
+}
+
+// rehold stores what a cut or an absorb changed.
+func (s *Space) rehold(b *mvcc.Batch) {
+	s.commits.save(b)
+	s.commits.at = b.Index()
+	lowest, _ := s.commits.Lowest()
+	b.Hold(lowest)
+	s.commits.tell(Hold{Index: b.Index(), Lowest: lowest})
+}
+
+func (c *commits) tell(h Hold) {
+	if c.onHold != nil {
+		c.onHold(h)
+	}
+}
+
+// hold stores what the entry prepared and decided, and tells of the first before it is
+// shown: what the entry published may lie behind it. A lower stamp that was held before
+// the entry still counts, whose outcome is only now on its way.
+func (a *applier) hold() {
+	c := &a.s.commits
+	c.save(a.b)
+	if len(a.held)+len(a.freed) == 0 {
+		return
+	}
+	c.at = a.index
+	lowest, _ := c.Lowest()
+	a.b.Hold(lowest)
+	for _, p := range slices.Concat(a.freed, a.held) {
+		if lowest == 0 || p < lowest {
+			lowest = p
+		}
+	}
+	for _, p := range a.held {
+		c.tell(Hold{Index: a.index, Stamp: p, Lowest: lowest})
+	}
+}
+
+// release tells of what the entry decided.
+func (a *applier) release() {
+	lowest, _ := a.s.commits.Lowest()
+	for _, p := range a.freed {
+		a.s.commits.tell(Hold{Index: a.index, Stamp: p, Released: true, Lowest: lowest})
+	}
+}
+
+// finishes reports whether a command ends what was prepared: it is never refused.
+func finishes(op Op) bool { return op >= OpCommit && op <= OpForget }
+
+// prepare applies OpPrepare. Whatever could refuse the transaction later is judged here.
+func (a *applier) prepare(raw []byte) Outcome {
+	c, err := commit.DecodePrepare(raw)
+	switch {
+	case err != nil:
+		return Outcome{Err: err}
+	case a.stamp == 0:
+		return Outcome{Err: codec.ErrMalformed}
+	}
+	if err := a.admitPrepare(c); err != nil {
+		return Outcome{Err: err}
+	}
+	place := a.s.commits.place
+	place.Term = a.term
+	_, again := a.s.commits.Record(c.Txn)
+	stamp, err := a.s.commits.Prepare(place, a.stamp, c)
+	if err != nil {
+		return Outcome{Err: err}
+	}
+	if !again {
+		a.held = append(a.held, stamp)
+	}
+	return a.replied(commit.Reply{Stamp: stamp})
+}
+
+func (a *applier) admitPrepare(c *commit.Prepare) error {
+	rng := a.s.seg.KeyRange()
+	for i := range c.Locks {
+		if !rng.Covers(c.Locks[i].Range) {
+			return ErrWrongSegment
+		}
+	}
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		switch {
+		case !rng.Contains(w.Key):
+			return ErrWrongSegment
+		case w.Delete:
+		case a.s.alarms.noSpace():
+			return ErrNoSpace
+		case !a.s.leases.has(w.Lease, w.Key):
+			return ErrLeaseNotFound
+		}
+	}
+	return nil
+}
+
+// finish applies what comes behind a prepare.
+func (a *applier) finish(op Op, raw []byte) Outcome {
+	id, do, err := a.finisher(op, raw)
+	if err != nil {
+		return Outcome{Err: err}
+	}
+	before, prepared := a.s.commits.Record(id)
+	verdict, writes, err := do()
+	a.write(verdict.Revision, writes)
+	if _, still := a.s.commits.Record(id); prepared && !still {
+		a.freed = append(a.freed, before.Stamp)
+	}
+	if err != nil {
+		return Outcome{Err: err}
+	}
+	return a.replied(commit.Reply{Verdict: verdict})
+}
+
+// finisher reads a command: of which transaction it is, and what it does.
+func (a *applier) finisher(op Op, raw []byte) (id commit.TxnID, do func() (commit.Verdict, []commit.Write, error), err error) {
+	c := &a.s.commits
+	switch op {
+	case OpCommit:
+		f, err := commit.DecodeCommit(raw)
+		return f.Txn, func() (commit.Verdict, []commit.Write, error) {
+			writes, err := c.Commit(f.Txn, f.Revision)
+			return f.Verdict, writes, err
+		}, err
+	case OpDecide:
+		d, err := commit.DecodeDecide(raw)
+		if err == nil && !a.s.seg.KeyRange().Contains(d.Key) {
+			err = ErrWrongSegment
+		}
+		return d.Txn, func() (commit.Verdict, []commit.Write, error) { return c.Decide(d) }, err
+	}
+	id, err = commit.DecodeID(raw)
+	return id, func() (v commit.Verdict, w []commit.Write, err error) {
+		if op == OpForget {
+			c.Forget(id)
+		} else {
+			c.Abort(id)
+		}
+		return v, w, nil
+	}, err
+}
+
+// write makes the writes of a transaction that was committed.
+func (a *applier) write(rev int64, writes []commit.Write) {
+	if len(writes) == 0 {
+		return
+	}
+	t := a.b.CommitAt(rev)
+	for i := range writes {
+		w := &writes[i]
+		t.Place(int64(w.Sub))
+		if w.Delete {
+			t.Delete(w.Key)
+			a.s.leases.attach(w.Key, 0)
+		} else {
+			t.Put(w.Key, w.Value, w.Lease)
+			a.s.leases.attach(w.Key, w.Lease)
+		}
+	}
+	a.rev = t.End()
+}
+
+func (a *applier) replied(r commit.Reply) Outcome {
+	if !a.want {
+		return Outcome{}
+	}
+	r.Range = a.s.seg.KeyRange()
+	return Outcome{Response: r.Encode()}
+}
+
+// blocked reports whether something prepared is in the way of an ordinary command.
+func (a *applier) blocked(op Op, raw []byte) bool {
+	if op == OpCompact {
+		var r codec.CompactionRequest
+		lowest, _ := a.s.commits.Lowest()
+		return codec.ParseCompaction(raw, &r) == nil && r.Revision > lowest
+	}
+	if id, ok := endsLease(op, raw); ok {
+		if _, holds := a.s.commits.HoldsLease(id); holds {
+			return true
+		}
+		var locks []commit.Lock
+		for _, key := range a.s.leases.keys(id, a.s.seg.KeyRange()) {
+			locks = append(locks, commit.Lock{Range: anchormesh.RequestRange([]byte(key), nil), Exclusive: true})
+		}
+		_, conflicts := a.s.commits.Blocks(commit.TxnID{}, locks)
+		return conflicts
+	}
+	locks := a.s.locksOf(op, raw)
+	_, conflicts := a.s.commits.Blocks(commit.TxnID{}, locks)
+	return conflicts
+}
+
+// endsLease names the lease whose keys a command deletes.
+func endsLease(op Op, raw []byte) (id int64, ok bool) {
+	var err error
+	switch op {
+	case OpLeaseRevoke:
+		id, err = codec.ParseLeaseID(raw)
+	case OpLeaseExpire, OpLeaseEnding:
+		var e codec.LeaseExpiry
+		err = codec.ParseLeaseExpiry(raw, &e)
+		id = e.ID
+	case OpLeaseEnd:
+		var m codec.LeaseMark
+		err = codec.ParseLeaseMark(raw, &m)
+		id = m.ID
+	default:
+		return 0, false
+	}
+	return id, err == nil
+}
+
+func (s *Space) locksOf(op Op, raw []byte) []commit.Lock {
+	switch op {
+	case OpPut:
+		var r codec.PutRequest
+		if codec.ParsePut(raw, &r) == nil {
+			return []commit.Lock{{Range: anchormesh.RequestRange(r.Key, nil), Exclusive: true}}
+		}
+	case OpDeleteRange:
+		var r codec.DeleteRangeRequest
+		if codec.ParseDeleteRange(raw, &r) == nil {
+			return []commit.Lock{{Range: anchormesh.RequestRange(r.Key, r.RangeEnd), Exclusive: true}}
+		}
+	case OpTxn:
+		var r codec.TxnRequest
+		if codec.ParseTxn(raw, &r) == nil {
+			return commit.LocksOf(&r)
+		}
+	}
+	return nil
+}
