@@ -55,6 +55,21 @@ func (i Identity) PublicKey() []byte {
 	return raw
 }
 
+// SignedBy reports whether a message was signed with a node's key, which the node's
+// ID holds.
+func SignedBy(node anchormesh.NodeID, msg, signature []byte) bool {
+	pid, err := peer.Decode(string(node))
+	if err != nil {
+		return false
+	}
+	key, err := pid.ExtractPublicKey()
+	if err != nil {
+		return false
+	}
+	ok, err := key.Verify(msg, signature)
+	return err == nil && ok
+}
+
 // NodeIDOf returns the node ID that belongs to an ed25519 public key.
 func NodeIDOf(public []byte) (anchormesh.NodeID, error) {
 	key, err := crypto.UnmarshalEd25519PublicKey(public)

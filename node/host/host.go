@@ -17,6 +17,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/entropy/sample"
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/commit"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
@@ -52,6 +53,9 @@ type Config struct {
 	// Changed is told of every change of a segment's record, in the order of its
 	// log. It must not block.
 	Changed func(*Replica, machine.Change)
+	// Held is told of what is prepared and decided in a segment, in the order of its
+	// log; nil: nobody. It must not block.
+	Held func(anchormesh.SegmentID, keyspace.Hold)
 }
 
 // Host holds the replicas of a node.
@@ -307,7 +311,8 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	hub.Bound(state.Descriptor.Range, ErrSplit)
 	segment.SetPublisher(hub)
 	space.OnLeases(h.cfg.Leases(segment.ID()))
-	r := &Replica{ID: id, Hub: hub, Store: store, stamped: make(chan struct{})}
+	h.followHolds(segment.ID(), space, hub)
+	r := &Replica{ID: id, Hub: hub, Store: store, Since: h.dir.Record().Installed[segment.ID()], stamped: make(chan struct{})}
 	m, err := machine.New(segment, space, func(c machine.Change) { h.changed(r, c) })
 	if err != nil {
 		return err
@@ -325,6 +330,20 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	delete(h.awaiting, segment.ID())
 	return h.engine.StartGroup(consensus.GroupSpec{
 		Segment: segment.ID(), Replica: id, Peers: m.State().Peers(), Start: m.Start(), Machine: m, Campaign: first,
+	})
+}
+
+// followHolds keeps the watches of a segment behind what is prepared in it.
+func (h *Host) followHolds(id anchormesh.SegmentID, space *keyspace.Space, hub *watch.Hub) {
+	space.Participant(func(p *commit.Participant) {
+		lowest, _ := p.Lowest()
+		hub.Hold(lowest)
+	})
+	space.OnHold(func(hold keyspace.Hold) {
+		hub.Hold(hold.Lowest)
+		if h.cfg.Held != nil {
+			h.cfg.Held(id, hold)
+		}
 	})
 }
 
