@@ -42,8 +42,17 @@ func (s standings) Standing(id anchormesh.SegmentID) (stamps.Standing, bool) {
 
 func standing(r *host.Replica, s *machine.State, applied, term uint64) stamps.Standing {
 	last, _ := r.Machine.Segment().Revision()
+	held, at := r.Machine.Space().Held()
 	return stamps.Standing{
 		Descriptor: s.Descriptor, Line: line.ID(s.Line), Window: s.Window, Last: last, Applied: applied, Term: term,
+		Held: held, HeldAt: at,
+	}
+}
+
+// held follows what is prepared and decided in the segments, in the order of their logs.
+func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
+	if h.Stamp != 0 {
+		a.lines.Held(segment, h.Index, h.Stamp, h.Released)
 	}
 }
 

@@ -105,6 +105,7 @@ func (m *Machine) enter(s *State) {
 	defer m.mu.Unlock()
 	m.states = append(m.states, s)
 	m.state.Store(s)
+	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Scope))
 }
 
 // Apply implements consensus.StateMachine.

@@ -38,6 +38,7 @@ type Standing struct {
 	Window     anchormesh.Revision   // the home's W
 	Last       anchormesh.Revision   // the newest revision
 	Held       []anchormesh.Revision // stamps of prepared transactions
+	HeldAt     uint64                // as of the entry at this index: see Lines.Held
 	Applied    uint64                // index of the last applied entry
 	Term       uint64                // its term
 }
@@ -160,6 +161,17 @@ func (l *Lines) Changed(segment anchormesh.SegmentID, now Standing) {
 	l.do(func() { l.changed(segment, now) })
 }
 
+// Held tells that a replica here has applied the prepare of a transaction at stamp, or
+// (released) its decision. It is called in the order of the segment's log, with the
+// entry's index, before the prepare's proposer hears of it.
+func (l *Lines) Held(segment anchormesh.SegmentID, index uint64, stamp anchormesh.Revision, released bool) {
+	l.do(func() {
+		if s := l.led[segment]; s != nil {
+			s.heldBy(segment, index, stamp, released)
+		}
+	})
+}
+
 // seek leads the segment's cores once an entry of the term is applied here.
 func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
 	if at, ok := l.segments.Standing(segment); !ok || at.Line == 0 {
@@ -219,13 +231,13 @@ func (l *Lines) step(now time.Time) (next time.Time) {
 	l.in = inbox{}
 	l.mu.Unlock()
 	l.now = now
+	for _, f := range in.calls { // first: what holds barriers comes before what lets them pass
+		f()
+	}
 	for _, e := range in.ended {
 		if s := l.led[e.segment]; s != nil {
 			s.ended(e)
 		}
-	}
-	for _, f := range in.calls {
-		f()
 	}
 	for _, w := range in.writes {
 		l.takeWrite(w)

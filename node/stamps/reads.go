@@ -26,6 +26,17 @@ func (l *Lines) Told(ctx context.Context, scope []byte, since anchormesh.Revisio
 	return l.question(ctx, scope, question{since: since, spread: true})
 }
 
+// Number returns a revision of the scope's line that nobody else gets, above all that
+// were given out before the call: a transaction over several segments is committed at
+// it. The errors are those of Now; then a number may have been given to nobody.
+func (l *Lines) Number(ctx context.Context, scope []byte) (anchormesh.Revision, error) {
+	told, err := l.question(ctx, scope, question{number: true})
+	if err == nil && told.Number == 0 {
+		err = ErrNoHome
+	}
+	return told.Number, err
+}
+
 func (l *Lines) question(ctx context.Context, scope []byte, q question) (Told, error) {
 	type answer struct {
 		told Told

@@ -19,6 +19,7 @@ type scope struct {
 	homeAt    anchormesh.SegmentID // the home, if it is led here
 	collector *line.Collector[*write]
 	known     map[anchormesh.SegmentID]uint64 // log index that the core was told of
+	heldAt    map[anchormesh.SegmentID]uint64 // the same of prepared transactions
 	stirred   []*line.Holder[*write]
 	answers   map[uint64]func(line.Answer)
 	passed    map[uint64]func(error)
@@ -32,6 +33,7 @@ type scope struct {
 type question struct {
 	since  anchormesh.Revision
 	spread bool
+	number bool // one more revision is wanted
 	done   func(Told, error)
 }
 
@@ -40,12 +42,13 @@ type Told struct {
 	T anchormesh.Revision
 	// Spread says where barriers are needed, if that was asked.
 	Spread line.Spread
+	Number anchormesh.Revision // if it was asked for
 }
 
 func newScope(l *Lines, prefix []byte) *scope {
 	return &scope{
 		lines: l, prefix: prefix, home: line.NewHome(l.cfg.Line), collector: line.NewCollector[*write](l.cfg.Line),
-		known: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
+		known: make(map[anchormesh.SegmentID]uint64), heldAt: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
 	}
 }
 
@@ -61,7 +64,7 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at Standing) {
 	if h.Seat() == seat {
 		return
 	}
-	s.known[segment] = at.Applied
+	s.known[segment], s.heldAt[segment] = at.Applied, at.HeldAt
 	h.Lead(seat, at.Descriptor.Range, at.Held)
 	s.stir(h)
 	if at.Descriptor.Home() {
@@ -76,6 +79,7 @@ func (s *scope) depose(segment anchormesh.SegmentID) {
 		h.Deposed()
 		s.collector.Remove(segment)
 		delete(s.known, segment)
+		delete(s.heldAt, segment)
 		s.stir(h)
 	}
 	if s.homeAt == segment {
@@ -94,6 +98,7 @@ func (s *scope) changed(segment anchormesh.SegmentID, now Standing) {
 	s.known[segment] = now.Applied
 	h, d := s.collector.Holder(segment), now.Descriptor
 	if h.Seat().Generation != d.Generation {
+		s.heldAt[segment] = now.HeldAt
 		h.Structure(now.Term, d.Generation, d.Range, now.Held)
 		s.stir(h)
 		if s.homeAt == segment {
@@ -102,6 +107,21 @@ func (s *scope) changed(segment anchormesh.SegmentID, now Standing) {
 	} else if s.homeAt == segment {
 		s.home.Windowed(now.Term, now.Window)
 	}
+}
+
+// heldBy follows what is prepared and decided. News that came with the standing are
+// none.
+func (s *scope) heldBy(segment anchormesh.SegmentID, index uint64, stamp anchormesh.Revision, released bool) {
+	if index <= s.heldAt[segment] {
+		return
+	}
+	h := s.collector.Holder(segment)
+	if released {
+		h.Release(stamp)
+	} else {
+		h.Hold(stamp)
+	}
+	s.stir(h)
 }
 
 func (s *scope) take(w incoming) {
@@ -217,6 +237,9 @@ func (s *scope) ask() {
 		if q.spread {
 			req.Since = append(req.Since, q.since)
 		}
+		if q.number {
+			req.Asks = append(req.Asks, line.Ask{Count: 1})
+		}
 	}
 	s.send(req, func(a line.Answer) {
 		s.asked = false
@@ -227,11 +250,14 @@ func (s *scope) ask() {
 			}
 			return
 		}
-		spreads := a.Spreads
+		spreads, grants := a.Spreads, a.Grants
 		for _, q := range batch {
 			told := Told{T: a.T, Spread: line.Spread{All: true}}
 			if q.spread && len(spreads) > 0 {
 				told.Spread, spreads = spreads[0], spreads[1:]
+			}
+			if q.number && len(grants) > 0 {
+				told.Number, grants = grants[0].First, grants[1:]
 			}
 			q.done(told, nil)
 		}
