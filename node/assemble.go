@@ -8,7 +8,6 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/consensus"
-	"github.com/anchormesh/anchormesh/entropy"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
@@ -22,7 +21,6 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
-	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
@@ -111,6 +109,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Self: self, Limits: limits, Watch: watchLimits, Logger: n.log,
 		Leases:  func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
 		Changed: a.recordChanged,
+		Held:    a.held,
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
@@ -121,7 +120,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines)
 	a.ender = leases.NewEnder(a.host, a.engine, a.requests)
 	a.leases.SetEnder(a.ender)
-	a.pulse = pulse.New(entropy.DefaultConfig(), a.host, n.log)
+	a.pulse = n.newPulse(a)
 	recruiting := recruit.DefaultConfig()
 	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
 	a.steward = steward.New(steward.Config{

@@ -54,6 +54,7 @@ type Node struct {
 	serving atomic.Pointer[assembly] // nil until everything runs
 	failed  func(error)
 	noise   quiet.Gate // of what other nodes can provoke
+	governance
 }
 
 // assembly is everything a running node is made of.
@@ -104,7 +105,7 @@ func New(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: cfg, key: key, version: version, log: log}, nil
+	return &Node{cfg: cfg, key: key, version: version, log: log, governance: defaultGovernance()}, nil
 }
 
 // OnFailure says what happens when the disk fails under a running node: f must

@@ -25,7 +25,9 @@ func (i identity) Sign(b []byte) ([]byte, error) {
 	return ed25519.Sign(i.PrivateKey, b), nil
 }
 
-func nodeOf(key []byte) (anchormesh.NodeID, error) { return anchormesh.NodeID(hex.EncodeToString(key)), nil }
+func nodeOf(key []byte) (anchormesh.NodeID, error) {
+	return anchormesh.NodeID(hex.EncodeToString(key)), nil
+}
 
 // node is one of a mesh, whose figures a test sets.
 type node struct {

@@ -7,84 +7,235 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/entropy"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/host"
 )
 
-// interval is the length of a window.
-const interval = 5 * time.Second
+const (
+	// asleepWindow is how often a group that sleeps is looked at.
+	asleepWindow = time.Minute
+	// marks is how many keys a walk names: enough to cut near the middle.
+	marks = 15
+	// splitTimeout bounds a split; what comes of it later is seen then.
+	splitTimeout = 10 * time.Second
+)
+
+// Config of a pulse. The functions must not call back.
+type Config struct {
+	Judge  entropy.Config
+	Window time.Duration // between two judgements of a segment
+	Logger *slog.Logger
+	// Group says whether an anchor of a segment led here is missing or lags, and
+	// whether a change of it is under way.
+	Group func(anchormesh.SegmentID) (degraded, changing bool)
+	// Alone reports whether no other node could lead a part of a segment.
+	Alone func() bool
+	// Birth says where a replica's segment comes from.
+	Birth func(*host.Replica) entropy.Birth
+	// Split carries a decision out and returns when it is applied, or why it is not.
+	Split func(context.Context, anchormesh.SegmentID, entropy.Decision) error
+}
 
 // Pulse judges the segments held here.
 type Pulse struct {
-	cfg  entropy.Config
-	host *host.Host
-	log  *slog.Logger
+	cfg    Config
+	host   *host.Host
+	engine *consensus.Engine
+
+	splits sync.WaitGroup
 
 	mu     sync.Mutex
 	judged map[anchormesh.SegmentID]*judged
 }
 
+// judged is what is known of a segment's replica here.
 type judged struct {
-	replica *host.Replica
-	judge   *entropy.Judge
-	last    time.Time
-	now     entropy.Decision
+	replica    *host.Replica
+	judge      *entropy.Judge
+	led        bool                  // the judge judges as the leader's
+	generation anchormesh.Generation // that the judge knows, with its range
+	keyRange   anchormesh.KeyRange
+	seek       bool // the judge wants marks
+	splitting  bool
+	keys       int
+	last       time.Time
+	now        entropy.Decision
+}
+
+// Reading is what is known of a segment.
+type Reading struct {
+	entropy.Decision
+	Led   bool  // the decision is its leader's, which is this node
+	Bytes int64 // that it keeps, about
 }
 
 // New returns a pulse; Run starts it.
-func New(cfg entropy.Config, h *host.Host, log *slog.Logger) *Pulse {
-	return &Pulse{cfg: cfg, host: h, log: log, judged: make(map[anchormesh.SegmentID]*judged)}
+func New(cfg Config, h *host.Host, e *consensus.Engine) *Pulse {
+	return &Pulse{cfg: cfg, host: h, engine: e, judged: make(map[anchormesh.SegmentID]*judged)}
 }
 
 // Run measures until ctx ends.
 func (p *Pulse) Run(ctx context.Context) error {
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(p.cfg.Window)
 	defer ticker.Stop()
+	defer p.splits.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			p.measure(now)
+			p.measure(ctx, now)
 		}
 	}
 }
 
-func (p *Pulse) measure(now time.Time) {
+// measure takes a window of every segment that is due.
+func (p *Pulse) measure(ctx context.Context, now time.Time) {
+	due := p.due(now)
+	total := p.total()
+	for id, j := range due {
+		p.judge(ctx, now, id, j, total[j.replica.Store])
+	}
+}
+
+// due brings the list of replicas up to date and returns those to be judged now.
+func (p *Pulse) due(now time.Time) map[anchormesh.SegmentID]*judged {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.judged {
-		if r, here := p.host.Get(id); !here || r != p.judged[id].replica {
+	for id, j := range p.judged {
+		if r, here := p.host.Get(id); !here || r != j.replica {
 			delete(p.judged, id)
 		}
 	}
+	due := make(map[anchormesh.SegmentID]*judged)
 	for _, id := range p.host.Segments() {
 		r, here := p.host.Get(id)
-		if !here {
+		st, runs := p.engine.Status(id)
+		if !here || !runs {
 			continue
 		}
 		j := p.judged[id]
 		if j == nil {
-			j = &judged{replica: r, last: now, judge: entropy.New(p.cfg, r.Machine.Descriptor().Range, entropy.Birth{}, now)}
+			j = &judged{replica: r, last: now.Add(-p.cfg.Window)}
 			p.judged[id] = j
+		} else if st.Asleep && now.Sub(j.last) < asleepWindow {
+			continue
 		}
-		totals, samples := r.Meter.Drain()
-		d := j.judge.Decide(now, entropy.Window{Length: max(now.Sub(j.last), time.Millisecond), Totals: totals, Samples: samples})
-		if d.Action != j.now.Action {
-			p.log.Info("load judged", "segment", id, "action", d.Action, "why", d.Reason,
-				"pressure", d.Numbers.Pressure, "spread", d.Numbers.Spread, "writes", d.Numbers.WritesPerSec, "reads", d.Numbers.ReadsPerSec)
+		if j.judge == nil || j.led != st.Leads() {
+			p.begin(now, j, st.Leads())
 		}
-		j.now, j.last = d, now
+		j.keys = r.Machine.Segment().Keys()
+		due[id] = j
+	}
+	return due
+}
+
+// begin gives a replica a new judge: what was measured of it as a follower says
+// little of its group.
+func (p *Pulse) begin(now time.Time, j *judged, led bool) {
+	d := j.replica.Machine.Descriptor()
+	j.judge = entropy.New(p.cfg.Judge, d.Range, p.cfg.Birth(j.replica), now)
+	j.generation, j.keyRange, j.led, j.seek = d.Generation, d.Range, led, false
+}
+
+// total counts the keys of each scope here.
+func (p *Pulse) total() map[*mvcc.Store]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[*mvcc.Store]int)
+	for _, j := range p.judged {
+		out[j.replica.Store] += j.keys
+	}
+	return out
+}
+
+// judge takes one window. The keys of the segment's scope are counted together.
+func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentID, j *judged, scope int) {
+	p.mu.Lock()
+	seek, splitting := j.seek, j.splitting
+	p.mu.Unlock()
+	w := p.window(now, id, j, scope, seek)
+	w.Changing = w.Changing || splitting
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j.follow(now)
+	d := j.judge.Decide(now, w)
+	if !j.led {
+		d.Action, d.Reason, d.Seek = entropy.None, "another node leads it", false
+	}
+	if d.Action != j.now.Action {
+		n := &d.Numbers
+		p.cfg.Logger.Info("load judged", "segment", id, "action", d.Action, "cause", d.Cause, "why", d.Reason,
+			"pressure", n.Pressure, "spread", n.Spread, "fill", n.Fill, "writes", n.WritesPerSec, "reads", n.ReadsPerSec,
+			"bytes", n.BytesPerSec, "size", n.Size, "keys", n.Keys, "hot_key", n.HotKey, "edge", n.Edge, "at", string(d.At))
+	}
+	j.now, j.last, j.seek = d, now, d.Seek
+	if d.Action == entropy.Split && !j.splitting {
+		j.splitting = true
+		p.splits.Go(func() { p.split(ctx, id, j, d) })
 	}
 }
 
+// follow tells the judge of a change of the segment's range, whoever made it.
+func (j *judged) follow(now time.Time) {
+	d := j.replica.Machine.Descriptor()
+	if d.Generation == j.generation {
+		return
+	}
+	did := entropy.Split
+	if d.Range.Covers(j.keyRange) {
+		did = entropy.Merge
+	}
+	j.judge.Did(now, did)
+	j.judge.Resize(d.Range)
+	j.generation, j.keyRange = d.Generation, d.Range
+}
+
+// window is what is handed to the judge; seek adds marks.
+func (p *Pulse) window(now time.Time, id anchormesh.SegmentID, j *judged, scope int, seek bool) entropy.Window {
+	r := j.replica
+	totals, samples := r.Meter.Drain()
+	w := entropy.Window{
+		Length: max(now.Sub(j.last), time.Millisecond), Totals: totals, Samples: samples,
+		Keys: uint64(j.keys), Size: share(r.Store, j.keys, scope),
+	}
+	if !j.led {
+		return w
+	}
+	w.Degraded, w.Changing = p.cfg.Group(id)
+	w.Alone = p.cfg.Alone()
+	if seek {
+		w.Marks = r.Machine.Segment().Marks(marks)
+	}
+	return w
+}
+
+// share is the part of a store's file that so many of its keys take.
+func share(s *mvcc.Store, keys, scope int) uint64 {
+	_, used := s.SizeBytes()
+	return uint64(float64(max(used, 0)) * float64(keys) / float64(max(scope, 1)))
+}
+
+func (p *Pulse) split(ctx context.Context, id anchormesh.SegmentID, j *judged, d entropy.Decision) {
+	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
+	defer cancel()
+	if err := p.cfg.Split(ctx, id, d); err != nil {
+		p.cfg.Logger.Warn("a split that the load asks for did not happen", "segment", id, "err", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j.splitting = false
+}
+
 // Last returns the newest judgement of a segment.
-func (p *Pulse) Last(id anchormesh.SegmentID) (entropy.Decision, bool) {
+func (p *Pulse) Last(id anchormesh.SegmentID) (Reading, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j := p.judged[id]
 	if j == nil {
-		return entropy.Decision{}, false
+		return Reading{}, false
 	}
-	return j.now, true
+	return Reading{Decision: j.now, Led: j.led, Bytes: int64(j.now.Numbers.Size)}, true
 }

@@ -2,9 +2,11 @@ package pulse_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +15,23 @@ import (
 	"github.com/anchormesh/anchormesh/entropy"
 	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/meshtest"
+	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/hosttest"
 	"github.com/anchormesh/anchormesh/node/pulse"
 )
 
 const segment anchormesh.SegmentID = 9
+
+// config is that of a pulse whose group is well, and which splits nothing.
+func config(log *testkit.Log) pulse.Config {
+	return pulse.Config{
+		Judge: entropy.DefaultConfig(), Window: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Group: func(anchormesh.SegmentID) (degraded, changing bool) { return false, false },
+		Alone: func() bool { return false },
+		Birth: func(*host.Replica) entropy.Birth { return entropy.Birth{} },
+		Split: func(context.Context, anchormesh.SegmentID, entropy.Decision) error { return errors.New("not here") },
+	}
+}
 
 // start runs a node with a segment and its pulse.
 func start(t *testing.T, log *testkit.Log) (*hosttest.Node, *pulse.Pulse) {
@@ -27,7 +41,7 @@ func start(t *testing.T, log *testkit.Log) (*hosttest.Node, *pulse.Pulse) {
 		t.Fatal(err)
 	}
 	n.Put(segment, "k", "v")
-	p := pulse.New(entropy.DefaultConfig(), n.Host, slog.New(slog.NewTextHandler(log, nil)))
+	p := pulse.New(config(log), n.Host, n.Engine)
 	ctx, stop := context.WithCancel(t.Context())
 	t.Cleanup(stop)
 	go p.Run(ctx)
@@ -42,8 +56,8 @@ func TestRates(t *testing.T) {
 			t.Error("there is a judgement before the first window ended")
 		}
 		r, _ := n.Host.Get(segment)
-		var busy, quiet entropy.Decision
-		for range 24 { // two minutes: longer than the memory of the averages
+		var busy, quiet pulse.Reading
+		for range 120 { // ten minutes: longer than the memory of the averages, for a group that sleeps, too
 			for i := range 500 {
 				r.Meter.Write(fmt.Appendf(nil, "w%d", i), 10)
 				if i%5 == 0 {
@@ -64,6 +78,112 @@ func TestRates(t *testing.T) {
 		synctest.Wait()
 		if quiet, _ = p.Last(segment); quiet.Numbers.WritesPerSec != 0 || quiet.Numbers.Pressure >= busy.Numbers.Pressure {
 			t.Errorf("after ten quiet minutes %+v, before %+v", quiet.Numbers, busy.Numbers)
+		}
+	})
+}
+
+// load writes so much more to all of 64 keys that a split is decided.
+func load(n *hosttest.Node, r *host.Replica, windows int) {
+	for i := range windows {
+		for j := range 60_000 {
+			r.Meter.Write(fmt.Appendf(nil, "k%02d", j%64), 100)
+		}
+		for range 5 {
+			n.Put(segment, fmt.Sprintf("k%02d", i%64), "v") // it does not sleep
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+// A split that the load asks for is handed over with its key and numbers, once at a
+// time; not while the group is degraded, changing or alone.
+func TestSplitsAreHandedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "a")
+		if err := n.Host.Genesis(7, segment, "", 3); err != nil {
+			t.Fatal(err)
+		}
+		n.Put(segment, "k", "v")
+		var degraded, alone atomic.Bool
+		var asked, under atomic.Int64
+		degraded.Store(true)
+		cfg := config(new(testkit.Log))
+		cfg.Judge.SplitAfter, cfg.Judge.MinAge = 10*time.Second, 10*time.Second
+		cfg.Group = func(anchormesh.SegmentID) (bool, bool) { return degraded.Load(), false }
+		cfg.Alone = alone.Load
+		cfg.Split = func(ctx context.Context, id anchormesh.SegmentID, d entropy.Decision) error {
+			if under.Add(1) > 1 {
+				t.Error("two splits at once")
+			}
+			defer under.Add(-1)
+			asked.Add(1)
+			if id != segment || len(d.At) == 0 || d.Numbers.Load < 1000 {
+				t.Errorf("segment %s: %+v", id, d)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		p := pulse.New(cfg, n.Host, n.Engine)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
+		r, _ := n.Host.Get(segment)
+		load(n, r, 12)
+		if d, _ := p.Last(segment); asked.Load() != 0 || d.Action != entropy.None || !strings.Contains(d.Reason, "anchor") {
+			t.Errorf("degraded: %d splits, %+v", asked.Load(), d)
+		}
+		degraded.Store(false)
+		alone.Store(true)
+		load(n, r, 6)
+		if d, _ := p.Last(segment); asked.Load() != 0 || !strings.Contains(d.Reason, "another node") {
+			t.Errorf("alone: %d splits, %+v", asked.Load(), d)
+		}
+		alone.Store(false)
+		load(n, r, 6)
+		if asked.Load() == 0 {
+			d, _ := p.Last(segment)
+			t.Errorf("no split was asked for: %+v", d)
+		}
+	})
+}
+
+// A segment that keeps too much is cut at its middle, which is looked for when the
+// judge wants it.
+func TestFullSegmentsAreCutAtTheirMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "a")
+		if err := n.Host.Genesis(7, segment, "", 3); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			n.Put(segment, fmt.Sprintf("k%03d", i), "v")
+		}
+		cut := make(chan string, 1)
+		cfg := config(new(testkit.Log))
+		cfg.Judge.Thresholds.Keys, cfg.Judge.MinAge = 100, 10*time.Second
+		cfg.Split = func(_ context.Context, _ anchormesh.SegmentID, d entropy.Decision) error {
+			if d.Cause != entropy.ByKeys || d.Numbers.Keys != 200 {
+				t.Errorf("%+v", d)
+			}
+			select {
+			case cut <- string(d.At):
+			default:
+			}
+			return nil
+		}
+		p := pulse.New(cfg, n.Host, n.Engine)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
+		time.Sleep(5 * time.Minute)
+		select {
+		case at := <-cut:
+			if at < "k080" || at > "k120" {
+				t.Errorf("cut at %q", at)
+			}
+		default:
+			d, _ := p.Last(segment)
+			t.Errorf("not cut: %+v", d)
 		}
 	})
 }
