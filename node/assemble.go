@@ -21,6 +21,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
@@ -120,6 +121,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines)
 	a.ender = leases.NewEnder(a.host, a.engine, a.requests)
 	a.leases.SetEnder(a.ender)
+	a.proofs = n.newProofs(a)
 	a.pulse = n.newPulse(a)
 	recruiting := recruit.DefaultConfig()
 	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
@@ -145,6 +147,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
+	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
 	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 }
 

@@ -59,6 +59,7 @@ func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
 // recordChanged follows the segments' records of themselves, in the order of their
 // logs.
 func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
+	a.proofs.Kick()
 	if c.State.Line != 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
 	}

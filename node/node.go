@@ -28,6 +28,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/peers"
+	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/route"
 	"github.com/anchormesh/anchormesh/node/scopes"
@@ -90,6 +91,8 @@ type services struct {
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
 	exchange *exchange.Exchange
+	identity wire.Identity
+	proofs   *proofs.Keeper
 	pulse    *pulse.Pulse
 	peers    *peers.Peers
 }
@@ -204,6 +207,7 @@ func (n *Node) open(ctx context.Context, a *assembly) (err error) {
 	if err := a.dir.Belongs(identity.NodeID()); err != nil {
 		return err
 	}
+	a.identity = identity
 	if a.mesh, err = mesh.Start(ctx, n.meshConfig(a)); err != nil {
 		return err
 	}
@@ -234,7 +238,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

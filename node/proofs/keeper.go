@@ -1,0 +1,195 @@
+package proofs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/internal/fsys"
+	"github.com/anchormesh/anchormesh/mesh"
+)
+
+// Method is the mesh call of this package.
+const Method = 9
+
+const (
+	interval    = time.Second
+	callTimeout = 2 * time.Second
+	callsAtOnce = 8
+	// saveWait is how long a change waits for company before it is written.
+	saveWait = 3 * time.Second
+
+	// refused is the code of failed answers; the text says why.
+	refused = 1
+)
+
+// Caller asks other nodes; mesh.Mesh is one.
+type Caller interface {
+	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+}
+
+// Replicas tells of the replicas on this node.
+type Replicas interface {
+	Segments() []anchormesh.SegmentID // sorted
+	Lineage(segment anchormesh.SegmentID) (Replica, bool)
+}
+
+// Config of a keeper.
+type Config struct {
+	Key    Key
+	Files  fsys.FS
+	Dir    string // where the file is
+	Logger *slog.Logger
+}
+
+// Keeper is the shell of a Core. One goroutine, in Run, notes and asks.
+type Keeper struct {
+	cfg      Config
+	replicas Replicas
+	caller   Caller
+
+	mu   sync.Mutex
+	core *Core
+	old  []*lineage.Proof // from the file, until their lineages were noted
+
+	kick  chan struct{}
+	saved uint64 // the core's changes that the file has
+	last  time.Time
+}
+
+// New returns a keeper with what its file holds.
+func New(cfg Config, r Replicas, c Caller) *Keeper {
+	k := &Keeper{cfg: cfg, replicas: r, caller: c, core: NewCore(cfg.Key), kick: make(chan struct{}, 1)}
+	old, err := load(cfg.Files, cfg.Dir)
+	if err != nil {
+		cfg.Logger.Warn("kept proofs cannot be read, and are gathered again", "err", err)
+	}
+	k.old = old
+	return k
+}
+
+// Kick makes the keeper look at once; it does not block.
+func (k *Keeper) Kick() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run gathers until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		k.step(ctx)
+		select {
+		case <-ctx.Done():
+			k.save(time.Now(), 0)
+			return nil
+		case <-ticker.C:
+		case <-k.kick:
+		}
+	}
+}
+
+func (k *Keeper) step(ctx context.Context) {
+	now := time.Now()
+	k.mu.Lock()
+	k.note(now)
+	asks := k.core.Due(now)
+	k.mu.Unlock()
+	k.ask(ctx, asks)
+	k.save(now, saveWait)
+}
+
+// note brings the core up to date with the replicas here. The caller holds mu.
+func (k *Keeper) note(now time.Time) {
+	here := k.replicas.Segments()
+	for _, id := range here {
+		if r, ok := k.replicas.Lineage(id); ok {
+			k.core.Note(now, r)
+		}
+	}
+	for _, id := range k.core.Segments() {
+		if _, found := slices.BinarySearch(here, id); !found {
+			k.core.Drop(id)
+		}
+	}
+	for _, p := range k.old {
+		k.core.Known(p)
+	}
+	k.old = nil
+}
+
+func (k *Keeper) ask(ctx context.Context, asks []Ask) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var calls sync.WaitGroup
+	slots := make(chan struct{}, callsAtOnce)
+	for _, a := range asks {
+		slots <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-slots }()
+			k.question(ctx, a)
+		})
+	}
+	calls.Wait()
+}
+
+func (k *Keeper) question(ctx context.Context, a Ask) {
+	answer, err := k.caller.Call(ctx, a.To, Method, a.Request)
+	if err != nil {
+		k.cfg.Logger.Debug("no signature", "of", a.To.Short(), "entry", a.Hash, "err", err)
+		return
+	}
+	k.mu.Lock()
+	err = k.core.Take(a.Hash, answer)
+	k.mu.Unlock()
+	if err != nil {
+		k.cfg.Logger.Warn("malformed proof", "from", a.To.Short(), "err", err)
+	}
+}
+
+// Serve answers a question; it is the mesh's call handler.
+func (k *Keeper) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
+	segment, entry, err := ParseRequest(payload)
+	if err != nil {
+		to.Fail(refused, err.Error())
+		return
+	}
+	answer, err := k.answer(segment, entry)
+	if err != nil {
+		to.Fail(refused, err.Error())
+		return
+	}
+	to.Reply(answer)
+}
+
+// answer looks again if the entry is not known: it may have been applied just now.
+func (k *Keeper) answer(segment anchormesh.SegmentID, entry anchormesh.Hash) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	answer, err := k.core.Answer(entry)
+	if !errors.Is(err, ErrUnknown) {
+		return answer, err
+	}
+	if r, ok := k.replicas.Lineage(segment); ok {
+		k.core.Note(time.Now(), r)
+	}
+	return k.core.Answer(entry)
+}
+
+// Of returns the encoded proofs kept for a segment's lineage, oldest first.
+func (k *Keeper) Of(segment anchormesh.SegmentID) (out [][]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.core.Of(segment) {
+		out = append(out, p.Encode())
+	}
+	return out
+}
