@@ -34,6 +34,9 @@ type Config struct {
 	Size int      // nodes
 	Dir  string   // parent of data directories and logs; must exist and is not removed
 	Args []string // further arguments for every node
+	// Started, if set, is called with each process as soon as it exists, at
+	// restarts too, to limit or observe it. Its error ends the start.
+	Started func(n *Node, pid int) error
 }
 
 // Validate reports the first thing that is wrong.
@@ -100,6 +103,7 @@ func (c *Cluster) layOut(cfg Config) error {
 			Peer:    loopback(p[1].port),
 			Gossip:  loopback(p[2].port),
 			HTTP:    loopback(p[3].port),
+			hook:    cfg.Started,
 		})
 	}
 	return nil

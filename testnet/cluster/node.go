@@ -29,6 +29,7 @@ type Node struct {
 
 	// command gives program and arguments; first is true until a start succeeded.
 	command func(n *Node, first bool) (path string, args []string)
+	hook    func(n *Node, pid int) error // Config.Started
 
 	mu      sync.Mutex
 	current *process
@@ -52,6 +53,9 @@ func (n *Node) Start() error {
 		return err
 	}
 	n.current, n.started = p, true
+	if n.hook != nil {
+		return n.hook(n, p.pid)
+	}
 	return nil
 }
 

@@ -23,6 +23,7 @@ type Config struct {
 	RangeKeys   int    // keys per "range"
 	ReadPercent int    // reads of "mixed"
 	WatchRate   int    // puts per second of "watch"; far below saturation, as the delay is the question
+	Rate        int    // requests per second of all clients together; 0: closed loops
 	Prefix      string // of every key
 	Seed        uint64
 
@@ -58,6 +59,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("load: %d clients over %d connections is not possible", c.Clients, c.Conns)
 	case c.Duration <= 0 || c.Warmup < 0:
 		return errors.New("load: the measured window must be longer than 0 and the warm-up not negative")
+	case c.Rate < 0:
+		return fmt.Errorf("load: a rate of %d per second is not possible", c.Rate)
 	case c.Keys < 1 || c.ValueSize < 0:
 		return fmt.Errorf("load: %d keys of %d bytes is not possible", c.Keys, c.ValueSize)
 	case c.Workload == "range" && (c.RangeKeys < 1 || c.RangeKeys > c.Keys):

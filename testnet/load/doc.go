@@ -13,9 +13,10 @@
 // of this process inside the window are part of the result: on a small machine
 // the load takes them from the servers.
 //
-// It does not correct for coordinated omission: the load is closed, and the
-// figure that is compared is throughput at a number of clients together with
-// the latency they saw.
+// A closed loop is not corrected for coordinated omission: the figure that is
+// compared is throughput at a number of clients together with the latency they
+// saw. With a Rate, put, get, range, txn and mixed have a timetable instead, and
+// latency counts from the moment a request was due.
 //
 // # Workloads
 //

@@ -69,6 +69,7 @@ func TestValidateRefusesTheImpossible(t *testing.T) {
 		"keys":        func(c *Config) { c.Keys = 0 },
 		"range":       func(c *Config) { c.Workload, c.RangeKeys = "range", c.Keys+1 },
 		"stamp":       func(c *Config) { c.Workload, c.ValueSize = "watch", 4 },
+		"rate":        func(c *Config) { c.Rate = -1 },
 		"percent":     func(c *Config) { c.ReadPercent = 101 },
 	} {
 		bad := good
@@ -76,6 +77,27 @@ func TestValidateRefusesTheImpossible(t *testing.T) {
 		if bad.Validate() == nil {
 			t.Errorf("%s was accepted", name)
 		}
+	}
+}
+
+// Clients with a rate take turns, and what is late stays due when it was.
+func TestTimetable(t *testing.T) {
+	began := time.Now().Add(-time.Minute) // all is due
+	s := &session{cfg: Config{Rate: 100, Clients: 4}, began: began}
+	for id := range 4 {
+		clock := s.timetable(id)
+		for k := range 3 {
+			due, err := clock.next(t.Context())
+			if want := began.Add(time.Duration(k*4+id) * 10 * time.Millisecond); err != nil || !due.Equal(want) {
+				t.Errorf("request %d of client %d is due at %s, want %s (%v)", k, id, due.Sub(began), want.Sub(began), err)
+			}
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	late := timetable{due: time.Now().Add(time.Hour), step: time.Second}
+	if _, err := late.next(ended); err == nil {
+		t.Error("a client waits although the run is over")
 	}
 }
 

@@ -30,6 +30,7 @@ type session struct {
 	cfg   Config
 	conns []*clientv3.Client
 	keys  []string
+	began time.Time // of timetables
 	phase atomic.Int32
 }
 
@@ -133,6 +134,7 @@ func (s *session) prepare(ctx context.Context, w workload) error {
 // start starts the clients; wait returns when all have stopped.
 func (s *session) start(ctx context.Context, w workload) (meters []*meter, wait func()) {
 	var wg sync.WaitGroup
+	s.began = time.Now()
 	for i := range s.cfg.Clients + w.extra {
 		m := &meter{s: s, errors: map[string]uint64{}}
 		meters = append(meters, m)

@@ -38,14 +38,19 @@ var workloads = map[string]workload{
 type operation func(ctx context.Context, c *clientv3.Client) error
 
 // closed makes a driver of a closed-loop client from a constructor of its
-// operation. A client pauses after an error, lest a dead server become a busy
-// loop that takes the CPU from its successor.
+// operation; with a Rate, one of a client with a timetable. A client pauses after
+// an error, lest a dead server become a busy loop that takes the CPU from its
+// successor.
 func closed(make func(s *session, id int) operation) func(context.Context, *session, int, *meter) {
 	return func(ctx context.Context, s *session, id int, m *meter) {
 		op := make(s, id)
+		clock := s.timetable(id)
 		for k := id; !m.done(); k++ {
-			begin := time.Now()
-			err := op(ctx, s.conns[k%len(s.conns)])
+			begin, err := clock.next(ctx)
+			if err != nil {
+				return
+			}
+			err = op(ctx, s.conns[k%len(s.conns)])
 			m.observe(time.Since(begin), err)
 			if err != nil && pause(ctx, errorPause) != nil {
 				return

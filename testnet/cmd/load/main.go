@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&cfg.RangeKeys, "range-keys", cfg.RangeKeys, "keys per range")
 	flags.IntVar(&cfg.ReadPercent, "read-percent", cfg.ReadPercent, "share of gets in mixed")
 	flags.IntVar(&cfg.WatchRate, "watch-rate", cfg.WatchRate, "puts per second in watch")
+	flags.IntVar(&cfg.Rate, "rate", cfg.Rate, "requests per second of all clients together; 0: closed loops")
 	flags.StringVar(&cfg.Prefix, "prefix", cfg.Prefix, "prefix of every key")
 	flags.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of the choice of keys and values")
 	if err := flags.Parse(args); err != nil {
