@@ -2160,12 +2160,15 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x032\xe9\x03\n" +
+	"\x0fNODE_STATE_DEAD\x10\x032\xb2\x05\n" +
 	"\x04Mesh\x12?\n" +
 	"\x05Nodes\x12\x1b.anchormesh.v1.NodesRequest\x1a\x19.anchormesh.v1.NodesReply\x12H\n" +
 	"\bSegments\x12\x1e.anchormesh.v1.SegmentsRequest\x1a\x1c.anchormesh.v1.SegmentsReply\x12B\n" +
 	"\x06Status\x12\x1c.anchormesh.v1.StatusRequest\x1a\x1a.anchormesh.v1.StatusReply\x12?\n" +
-	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReply\x12E\n" +
+	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReply\x12?\n" +
+	"\x05Drain\x12\x1b.anchormesh.v1.DrainRequest\x1a\x19.anchormesh.v1.DrainReply\x12<\n" +
+	"\x04Move\x12\x1a.anchormesh.v1.MoveRequest\x1a\x18.anchormesh.v1.MoveReply\x12H\n" +
+	"\bTransfer\x12\x1e.anchormesh.v1.TransferRequest\x1a\x1c.anchormesh.v1.TransferReply\x12E\n" +
 	"\aLineage\x12\x1d.anchormesh.v1.LineageRequest\x1a\x1b.anchormesh.v1.LineageReply\x12L\n" +
 	"\tStructure\x12\x1f.anchormesh.v1.StructureRequest\x1a\x1c.anchormesh.v1.StructureItem0\x01\x12<\n" +
 	"\x04Hash\x12\x1a.anchormesh.v1.HashRequest\x1a\x18.anchormesh.v1.HashReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
@@ -2238,18 +2241,24 @@ var file_internal_meshpb_mesh_proto_depIdxs = []int32{
 	21, // 18: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
 	26, // 19: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
 	19, // 20: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
-	1,  // 21: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
-	4,  // 22: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
-	7,  // 23: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
-	10, // 24: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	22, // 25: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	27, // 26: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	20, // 27: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
-	2,  // 28: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
-	5,  // 29: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
-	8,  // 30: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
+	13, // 21: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
+	15, // 22: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
+	17, // 23: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
+	1,  // 24: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
+	4,  // 25: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
+	7,  // 26: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
+	10, // 27: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	22, // 28: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	27, // 29: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	20, // 30: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	14, // 31: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
+	16, // 32: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
+	18, // 33: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
+	2,  // 34: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
+	5,  // 35: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
+	8,  // 36: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name

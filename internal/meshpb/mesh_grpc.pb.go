@@ -23,6 +23,9 @@ const (
 	Mesh_Segments_FullMethodName  = "/anchormesh.v1.Mesh/Segments"
 	Mesh_Status_FullMethodName    = "/anchormesh.v1.Mesh/Status"
 	Mesh_Split_FullMethodName     = "/anchormesh.v1.Mesh/Split"
+	Mesh_Drain_FullMethodName     = "/anchormesh.v1.Mesh/Drain"
+	Mesh_Move_FullMethodName      = "/anchormesh.v1.Mesh/Move"
+	Mesh_Transfer_FullMethodName  = "/anchormesh.v1.Mesh/Transfer"
 	Mesh_Lineage_FullMethodName   = "/anchormesh.v1.Mesh/Lineage"
 	Mesh_Structure_FullMethodName = "/anchormesh.v1.Mesh/Structure"
 	Mesh_Hash_FullMethodName      = "/anchormesh.v1.Mesh/Hash"
@@ -47,6 +50,15 @@ type MeshClient interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*SplitReply, error)
+	// Drain takes a node out of use: its leaderships and replicas go to others. Any
+	// node takes it to the one it names. The answer comes when that has begun.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error)
+	// Move gives an anchor's place to another node. Any node takes it to the
+	// segment's leader. The answer comes when it is accepted; the leader forgets it
+	// if it loses the leadership first.
+	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveReply, error)
+	// Transfer hands a segment's leadership to another voter and waits for it.
+	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferReply, error)
 	// Lineage returns how a segment came to be. Any node takes it to an anchor.
 	Lineage(ctx context.Context, in *LineageRequest, opts ...grpc.CallOption) (*LineageReply, error)
 	// Structure tells what the asked node knows: first itself, then what it routes
@@ -98,6 +110,36 @@ func (c *meshClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SplitReply)
 	err := c.cc.Invoke(ctx, Mesh_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainReply)
+	err := c.cc.Invoke(ctx, Mesh_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveReply)
+	err := c.cc.Invoke(ctx, Mesh_Move_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferReply)
+	err := c.cc.Invoke(ctx, Mesh_Transfer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +204,15 @@ type MeshServer interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(context.Context, *SplitRequest) (*SplitReply, error)
+	// Drain takes a node out of use: its leaderships and replicas go to others. Any
+	// node takes it to the one it names. The answer comes when that has begun.
+	Drain(context.Context, *DrainRequest) (*DrainReply, error)
+	// Move gives an anchor's place to another node. Any node takes it to the
+	// segment's leader. The answer comes when it is accepted; the leader forgets it
+	// if it loses the leadership first.
+	Move(context.Context, *MoveRequest) (*MoveReply, error)
+	// Transfer hands a segment's leadership to another voter and waits for it.
+	Transfer(context.Context, *TransferRequest) (*TransferReply, error)
 	// Lineage returns how a segment came to be. Any node takes it to an anchor.
 	Lineage(context.Context, *LineageRequest) (*LineageReply, error)
 	// Structure tells what the asked node knows: first itself, then what it routes
@@ -190,6 +241,15 @@ func (UnimplementedMeshServer) Status(context.Context, *StatusRequest) (*StatusR
 }
 func (UnimplementedMeshServer) Split(context.Context, *SplitRequest) (*SplitReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedMeshServer) Drain(context.Context, *DrainRequest) (*DrainReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedMeshServer) Move(context.Context, *MoveRequest) (*MoveReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Move not implemented")
+}
+func (UnimplementedMeshServer) Transfer(context.Context, *TransferRequest) (*TransferReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
 }
 func (UnimplementedMeshServer) Lineage(context.Context, *LineageRequest) (*LineageReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Lineage not implemented")
@@ -293,6 +353,60 @@ func _Mesh_Split_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mesh_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Mesh_Move_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Move(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Move_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Move(ctx, req.(*MoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Mesh_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Transfer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Transfer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Transfer(ctx, req.(*TransferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Mesh_Lineage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LineageRequest)
 	if err := dec(in); err != nil {
@@ -362,6 +476,18 @@ var Mesh_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Split",
 			Handler:    _Mesh_Split_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Mesh_Drain_Handler,
+		},
+		{
+			MethodName: "Move",
+			Handler:    _Mesh_Move_Handler,
+		},
+		{
+			MethodName: "Transfer",
+			Handler:    _Mesh_Transfer_Handler,
 		},
 		{
 			MethodName: "Lineage",
