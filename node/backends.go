@@ -69,6 +69,7 @@ func (b *backends) Status(context.Context) (*pb.StatusResponse, error) {
 		out.DbSize += total
 		out.DbSizeInUse += inUse
 	})
+	out.Errors, out.Header = b.alarms(), &pb.ResponseHeader{Revision: b.newest()}
 	d, st, here := b.root()
 	if d == nil {
 		return out, nil
@@ -79,21 +80,49 @@ func (b *backends) Status(context.Context) (*pb.StatusResponse, error) {
 	if mine, ok := d.AnchorOn(b.self); ok {
 		out.IsLearner = mine.Role == anchormesh.Learner
 	}
-	if r, ok := b.host.Get(d.Segment); ok && here {
+	if here {
 		out.RaftTerm, out.RaftIndex, out.RaftAppliedIndex = st.Term, max(st.Commit, st.Applied), st.Applied
-		for _, alarm := range r.Machine.Space().Alarms(codec.AlarmNone) {
-			out.Errors = append(out.Errors, (&pb.AlarmMember{MemberID: alarm.MemberID, Alarm: pb.AlarmType(alarm.Alarm)}).String())
-		}
 	}
 	return out, nil
 }
 
+// newest is the newest revision that any replica here has applied.
+func (b *backends) newest() (newest anchormesh.Revision) {
+	for _, id := range b.host.Segments() {
+		if r, here := b.host.Get(id); here {
+			rev, _ := r.Machine.Segment().Revision()
+			newest = max(newest, rev)
+		}
+	}
+	return newest
+}
+
+// alarms names what is raised in any replica here, each once.
+func (b *backends) alarms() (out []string) {
+	for _, id := range b.host.Segments() {
+		r, ok := b.host.Get(id)
+		if !ok {
+			continue
+		}
+		for _, alarm := range r.Machine.Space().Alarms(codec.AlarmNone) {
+			text := (&pb.AlarmMember{MemberID: alarm.MemberID, Alarm: pb.AlarmType(alarm.Alarm)}).String()
+			if !slices.Contains(out, text) {
+				out = append(out, text)
+			}
+		}
+	}
+	return out
+}
+
 // HashKV implements etcdapi.Maintenance: of the replica here, as in etcd, else
-// of an anchor's.
+// of an anchor's; over several segments of all of them.
 func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVResponse, error) {
 	d, ok := b.table.Lookup(nil)
 	if !ok {
 		return nil, etcdapi.ErrNoLeader
+	}
+	if d.Stamped {
+		return b.hashLine(ctx, d.Scope, revision)
 	}
 	r, here := b.host.Get(d.Segment)
 	if !here {
@@ -249,17 +278,31 @@ func (b *backends) figures(out *meshpb.StatusReply) {
 	}
 }
 
-// compactions lets the compactor act on the segments led here.
+// compactions lets the compactor act on the segments led here. A scope that was split
+// is compacted as a whole, by the leader of its home, at revisions of its line.
 type compactions struct{ *assembly }
 
+// lineWait bounds the question for a line's newest revision.
+const lineWait = 5 * time.Second
+
 // Led implements compactor.Segments.
-func (c compactions) Led() map[anchormesh.SegmentID]int64 {
+func (c compactions) Led(ctx context.Context) map[anchormesh.SegmentID]int64 {
+	ctx, cancel := context.WithTimeout(ctx, lineWait)
+	defer cancel()
 	out := make(map[anchormesh.SegmentID]int64)
 	for _, id := range c.host.Segments() {
 		st, ok := c.engine.Status(id)
 		r, here := c.host.Get(id)
-		if ok && here && st.Leads() {
+		if !ok || !here || !st.Leads() {
+			continue
+		}
+		switch d := r.Machine.Descriptor(); {
+		case !d.Stamped:
 			out[id], _ = r.Machine.Segment().Revision()
+		case d.Home():
+			if newest, err := c.lines.Now(ctx, d.Scope); err == nil {
+				out[id] = newest
+			}
 		}
 	}
 	return out

@@ -10,9 +10,10 @@ import (
 
 // Segments is what the compactor needs to know and do.
 type Segments interface {
-	// Led returns the segments led here with their newest revisions.
-	Led() map[anchormesh.SegmentID]int64
-	// Compact compacts a segment's history below revision.
+	// Led returns the segments led here with their newest revisions: of a scope that
+	// was split its home alone, with the newest of its line.
+	Led(ctx context.Context) map[anchormesh.SegmentID]int64
+	// Compact compacts a segment's history below revision, or that of its scope.
 	Compact(ctx context.Context, segment anchormesh.SegmentID, revision int64) error
 }
 
@@ -49,7 +50,7 @@ func (c *Compactor) Run(ctx context.Context) error {
 }
 
 func (c *Compactor) step(ctx context.Context, now time.Time) {
-	led := c.segments.Led()
+	led := c.segments.Led(ctx)
 	for id := range c.cores {
 		if _, ok := led[id]; !ok {
 			delete(c.cores, id)

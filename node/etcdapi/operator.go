@@ -53,7 +53,7 @@ func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusRes
 	if err != nil {
 		return nil, err
 	}
-	r.Header, r.Version, r.StorageVersion = responseHeader(s.node.Header()), Version, StorageVersion
+	r.Header, r.Version, r.StorageVersion = s.headerOver(r.Header), Version, StorageVersion
 	if r.Leader == 0 {
 		r.Errors = append([]string{rpctypes.ErrNoLeader.Error()}, r.Errors...)
 	}
