@@ -97,7 +97,6 @@ func newGroupMetrics(c *catalog) *groupMetrics {
 		shared:   c.histogram("consensus_sync_groups", "Groups that shared one write and sync of the log.", countBuckets),
 	}
 	level := func(of func(groupView) bool) func() float64 { return func() float64 { return g.count(of) } }
-	c.gaugeFunc("consensus_groups", "Anchor groups with a replica here.", level(func(groupView) bool { return true }))
 	c.gaugeFunc("consensus_groups_leading", "Anchor groups that this node leads.", level(func(v groupView) bool { return v.leads }))
 	c.gaugeFunc("consensus_groups_without_leader", "Anchor groups here that know no leader.", level(func(v groupView) bool { return v.now == "" }))
 	return g
@@ -136,6 +135,29 @@ func (g *groupMetrics) stopped(id segmentID) {
 func (g *groupMetrics) synced(groups int, _ time.Duration) { g.shared.Observe(float64(groups)) }
 
 func (g *groupMetrics) batch(requests int) { g.requests.Observe(float64(requests)) }
+
+// Structure counts changes of structure, each with a word of why, or of what came of
+// it.
+type Structure struct {
+	Split       func(cause string)
+	Moved       func(cause string)
+	Transferred func(cause string)
+	Invited     func(outcome string)
+}
+
+// structureMetrics follows what the steward carries out.
+type structureMetrics struct {
+	splits, moves, transfers, invitations *prometheus.CounterVec
+}
+
+func newStructureMetrics(c *catalog) *structureMetrics {
+	return &structureMetrics{
+		splits:      c.counters("structure_splits_total", "Segments that this node, as their leader, cut in two.", "cause"),
+		moves:       c.counters("structure_moves_total", "Replicas of segments led here whose place went to another node.", "cause"),
+		transfers:   c.counters("structure_transfers_total", "Leaderships that this node handed over.", "cause"),
+		invitations: c.counters("structure_invitations_total", "Invitations that this node sent: accepted, declined or silent.", "outcome"),
+	}
+}
 
 // logMetrics follows the write-ahead log.
 type logMetrics struct {

@@ -24,6 +24,8 @@ type Metrics struct {
 	groups  *groupMetrics
 	log     *logMetrics
 
+	structure *structureMetrics
+
 	commitSeconds prometheus.Histogram
 }
 
@@ -32,7 +34,7 @@ func New(src Sources, version string) *Metrics {
 	c := &catalog{reg: prometheus.NewRegistry()}
 	m := &Metrics{
 		reg: c.reg, catalog: c,
-		api: newAPIMetrics(c), groups: newGroupMetrics(c), log: newLogMetrics(c),
+		api: newAPIMetrics(c), groups: newGroupMetrics(c), log: newLogMetrics(c), structure: newStructureMetrics(c),
 		commitSeconds: c.histogram("store_commit_duration_seconds", "Time of one background commit of a store: the transaction and its sync.", syncBuckets),
 	}
 	c.sources(&src)
@@ -74,6 +76,15 @@ func (m *Metrics) Log(trouble func(error)) wal.Listener {
 			trouble(err)
 		}
 	}}
+}
+
+// Structure returns what counts the changes of structure that this node made.
+func (m *Metrics) Structure() Structure {
+	count := func(v *prometheus.CounterVec) func(string) {
+		return func(word string) { v.WithLabelValues(word).Inc() }
+	}
+	s := m.structure
+	return Structure{Split: count(s.splits), Moved: count(s.moves), Transferred: count(s.transfers), Invited: count(s.invitations)}
 }
 
 // Committed is called after every commit of a store.

@@ -27,6 +27,7 @@ func touched() *Metrics {
 		Wire:    func() wire.Stats { return wire.Stats{Up: 2} },
 		Members: func() Members { return Members{Alive: 3, Dead: 1} },
 		Stores:  func() Stores { return Stores{QuotaBytes: 2 << 30} },
+		Groups:  func() consensus.Load { return consensus.Load{Groups: 3, Asleep: 2} },
 	}, "1.2.3")
 	api, group, log := m.API(), m.Consensus(), m.Log(nil)
 	api.Request("/etcdserverpb.KV/Put", codes.OK, 3*time.Millisecond)
@@ -47,6 +48,12 @@ func touched() *Metrics {
 	log.Synced(100, time.Microsecond, 2*time.Millisecond)
 	log.Trouble(errors.New("disk full"))
 	m.Committed(time.Second)
+	did := m.Structure()
+	did.Split("load")
+	did.Moved("drain")
+	did.Transferred("load")
+	did.Transferred("load")
+	did.Invited("declined")
 	return m
 }
 
@@ -74,6 +81,8 @@ func TestScrape(t *testing.T) {
 		"anchormesh_log_written_bytes_total 1000", "anchormesh_log_files 3", "anchormesh_mesh_peers_connected 2",
 		"anchormesh_mesh_nodes_alive 3", "anchormesh_mesh_nodes_dead 1", "anchormesh_store_quota_bytes 2.147483648e+09",
 		"anchormesh_store_commit_duration_seconds_sum 1", "anchormesh_watch_watchers 0",
+		"anchormesh_consensus_groups_asleep 2", `anchormesh_structure_splits_total{cause="load"} 1`, `anchormesh_structure_moves_total{cause="drain"} 1`,
+		`anchormesh_structure_transfers_total{cause="load"} 2`, `anchormesh_structure_invitations_total{outcome="declined"} 1`,
 		`version="1.2.3"`, "go_goroutines", "process_cpu_seconds_total",
 	} {
 		if !strings.Contains(w.Body.String(), want) {

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/mesh/wire"
@@ -14,6 +15,7 @@ type Sources struct {
 	Watches func() watch.Stats // summed over the hubs of this node
 	Members func() Members
 	Stores  func() Stores
+	Groups  func() consensus.Load
 }
 
 // Members counts the nodes of the newest view by state, this one included.
@@ -64,6 +66,7 @@ func (c *catalog) sources(src *Sources) {
 	register(c, src.Watches, watchLevels)
 	register(c, src.Members, memberLevels)
 	register(c, src.Stores, storeLevels)
+	register(c, src.Groups, groupLevels)
 }
 
 var logLevels = []level[wal.Stats]{
@@ -115,4 +118,9 @@ var storeLevels = []level[Stores]{
 	{"store_pending_bytes", "Bytes applied in memory and not yet committed to a store.", func(s *Stores) float64 { return float64(s.PendingBytes) }},
 	{"store_quota_bytes", "Size at which writes are refused (--quota-backend-bytes).", func(s *Stores) float64 { return float64(s.QuotaBytes) }},
 	{"leases", "Leases of the segments led here.", func(s *Stores) float64 { return float64(s.Leases) }},
+}
+
+var groupLevels = []level[consensus.Load]{
+	{"consensus_groups", "Anchor groups with a replica here.", func(l *consensus.Load) float64 { return float64(l.Groups) }},
+	{"consensus_groups_asleep", "Of these, groups to which nothing happens: they cost no messages.", func(l *consensus.Load) float64 { return float64(l.Asleep) }},
 }
