@@ -1,8 +1,10 @@
 package keyspace
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
@@ -17,6 +19,9 @@ type commits struct {
 	place  commit.Place // but for the term, which is each entry's
 	at     uint64       // index of the last entry that prepared or decided something
 	onHold func(Hold)
+	// unsettled: something is prepared, or decided and not forgotten. It can be asked for
+	// without the lock.
+	unsettled atomic.Bool
 }
 
 // Hold tells that a transaction was prepared or decided here.
@@ -61,6 +66,61 @@ func (s *Space) Participant(fn func(*commit.Participant)) {
 	fn(&s.commits.Participant)
 }
 
+// Unsettled reports whether there is anything in Participant. It costs nothing.
+func (s *Space) Unsettled() bool { return s.commits.unsettled.Load() }
+
+// Locks returns what a command would lock if it were a transaction's.
+func (s *Space) Locks(cmd []byte) []commit.Lock {
+	if len(cmd) == 0 {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.locksOf(Op(cmd[0]), cmd[1:])
+}
+
+// ReadLocked reads for a transaction over several segments what it has locked, each
+// read by itself. now is a revision of the scope's line, at which everything of the past
+// that is asked for is complete here; zero if nothing is. The error is
+// commit.ErrTooLarge.
+func (s *Space) ReadLocked(reads []commit.Read, now int64) ([]commit.Got, error) {
+	v := s.seg.ReadApplied()
+	defer v.Close()
+	past := s.seg.ReadAt(now)
+	defer past.Close()
+	out, size := make([]commit.Got, len(reads)), 0
+	for i, r := range reads {
+		end := r.Range.End
+		if len(end) == 0 {
+			end = []byte{0}
+		}
+		on := v
+		if r.Revision > 0 {
+			on = past
+		}
+		err := checkRevision(r.Revision, now, v.Compacted())
+		var res mvcc.Result
+		if err == nil {
+			res, err = on.Range(r.Range.Start, end, max(r.Revision, 0), 0, false)
+		}
+		out[i].Err = err
+		for k := range res.KVs {
+			kv := codec.KeyValue{}
+			if err := codec.ParseKeyValue(bytes.Clone(res.KVs[k].Raw), &kv); err != nil {
+				panic("keyspace: a stored key-value cannot be read: " + err.Error())
+			}
+			if size += len(kv.Key) + len(kv.Value); size > commit.ReadBytesMax {
+				return nil, commit.ErrTooLarge
+			}
+			if !r.Values {
+				kv.Value = nil
+			}
+			out[i].KVs = append(out[i].KVs, kv)
+		}
+	}
+	return out, nil
+}
+
 var commitTables = []string{commit.TablePrepared, commit.TableDecision, commit.TableFloor}
 
 func (c *commits) load(seg *mvcc.Segment) error {
@@ -74,6 +134,7 @@ func (c *commits) load(seg *mvcc.Segment) error {
 	}
 	lowest, _ := c.Lowest()
 	seg.Hold(lowest)
+	c.unsettled.Store(c.Unsettled())
 	return err
 }
 
@@ -83,6 +144,7 @@ type rows interface {
 }
 
 func (c *commits) save(b *mvcc.Batch) {
+	c.unsettled.Store(c.Unsettled())
 	for _, ch := range c.Changes() {
 		if ch.Value == nil {
 			b.DeleteAux(ch.Table, ch.Key)
@@ -284,15 +346,8 @@ func (a *applier) blocked(op Op, raw []byte) bool {
 		if _, holds := a.s.commits.HoldsLease(id); holds {
 			return true
 		}
-		var locks []commit.Lock
-		for _, key := range a.s.leases.keys(id, a.s.seg.KeyRange()) {
-			locks = append(locks, commit.Lock{Range: anchormesh.RequestRange([]byte(key), nil), Exclusive: true})
-		}
-		_, conflicts := a.s.commits.Blocks(commit.TxnID{}, locks)
-		return conflicts
 	}
-	locks := a.s.locksOf(op, raw)
-	_, conflicts := a.s.commits.Blocks(commit.TxnID{}, locks)
+	_, conflicts := a.s.commits.Blocks(commit.TxnID{}, a.s.locksOf(op, raw))
 	return conflicts
 }
 
@@ -316,7 +371,14 @@ func endsLease(op Op, raw []byte) (id int64, ok bool) {
 	return id, err == nil
 }
 
-func (s *Space) locksOf(op Op, raw []byte) []commit.Lock {
+// locksOf is what a command locks. Parts of it may be malformed: that is found later.
+func (s *Space) locksOf(op Op, raw []byte) (out []commit.Lock) {
+	if id, ok := endsLease(op, raw); ok {
+		for _, key := range s.leases.keys(id, s.seg.KeyRange()) {
+			out = append(out, commit.Lock{Range: anchormesh.RequestRange([]byte(key), nil), Exclusive: true})
+		}
+		return out
+	}
 	switch op {
 	case OpPut:
 		var r codec.PutRequest

@@ -25,6 +25,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
+	"github.com/anchormesh/anchormesh/node/txns"
 	"github.com/anchormesh/anchormesh/node/watches"
 	"github.com/anchormesh/anchormesh/node/web"
 )
@@ -116,9 +117,10 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	leaseConfig := lease.DefaultConfig()
 	leaseConfig.Extend = n.cfg.Raft.Election
 	a.lines = n.newLines(a)
-	a.lessor = leases.New(leaseConfig, a.host, a.engine, a.lines, func() { a.ender.Wake() })
+	a.txns = n.newTxns(a)
+	a.lessor = leases.New(leaseConfig, a.host, a.engine, a.txns, func() { a.ender.Wake() })
 	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
-	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines)
+	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines, a.txns)
 	a.ender = leases.NewEnder(a.host, a.engine, a.requests)
 	a.leases.SetEnder(a.ender)
 	a.proofs = n.newProofs(a)
@@ -147,6 +149,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
+	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
 	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/stamps"
+	"github.com/anchormesh/anchormesh/node/txns"
 )
 
 // newLines connects the lines of revisions to the replicas of this node.
@@ -19,6 +20,14 @@ func (n *Node) newLines(a *assembly) *stamps.Lines {
 		Window: machine.Window,
 	}
 	return stamps.New(cfg, a.engine, standings{a}, a.table, a.mesh)
+}
+
+// newTxns connects the transactions over several segments to the replicas of this node.
+func (n *Node) newTxns(a *assembly) *txns.Txns {
+	return txns.New(txns.Config{
+		Self: a.mesh.Self().ID, Logger: n.log,
+		Admit: func(r *host.Replica, d *anchormesh.Descriptor, command []byte) error { return a.requests.Admit(r, d, command) },
+	}, a.host, a.engine, a.lines, a.table, a.mesh)
 }
 
 // stamped returns the command with its revision in front.

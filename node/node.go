@@ -36,6 +36,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/telemetry"
 	"github.com/anchormesh/anchormesh/node/transfer"
+	"github.com/anchormesh/anchormesh/node/txns"
 	"github.com/anchormesh/anchormesh/node/web"
 )
 
@@ -87,6 +88,7 @@ type services struct {
 	lessor   *leases.Lessor
 	lines    *stamps.Lines
 	leases   *leases.Service
+	txns     *txns.Txns
 	ender    *leases.Ender
 	requests *dispatch.Dispatcher
 	steward  *steward.Steward
@@ -238,7 +240,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.steward.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

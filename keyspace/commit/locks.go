@@ -58,6 +58,9 @@ type holding struct {
 // term, and with it every prepare it inherited.
 func NewLocks(place Place) *Locks { return &Locks{place: place} }
 
+// Idle reports whether nothing is locked.
+func (l *Locks) Idle() bool { return len(l.held) == 0 }
+
 // Acquire locks everything or nothing. The caller reads what was locked once all
 // that was proposed before is applied. applied is the segment's participant.
 func (l *Locks) Acquire(now time.Duration, id TxnID, locks []Lock, applied *Participant) (Grant, error) {

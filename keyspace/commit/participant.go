@@ -47,6 +47,9 @@ type Participant struct {
 // Idle reports whether nothing is prepared here.
 func (p *Participant) Idle() bool { return len(p.records) == 0 }
 
+// Unsettled reports whether anything is prepared here, or decided and not forgotten.
+func (p *Participant) Unsettled() bool { return len(p.records)+len(p.decisions) > 0 }
+
 // Floor is the highest p and C applied here. Ordinary stamps must be above it and
 // above the segment's newest revision: a commit may lie below the latter, and one
 // that writes nothing here still comes before whatever follows it.

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -26,8 +24,6 @@ import (
 const retryWait = 20 * time.Millisecond
 
 var (
-	// errSpansSegments refuses keys that no single segment holds.
-	errSpansSegments = status.Error(codes.Unimplemented, "etcdserver: the request names keys of several segments")
 	// errAnswerTooLarge is an answer that does not fit into a call.
 	errAnswerTooLarge = errors.New("the answer is too large for a call")
 )
@@ -65,6 +61,16 @@ type Dispatcher struct {
 	leases Local
 	peers  Peers
 	lines  *stamps.Lines
+	txns   Transactions
+}
+
+// Transactions are those that touch several segments; txns.Txns is one.
+type Transactions interface {
+	// Propose puts a write that takes a stamp into the log of a segment that is led here,
+	// unless a transaction holds its keys: keyspace.ErrLocked.
+	Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result))
+	// Do answers a Txn or a DeleteRange whose keys lie in several segments.
+	Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error)
 }
 
 // Peers gives gRPC connections to other nodes, for answers too large for a call.
@@ -73,8 +79,8 @@ type Peers interface {
 }
 
 // New returns a dispatcher for the node self.
-func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, lines *stamps.Lines) *Dispatcher {
-	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, lines: lines}
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, lines *stamps.Lines, x Transactions) *Dispatcher {
+	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, lines: lines, txns: x}
 }
 
 // Do implements etcdapi.Requests.
@@ -214,7 +220,7 @@ func translate(err error) error {
 		return nil
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
-		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken):
+		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken), errors.Is(err, keyspace.ErrLocked):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

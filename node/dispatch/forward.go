@@ -160,7 +160,7 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 		return
 	}
 	command := commandOf(req.call)
-	if err := d.admit(r, desc, command); err != nil {
+	if err := d.Admit(r, desc, command); err != nil {
 		fail(to, err)
 		return
 	}

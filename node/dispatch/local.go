@@ -27,7 +27,7 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 		return d.endLease(ctx, r, desc, call)
 	}
 	command := commandOf(call)
-	if err := d.admit(r, desc, command); err != nil {
+	if err := d.Admit(r, desc, command); err != nil {
 		return nil, err
 	}
 	r.Meter.Write(call.Keys.Start, len(command))
@@ -52,7 +52,7 @@ func commandOf(call *etcdapi.Call) []byte {
 // scope has been split and the command writes keys.
 func (d *Dispatcher) submit(r *host.Replica, desc *anchormesh.Descriptor, m etcdapi.Method, command []byte, done func(consensus.Result)) {
 	if r.Machine.State().Line != 0 && stamped(m) {
-		d.lines.Propose(desc, command, done)
+		d.txns.Propose(desc, command, done)
 		return
 	}
 	d.engine.Propose(desc.Segment, desc.Generation, command, done)
@@ -67,10 +67,10 @@ func stamped(m etcdapi.Method) bool {
 	return false
 }
 
-// admit refuses a command that would grow a store beyond its quota. As in etcd
+// Admit refuses a command that would grow a store beyond its quota. As in etcd
 // the refusal raises the NOSPACE alarm, which then refuses on every replica
 // alike until an operator takes it back.
-func (d *Dispatcher) admit(r *host.Replica, desc *anchormesh.Descriptor, command []byte) error {
+func (d *Dispatcher) Admit(r *host.Replica, desc *anchormesh.Descriptor, command []byte) error {
 	space := r.Machine.Space()
 	limits := space.Limits()
 	if limits.QuotaBytes < 0 {

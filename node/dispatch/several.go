@@ -31,8 +31,10 @@ func (d *Dispatcher) several(ctx context.Context, call *etcdapi.Call) (codec.Chu
 		return d.compactOver(ctx, parts, call)
 	case etcdapi.MethodAlarm:
 		return d.alarmOver(ctx, parts, call)
+	case etcdapi.MethodTxn, etcdapi.MethodDeleteRange:
+		return d.txns.Do(ctx, call)
 	}
-	return nil, errSpansSegments
+	panic("dispatch: " + call.Method.String() + " spans segments")
 }
 
 // header is that of an answer put together here, at a revision of the scope's line.
