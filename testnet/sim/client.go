@@ -66,7 +66,7 @@ func (c *client) act() {
 // draw picks what to do.
 func (c *client) draw() check.Op {
 	s := pick(c.rng, c.m.segments...)
-	letter := string(rune('a' + int(s.id-c.m.segments[0].id)))
+	letter := s.letter()
 	key := func() string { return fmt.Sprintf("%s/%02d", letter, c.rng.IntN(c.m.cfg.Load.Keys)) }
 	op := check.Op{Client: c.idx, Line: lineOf(s.id)}
 	l := c.m.cfg.Load
@@ -104,11 +104,20 @@ func (c *client) draw() check.Op {
 	return op
 }
 
+// leasedKey lies below every boundary: keys with leases stay where the leases are.
+const leasedKey = "a/!"
+
+// splits reports whether segments are split in this run.
+func (m *mesh) splits() bool { return m.cfg.Mesh.SplitsMax > 0 }
+
 func (c *client) put(key, line string) check.Request {
 	c.seq++
 	r := check.Request{Kind: check.Put, Key: key, Value: fmt.Sprintf("%d.%d", c.idx, c.seq), Prev: c.rng.IntN(4) == 0}
 	if len(c.leases) > 0 && line == lineOf(c.m.segments[0].id) && c.rng.IntN(2) == 0 {
 		r.Lease = pick(c.rng, c.leases...).id
+		if c.m.splits() {
+			r.Key = leasedKey
+		}
 	}
 	return r
 }
@@ -124,7 +133,10 @@ func (c *client) txn(key func() string, line string) check.Request {
 		}
 	}
 	other := key()
-	out := check.Request{Kind: check.Txn, Then: []check.Request{c.put(k, line), {Kind: check.Range, Key: k[:1], End: k[:1] + "0"}}}
+	out := check.Request{Kind: check.Txn, Then: []check.Request{c.put(k, line)}}
+	if !c.m.splits() || c.rng.IntN(4) == 0 { // all keys of the scope are often in several segments
+		out.Then = append(out.Then, check.Request{Kind: check.Range, Key: k[:1], End: k[:1] + "0"})
+	}
 	if other != k {
 		out.Then = append(out.Then, check.Request{Kind: check.Delete, Key: other})
 	}
@@ -176,7 +188,7 @@ func (c *client) granted(op *check.Op, ttl int64) {
 	c.m.history.Leases = append(c.m.history.Leases, check.Lease{What: check.Grant, ID: op.Lease, TTL: ttl, Sent: op.Call, At: op.Return})
 	if eternal(op.Lease) {
 		revoke := check.Op{Client: c.idx, Line: op.Line, Request: check.Request{Kind: check.Revoke, Lease: op.Lease}}
-		key := check.Op{Client: c.idx, Line: op.Line, Request: c.put("a/00", "")}
+		key := check.Op{Client: c.idx, Line: op.Line, Request: c.put(leasedKey, "")}
 		key.Request.Lease = op.Lease
 		c.m.k.After(c.pause(), func() {
 			if running := c.m.running(); len(running) > 0 && !c.m.healed {

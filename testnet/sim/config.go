@@ -35,6 +35,9 @@ type MeshConfig struct {
 	Drift                               float64 // clocks gain or lose up to this many seconds per second
 	Stall                               float64 // chance of an apply to wait for seconds
 	WatchBytes                          int     // small: watches lag and catch up from history
+	SplitsMax                           uint64  // segments are split so often, all in all
+	SleepTicks                          int     // after which an idle group sleeps; 0: never
+	Window                              int64   // numbers that a home takes at once
 }
 
 // LoadConfig is what clients do.
@@ -58,6 +61,7 @@ type Faults struct {
 	WrongDeath, WrongLost     time.Duration // gossip is wrong; a connection only blinked
 	Transfer                  time.Duration // of leadership
 	Wipe                      time.Duration // a node loses everything and a new one comes
+	Split                     time.Duration // of a segment, at a random key; up to three in a row
 }
 
 // Plant is a fault planted into the simulation's own shell, to show that the
@@ -93,6 +97,23 @@ const (
 	PlantKeepRemoved Plant = "keep-removed"
 	// PlantNoInstall answers snapshots as installed without installing them.
 	PlantNoInstall Plant = "no-install"
+	// PlantEarlyChild begins the log of a split's child before the cut is in the store.
+	PlantEarlyChild Plant = "early-child"
+	// PlantNoBarrier reads at a number of the line behind a read round, without a
+	// barrier.
+	PlantNoBarrier Plant = "no-barrier"
+	// PlantNoRound gives out numbers and answers barriers without asking a majority.
+	PlantNoRound Plant = "no-round"
+	// PlantDense counts writes of a scope that was split where they are applied.
+	PlantDense Plant = "dense"
+	// PlantDenseExpiry does so with the ends of leases.
+	PlantDenseExpiry Plant = "dense-expiry"
+	// PlantLeadersOnly asks for numbers of the line only where a leader is known.
+	PlantLeadersOnly Plant = "leaders-only"
+	// PlantRacingBirth takes a snapshot of a child that is about to begin from a split.
+	PlantRacingBirth Plant = "racing-birth"
+	// PlantWatchPastSplit lets watches go on that reach beyond what a split left.
+	PlantWatchPastSplit Plant = "watch-past-split"
 )
 
 func pick[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
@@ -130,7 +151,18 @@ func Swarm(seed uint64) Config {
 	}
 	c.Faults = swarmFaults(rng)
 	c.Mesh.Stall = pick(rng, 0, 0, 0.001, 0.02)
+	swarmSplits(&c)
 	return c
+}
+
+// swarmSplits draws from a source of its own, so that the rest of a seed's
+// configuration is what it was.
+func swarmSplits(c *Config) {
+	rng := rand.New(rand.NewPCG(c.Seed, 0x59117))
+	c.Mesh.SleepTicks, c.Mesh.Window = pick(rng, 0, 5, 20, 20), pick[int64](rng, 2, 10, 100, 1<<16)
+	if rng.IntN(10) < 7 {
+		c.Faults.Split, c.Mesh.SplitsMax = pick(rng, 5*time.Second, 20*time.Second, time.Minute), pick[uint64](rng, 1, 3, 6, 12)
+	}
 }
 
 func swarmFaults(rng *rand.Rand) Faults {
@@ -157,6 +189,7 @@ func Calm(seed uint64, length time.Duration) Config {
 	c := Swarm(seed)
 	c.Length = length
 	c.Mesh.Nodes, c.Mesh.Groups, c.Mesh.Want, c.Mesh.Workers, c.Mesh.ElectionTicks, c.Mesh.Stall = 5, 3, 3, 2, 10, 0
+	c.Mesh.SplitsMax, c.Mesh.SleepTicks = 0, 20
 	c.Load.Clients, c.Load.Think = 5, time.Second
 	c.Faults = Faults{Crash: 5 * time.Minute, Down: 10 * time.Second, Cut: 5 * time.Minute, Transfer: 2 * time.Minute}
 	return c

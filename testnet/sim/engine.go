@@ -32,6 +32,7 @@ type group struct {
 	told    uint64 // what raft knows to be applied; it may read the log from there
 	waiting []appliedWaiter
 	pins    map[anchormesh.ReplicaID]uint64
+	asleep  bool
 }
 
 type appliedWaiter struct {
@@ -97,7 +98,8 @@ func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
 }
 
 // startGroup starts a replica from its state machine and the log behind it.
-func (p *process) startGroup(segment anchormesh.SegmentID, id anchormesh.ReplicaID, m *machine.Machine) error {
+// first makes it stand for election at once.
+func (p *process) startGroup(segment anchormesh.SegmentID, id anchormesh.ReplicaID, m *machine.Machine, first bool) error {
 	start := m.Start()
 	g := &group{segment: segment, replica: id, machine: m, log: p.log.Group(segment), applied: start.Index, told: start.Index,
 		pins: make(map[anchormesh.ReplicaID]uint64)}
@@ -114,8 +116,9 @@ func (p *process) startGroup(segment anchormesh.SegmentID, id anchormesh.Replica
 	g.status.Status = r.Status()
 	p.groups[segment] = g
 	p.worker(segment).shard.Add(segment, r, maps.Clone(m.State().Peers()))
-	if v := start.Conf.GetVoters(); len(v) == 1 && v[0] == uint64(id) && len(start.Conf.GetVotersOutgoing()) == 0 {
-		p.with(segment, (*replica.Replica).Campaign)
+	v := start.Conf.GetVoters()
+	if first || len(v) == 1 && v[0] == uint64(id) && len(start.Conf.GetVotersOutgoing()) == 0 {
+		p.worker(segment).shard.Urge(segment)
 	}
 	p.worker(segment).kick()
 	return nil
@@ -143,6 +146,8 @@ type worker struct {
 	due      bool
 	applies  []applyTask
 	applying bool
+	// dozed are groups that fell asleep and still hold log; whether all of it may go.
+	dozed map[anchormesh.SegmentID]bool
 }
 
 // applyTask is bound to the group as it was when the task came: the same replica may
@@ -152,7 +157,11 @@ type applyTask struct {
 	group *group
 }
 
-func newWorker(p *process) *worker { return &worker{p: p, shard: shard.New()} }
+func newWorker(p *process) *worker {
+	w := &worker{p: p, shard: shard.New(), dozed: make(map[anchormesh.SegmentID]bool)}
+	w.shard.SleepAfter(p.mesh.cfg.Mesh.SleepTicks)
+	return w
+}
 
 func (p *process) worker(segment anchormesh.SegmentID) *worker {
 	return p.workers[uint64(segment)%uint64(len(p.workers))]
@@ -189,6 +198,9 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	p := w.p
 	for _, s := range fx.Statuses {
 		p.publish(s)
+	}
+	for _, s := range fx.Sleeps {
+		w.slept(s)
 	}
 	for _, s := range fx.Strangers {
 		p.stranger(s.From)
@@ -230,6 +242,7 @@ func (p *process) publish(s shard.Status) {
 	}
 	p.table.SetLeader(s.Segment, s.Leader)
 	p.lessor.statusChanged(g)
+	p.lines.statusChanged(s.Segment, g.leads(), s.Term)
 	if g.leads() {
 		p.after(p.moment(), p.steward)
 	}
@@ -294,8 +307,9 @@ func (w *worker) applySome(task *applyTask) bool {
 	for len(task.Entries) > 0 {
 		e := &task.Entries[0]
 		p.mesh.before, _ = g.machine.Space().Revision()
-		out := g.machine.Apply(e, e.Waiters != nil)
-		p.mesh.applied(p, g, e)
+		generation := g.machine.Descriptor().Generation
+		out := g.machine.Apply(e, true)
+		p.mesh.applied(p, g, e, generation, out)
 		g.advance(e.Index)
 		finish(e, out, nil)
 		task.Entries = task.Entries[1:]
@@ -322,48 +336,90 @@ func finish(e *replica.Entry, out []consensus.Outcome, err error) {
 	}
 }
 
+// slept notes that a group fell asleep or woke.
+func (w *worker) slept(s shard.Sleep) {
+	if s.Asleep {
+		w.dozed[s.Segment] = s.Whole
+		w.p.mesh.stats.Slept++
+	} else {
+		delete(w.dozed, s.Segment)
+	}
+	if g := w.p.groups[s.Segment]; g != nil {
+		g.asleep = s.Asleep
+	}
+}
+
 // tick moves the groups' clocks and now and then lets go of log.
 func (p *process) tick() {
 	for _, w := range p.workers {
 		w.inbox.Ticks++
 		w.kick()
 	}
-	if p.rng.IntN(p.mesh.cfg.Mesh.ElectionTicks) == 0 {
-		for _, segment := range slices.Sorted(maps.Keys(p.groups)) {
-			p.truncate(p.groups[segment])
+	if p.rng.IntN(p.mesh.cfg.Mesh.ElectionTicks) != 0 {
+		return
+	}
+	for _, w := range p.workers {
+		w.inbox.Commands = append(w.inbox.Commands, func(s *shard.Shard) {
+			s.Awake(func(segment anchormesh.SegmentID, _ *replica.Replica) {
+				if g := p.groups[segment]; g != nil {
+					p.truncate(g, p.mesh.cfg.Mesh.KeepEntries)
+				}
+			})
+			w.truncateDozed()
+		})
+	}
+}
+
+// truncateDozed lets go of the log of groups that sleep, once: of all of it, if all
+// their anchors have everything.
+func (w *worker) truncateDozed() {
+	for _, segment := range slices.Sorted(maps.Keys(w.dozed)) {
+		g, keep := w.p.groups[segment], w.p.mesh.cfg.Mesh.KeepEntries
+		if g == nil || !g.asleep {
+			delete(w.dozed, segment)
+			continue
+		}
+		if w.dozed[segment] {
+			keep = 0
+		}
+		last, err := g.log.LastIndex()
+		if durable, _ := g.machine.Durable(); err != nil || w.p.truncate(g, keep) == last || keep > 0 && durable >= last {
+			delete(w.dozed, segment)
 		}
 	}
 }
 
-func (p *process) truncate(g *group) {
+// truncate lets go of a group's log but for the last entries, and returns the index
+// up to which it went.
+func (p *process) truncate(g *group, keep uint64) (upTo uint64) {
 	first, err := g.log.FirstIndex()
 	if err != nil {
 		p.broken("log", err)
-		return
+		return 0
 	}
 	last, err := g.log.LastIndex()
 	if err != nil {
 		p.broken("log", err)
-		return
+		return 0
 	}
-	upTo, _ := g.machine.Durable()
-	if keep := p.mesh.cfg.Mesh.KeepEntries; last > keep {
-		upTo = min(upTo, last-keep)
-		if p.mesh.cfg.Plant != PlantTruncateAhead {
-			upTo = min(upTo, g.told)
-		}
-	} else {
-		return
+	if last <= keep {
+		return 0
+	}
+	upTo, _ = g.machine.Durable()
+	upTo = min(upTo, last-keep)
+	if p.mesh.cfg.Plant != PlantTruncateAhead {
+		upTo = min(upTo, g.told)
 	}
 	for _, pin := range g.pins {
 		upTo = min(upTo, pin)
 	}
 	if upTo < first {
-		return
+		return first - 1
 	}
 	if term, err := g.log.Term(upTo); err == nil {
 		p.log.Truncate(g.segment, wal.Mark{Index: upTo, Term: term})
 	}
+	return upTo
 }
 
 // nodeLost tells all groups that a connection to a node ended.

@@ -31,6 +31,7 @@ func (m *mesh) chaos() {
 		}},
 		{f.Transfer, func() { m.hit(m.transfer) }},
 		{f.Wipe, m.wipe},
+		{f.Split, m.splitSomewhere},
 	} {
 		if kind.every > 0 {
 			m.again(kind.every, kind.do)

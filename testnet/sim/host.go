@@ -25,6 +25,8 @@ var (
 	errRuns       = errors.New("sim: another replica runs here")
 	errOlder      = errors.New("sim: the snapshot is older than the log here")
 	errUninvited  = errors.New("sim: not invited")
+	errBegins     = errors.New("sim: the child of a split begins here in a moment")
+	errOverlap    = errors.New("sim: another replica holds the keys here")
 )
 
 // host holds the replicas of a process.
@@ -76,24 +78,80 @@ func (h *host) lock(f func(unlock func())) {
 }
 
 func (p *process) openReplicas() error {
+	known := make(map[anchormesh.SegmentID]bool)
 	for _, id := range p.store.Segments() {
-		segment, ok := p.store.Segment(id)
-		if !ok {
-			continue
-		}
-		state, err := machine.DecodeState(segment.Meta().State)
-		if err != nil {
-			return err
-		}
-		self, ok := p.replicaOf(state)
-		if !ok || self <= p.dir.Record().Retired[id] {
-			p.host.lock(func(unlock func()) { p.discard(id, unlock) })
-			continue
-		}
-		if err := p.run(segment, self); err != nil {
+		known[id] = true
+		if err := p.reopen(id); err != nil {
 			return err
 		}
 	}
+	for _, id := range p.store.Absent() {
+		known[id] = true
+		if _, retired := p.dir.Record().Retired[id]; retired {
+			p.host.lock(func(unlock func()) { p.discard(id, unlock) })
+		}
+	}
+	for _, id := range p.log.Groups() {
+		if !known[id] {
+			if err := p.orphan(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// orphan judges a log without a state: the end of a retirement or the beginning of a
+// genesis that a crash cut short. Anything else has lost acknowledged writes.
+func (p *process) orphan(id anchormesh.SegmentID) error {
+	if _, retired := p.dir.Record().Retired[id]; retired {
+		p.update(wal.Update{Group: id, Remove: true}, func() {})
+		return nil
+	}
+	last, err := p.log.Group(id).LastIndex()
+	if err != nil {
+		return err
+	}
+	if p.mesh.root(id) && last == genesisIndex || p.mesh.cfg.Plant == PlantAmnesia {
+		return nil
+	}
+	return fmt.Errorf("%w: the log holds segment %s up to %d, the store does not know it", errIncomplete, id, last)
+}
+
+func (p *process) reopen(id anchormesh.SegmentID) error {
+	segment, ok := p.store.Segment(id)
+	if !ok {
+		return nil
+	}
+	state, err := machine.DecodeState(segment.Meta().State)
+	if err != nil {
+		return err
+	}
+	self, ok := p.replicaOf(state)
+	if !ok {
+		if err := p.retired(id, state.Descriptor.NextReplica-1); err != nil {
+			return err
+		}
+	}
+	if !ok || self <= p.dir.Record().Retired[id] {
+		p.host.lock(func(unlock func()) { p.discard(id, unlock) })
+		return nil
+	}
+	birth := func(unlock func()) {
+		defer unlock()
+		if err := p.run(segment, self, false); err != nil {
+			p.broken("open", err)
+		}
+	}
+	if begins, err := p.lacksLog(segment); err != nil || !begins {
+		if err != nil {
+			return err
+		}
+		return p.run(segment, self, false)
+	}
+	p.host.lock(func(unlock func()) {
+		p.update(wal.Update{Group: id, Snapshot: &birthMark}, func() { birth(unlock) })
+	})
 	return nil
 }
 
@@ -108,7 +166,8 @@ func (p *process) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
 }
 
 // run opens a present segment and starts its group.
-func (p *process) run(segment *mvcc.Segment, id anchormesh.ReplicaID) error {
+// urge makes the replica stand for election at once.
+func (p *process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool) error {
 	meta := segment.Meta()
 	log := p.log.Group(segment.ID())
 	first, err := log.FirstIndex()
@@ -119,7 +178,8 @@ func (p *process) run(segment *mvcc.Segment, id anchormesh.ReplicaID) error {
 	if err != nil {
 		return err
 	}
-	if (first > meta.Applied+1 || last < meta.Applied) && p.mesh.cfg.Plant != PlantAmnesia {
+	commit := log.InitialHardState().GetCommit()
+	if (first > meta.Applied+1 || last < max(meta.Applied, commit)) && p.mesh.cfg.Plant != PlantAmnesia {
 		return fmt.Errorf("%w: segment %s stands at %d, the log holds %d to %d", errIncomplete, segment.ID(), meta.Applied, first, last)
 	}
 	space, err := keyspace.NewSpace(segment, keyspace.Identity{ClusterID: uint64(meshID), MemberID: p.id.MemberID()}, keyspace.DefaultLimits())
@@ -132,26 +192,46 @@ func (p *process) run(segment *mvcc.Segment, id anchormesh.ReplicaID) error {
 		return err
 	}
 	segment.SetPublisher(hub)
-	m, err := machine.New(segment, space, func(c machine.Change) { p.changed(c.State) })
+	r := &replicaHere{id: id, hub: hub}
+	m, err := machine.New(segment, space, func(c machine.Change) { p.changed(r, c) })
 	if err != nil {
 		return err
 	}
-	p.host.held[segment.ID()] = &replicaHere{id: id, machine: m, hub: hub}
+	r.machine = m
+	p.host.held[segment.ID()] = r
 	p.table.Learn(m.Descriptor())
 	delete(p.host.awaiting, segment.ID())
 	p.mesh.k.Note("run", p.idx, uint64(segment.ID()), uint64(id), meta.Applied, last)
-	return p.startGroup(segment.ID(), id, m)
+	return p.startGroup(segment.ID(), id, m, urge)
 }
 
-// changed follows descriptor and configuration.
-func (p *process) changed(s *machine.State) {
-	d := s.Descriptor
+// changed follows a segment's record of itself.
+func (p *process) changed(r *replicaHere, c machine.Change) {
+	s, d := c.State, c.State.Descriptor
+	p.mesh.recorded(c)
+	if s.Line != 0 {
+		defer p.lines.changed(d.Segment, r.standing(s, c.Place.Index, c.Place.Term))
+	}
+	if d.Changed != c.Place.Index {
+		return // neither descriptor nor configuration
+	}
 	peers := s.Peers()
 	w := p.worker(d.Segment)
 	w.inbox.Commands = append(w.inbox.Commands, func(s *shard.Shard) { s.SetPeers(d.Segment, peers) })
 	w.kick()
 	p.table.Learn(d)
 	p.mesh.k.Note("anchors", p.idx, uint64(d.Segment), d.Changed, uint64(len(d.Voters())), uint64(len(d.Anchors)))
+	if c.Child != nil {
+		p.split(r, c)
+		return
+	}
+	if _, stays := p.replicaOf(s); !stays && p.mesh.cfg.Plant != PlantKeepRemoved {
+		p.after(p.moment(), func() {
+			if p.host.held[d.Segment] == r {
+				p.retire(d.Segment, r.id, nil)
+			}
+		})
+	}
 }
 
 // genesisIndex is node/host's.
@@ -176,7 +256,7 @@ func (p *process) genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 		start := wal.Mark{Index: genesisIndex, Term: 1}
 		p.update(wal.Update{Group: id, Snapshot: &start}, func() {
 			state, err := machine.Founding(&anchormesh.Descriptor{
-				Mesh: meshID, Segment: id, Range: rng, Generation: 1, NextReplica: 2,
+				Mesh: meshID, Segment: id, Scope: rng.Start, Range: rng, Generation: 1, NextReplica: 2,
 				Anchors: []anchormesh.Anchor{{Node: p.id, Replica: 1, Role: anchormesh.Voter, Zone: p.zone}},
 			}, want, lineage.Place{Index: start.Index, Term: start.Term})
 			if err != nil {
@@ -185,7 +265,7 @@ func (p *process) genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 			}
 			created, err := p.store.Create(id, rng, mvcc.Meta{Applied: start.Index, Term: start.Term, State: state.Encode()})
 			if err == nil {
-				err = p.run(created, 1)
+				err = p.run(created, 1, false)
 			}
 			if err != nil {
 				p.broken("genesis", err)
@@ -221,58 +301,68 @@ func (p *process) hint(d *anchormesh.Descriptor) {
 	}
 	mine, named := d.AnchorOn(p.id)
 	running := p.host.held[d.Segment]
-	switch {
-	case running != nil:
-		if (!named || mine.Replica > running.id) && running.removedBy(d, p.mesh.cfg.Plant) {
-			p.retire(d.Segment, running.id) // the next hint awaits the new one, if there is one
+	if running != nil {
+		if d.Newer(running.machine.Descriptor()) && (!named || mine.Replica > running.id) {
+			p.retire(d.Segment, running.id, func() { p.expect(d, mine, named) })
 		}
-	case named:
-		p.host.lock(func(unlock func()) {
-			defer unlock()
+		return
+	}
+	p.expect(d, mine, named)
+}
+
+// expect awaits the replica that a descriptor names here, or ends the wait for one.
+func (p *process) expect(d *anchormesh.Descriptor, mine anchormesh.Anchor, named bool) {
+	if !named && p.host.awaiting[d.Segment] == 0 {
+		return
+	}
+	p.host.lock(func(unlock func()) {
+		defer unlock()
+		if named {
 			_ = p.await(d.Segment, mine.Replica)
-		})
-	case p.host.awaiting[d.Segment] != 0:
-		p.host.lock(func(unlock func()) {
-			defer unlock()
+		} else if p.host.awaiting[d.Segment] != 0 {
 			delete(p.host.awaiting, d.Segment)
 			p.stopGroup(d.Segment)
-		})
-	}
+		}
+	})
 }
 
-// removedBy reports whether a descriptor that does not name this replica is proof
-// enough: it is newer, or the one in force here, unless the old voters still count.
-func (r *replicaHere) removedBy(d *anchormesh.Descriptor, plant Plant) bool {
-	own := r.machine.State()
-	if plant == PlantKeepRemoved && !d.Newer(own.Descriptor) {
-		return false
-	}
-	if d.Newer(own.Descriptor) {
-		return true
-	}
-	return !own.Descriptor.Newer(d) && !own.Joint()
-}
-
-// retire gives a replica up for good.
-func (p *process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) {
+// retire gives a replica up for good, then calls then, which may be nil.
+func (p *process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, then func()) {
 	p.host.lock(func(unlock func()) {
+		end := func() {
+			unlock()
+			if then != nil {
+				then()
+			}
+		}
 		r := p.host.held[segment]
 		if r == nil || r.id != id {
-			unlock()
+			end()
 			return
 		}
 		p.mesh.k.Note("retire", p.idx, uint64(segment), uint64(id), 0, 0)
 		p.mesh.stats.Retired++
 		p.mesh.begins("retire", p)
-		rec := p.dir.Record()
-		rec.Retired[segment] = max(rec.Retired[segment], id)
-		if err := p.dir.Save(rec); err != nil {
+		if err := p.retired(segment, id); err != nil {
 			p.broken("retire", err)
 			return
 		}
 		p.stopReplica(segment, r)
-		p.discard(segment, unlock)
+		p.drain(segment, func() { p.discard(segment, end) })
 	})
+}
+
+// retired notes for good that a replica may not come back.
+func (p *process) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
+	rec := p.dir.Record()
+	rec.Retired[segment] = max(rec.Retired[segment], id)
+	return p.dir.Save(rec)
+}
+
+// drain calls then when what a stopped replica had handed to the log writer is
+// written.
+func (p *process) drain(segment anchormesh.SegmentID, then func()) {
+	p.update(wal.Update{Group: segment}, then)
 }
 
 func (p *process) stopReplica(segment anchormesh.SegmentID, r *replicaHere) {
@@ -311,34 +401,73 @@ func (p *process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 		return
 	}
 	p.host.lock(func(unlock func()) {
-		defer unlock()
+		done := func(into *installing, err error) {
+			unlock()
+			done(into, err)
+		}
 		if to <= p.dir.Record().Retired[d.Segment] {
 			done(nil, errRetired)
 			return
 		}
-		if r := p.host.held[d.Segment]; r != nil {
-			if r.id == to && p.has(d.Segment, meta.Applied, meta.Term) || p.mesh.cfg.Plant == PlantNoInstall {
-				done(nil, nil)
-				return
-			}
-			p.stopReplica(d.Segment, r)
-		}
-		// An installation that was cut short may have left a log that begins later.
-		if first, err := p.log.Group(d.Segment).FirstIndex(); err == nil && meta.Applied+1 < first && p.mesh.cfg.Plant != PlantOldOffer {
-			_ = p.await(d.Segment, to)
-			done(nil, errOlder)
-			return
-		}
-		p.mesh.begins("install", p)
-		into, err := p.store.Install(d.Segment, d.Range)
-		if err != nil {
+		r := p.host.held[d.Segment]
+		if err := p.refuses(r, d, meta); err != nil {
 			done(nil, err)
 			return
 		}
-		p.mesh.k.Note("install", p.idx, uint64(d.Segment), uint64(to), meta.Applied, meta.Term)
-		p.mesh.stats.Snapshots++
-		done(&installing{p, d.Segment, to, meta, into}, nil)
+		if r != nil && (p.has(d.Segment, meta.Applied, meta.Term) || p.mesh.cfg.Plant == PlantNoInstall) {
+			done(nil, nil)
+			return
+		}
+		if r == nil {
+			p.installInto(to, d, meta, done)
+			return
+		}
+		p.stopReplica(d.Segment, r)
+		p.drain(d.Segment, func() {
+			if p.has(d.Segment, meta.Applied, meta.Term) && p.mesh.cfg.Plant != PlantDropTail {
+				done(nil, p.resume(d.Segment, r.id))
+				return
+			}
+			p.installInto(to, d, meta, done)
+		})
 	})
+}
+
+// refuses says why a snapshot may not come here now.
+func (p *process) refuses(r *replicaHere, d *anchormesh.Descriptor, meta mvcc.Meta) error {
+	// An installation that was cut short may have left a log that begins later.
+	first, err := p.log.Group(d.Segment).FirstIndex()
+	if r == nil && err == nil && meta.Applied+1 < first && p.mesh.cfg.Plant != PlantOldOffer {
+		return errOlder
+	}
+	if _, present := p.store.Segment(d.Segment); r == nil && present && p.mesh.cfg.Plant != PlantRacingBirth {
+		return errBegins
+	}
+	return p.refuseOverlap(d)
+}
+
+// resume starts a replica again that was stopped and has lost nothing.
+func (p *process) resume(id anchormesh.SegmentID, replica anchormesh.ReplicaID) error {
+	if err := p.store.Commit(); err != nil {
+		return err
+	}
+	segment, ok := p.store.Segment(id)
+	if !ok {
+		return fmt.Errorf("%w: the store lost segment %s while its replica was stopped", errIncomplete, id)
+	}
+	return p.run(segment, replica, false)
+}
+
+func (p *process) installInto(to anchormesh.ReplicaID, d *anchormesh.Descriptor, meta mvcc.Meta, done func(*installing, error)) {
+	p.mesh.begins("install", p)
+	into, err := p.store.Install(d.Segment, d.Range)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	p.mesh.k.Note("install", p.idx, uint64(d.Segment), uint64(to), meta.Applied, meta.Term)
+	p.mesh.stats.Snapshots++
+	done(&installing{p, d.Segment, to, meta, into}, nil)
 }
 
 // has reports whether the log already holds, or has left behind, a position.
@@ -357,29 +486,19 @@ func (i *installing) finish(done func(error)) {
 	p := i.p
 	p.host.lock(func(unlock func()) {
 		finish := func() {
-			defer unlock()
 			segment, err := i.into.Finish(i.meta)
 			if err == nil {
-				err = p.run(segment, i.id)
+				err = p.run(segment, i.id, false)
 			}
+			unlock()
 			done(err)
 		}
-		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
-		restart := func() { p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish) }
-		if p.mesh.cfg.Plant == PlantDropTail {
-			restart()
+		if p.has(i.segment, i.meta.Applied, i.meta.Term) && p.mesh.cfg.Plant != PlantDropTail {
+			finish()
 			return
 		}
-		// What the stopped replica had handed to the log writer is written, and then
-		// acknowledged. A log that holds the snapshot's position after that stays: a
-		// majority may count on the entries behind it.
-		p.update(wal.Update{Group: i.segment}, func() {
-			if p.has(i.segment, mark.Index, mark.Term) {
-				finish()
-			} else {
-				restart()
-			}
-		})
+		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
+		p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish)
 	})
 }
 

@@ -32,7 +32,7 @@ func newHub(p *process, segment *mvcc.Segment) (*hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &hub{p: p, line: lineOf(segment.ID()), hub: h}
+	out := &hub{p: p, line: p.mesh.lineOf(segment.ID()), hub: h}
 	out.next, out.stop = iter.Pull(func(yield func(struct{}) bool) {
 		ctx := &turn{Context: context.Background(), yield: yield}
 		err := h.Run(ctx)

@@ -75,7 +75,7 @@ func (l *lessor) statusChanged(g *group) {
 		})
 		return
 	}
-	l.p.readIndex(segment, func(err error) {
+	l.p.readIndex(segment, func(_ uint64, err error) {
 		if err == nil {
 			l.do(func() { l.lead(segment, term) })
 		}
@@ -127,9 +127,16 @@ func (l *lessor) step(segment anchormesh.SegmentID, ev lease.Event) {
 }
 
 func (l *lessor) propose(segment anchormesh.SegmentID, op keyspace.Op, body []byte) {
-	if r := l.p.host.held[segment]; r != nil {
-		l.p.propose(segment, r.machine.Descriptor().Generation, keyspace.AppendCommand(nil, op, body), func(consensus.Result) {})
+	r := l.p.host.held[segment]
+	if r == nil {
+		return
 	}
+	d, command := r.machine.Descriptor(), keyspace.AppendCommand(nil, op, body)
+	if op == keyspace.OpLeaseExpire && r.machine.State().Line != 0 && l.p.mesh.cfg.Plant != PlantDenseExpiry {
+		l.p.lines.propose(d, command, func(consensus.Result) {})
+		return
+	}
+	l.p.propose(segment, d.Generation, command, func(consensus.Result) {})
 }
 
 // renew hands a keep-alive to the core of a segment that this node was just proved
@@ -157,16 +164,12 @@ func (l *lessor) renew(segment anchormesh.SegmentID, id int64, done func(ttl int
 
 // propose sends a request into a segment's log.
 func (p *process) propose(segment anchormesh.SegmentID, gen anchormesh.Generation, payload []byte, done func(consensus.Result)) {
-	w := p.worker(segment)
-	w.inbox.Proposals = append(w.inbox.Proposals, shard.Proposal{
-		Segment: segment, Proposal: replica.Proposal{Generation: gen, Payload: payload, Done: done},
-	})
-	w.kick()
+	p.submit(segment, replica.Proposal{Generation: gen, Payload: payload, Done: done})
 }
 
 // readIndex calls done when a read of the applied state here is linearizable.
-func (p *process) readIndex(segment anchormesh.SegmentID, done func(error)) {
+func (p *process) readIndex(segment anchormesh.SegmentID, done func(index uint64, err error)) {
 	w := p.worker(segment)
-	w.inbox.Reads = append(w.inbox.Reads, shard.Read{Segment: segment, Done: func(_ uint64, err error) { done(err) }})
+	w.inbox.Reads = append(w.inbox.Reads, shard.Read{Segment: segment, Done: done})
 	w.kick()
 }

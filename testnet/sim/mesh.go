@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -29,9 +31,12 @@ type mesh struct {
 	net       *simkit.Network
 	rng       *rand.Rand // of faults and of everything that belongs to no machine
 	computers []*computer
-	segments  []segment
-	born      map[anchormesh.SegmentID]bool // created at least once, durably
-	wrong     map[[2]int]time.Duration      // gossip of one node is wrong about another until then
+	segments  []segment                                     // as they were at genesis, each a scope of its own
+	scopeOf   map[anchormesh.SegmentID]anchormesh.SegmentID // of every segment that ever was: its scope's first
+	live      []anchormesh.SegmentID                        // all segments, in the order of their births
+	names     uint64                                        // given to children
+	born      map[anchormesh.SegmentID]bool                 // created at least once, durably
+	wrong     map[[2]int]time.Duration                      // gossip of one node is wrong about another until then
 	clients   []*client
 	watchers  []*watcher
 	healed    bool
@@ -45,17 +50,20 @@ type mesh struct {
 
 // witness is what the checkers are fed with.
 type witness struct {
-	leaders check.Leaders
-	log     check.Log
-	states  check.States
-	history check.History
-	events  map[string][]check.Event // by line, as first applied
-	acked   map[anchormesh.SegmentID]uint64
-	tags    uint64
-	before  int64                   // revision before the entry that is being applied
-	unknown map[int]string          // place of an operation of unknown outcome in the history -> its command
-	applies map[string]command      // clients' commands, by their bytes, that took effect
-	ends    map[int64]time.Duration // leases: first proposal to end it; negative: ended
+	leaders    check.Leaders
+	log        check.Log
+	states     check.States
+	history    check.History
+	events     map[string][]check.Event // by line, as first applied
+	acked      map[anchormesh.SegmentID]uint64
+	tags       uint64
+	splitLines map[string]bool                    // lines of scopes that were split
+	decided    map[anchormesh.Hash]*lineage.Entry // every structural decision that was applied
+	newest     map[string]int64                   // by line and key: revision of its last event
+	before     int64                              // revision before the entry that is being applied
+	unknown    map[int]string                     // place of an operation of unknown outcome in the history -> its command
+	applies    map[string]command                 // clients' commands, by their bytes, that took effect
+	ends       map[int64]time.Duration            // leases: first proposal to end it; negative: ended
 }
 
 // command is where a client's command was applied first, and when.
@@ -78,23 +86,29 @@ type Stats struct {
 	Acked, Reads, Unknown, Dropped                                     uint64
 	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Faults uint64
 	Renewed, Expired, WatchEvents                                      uint64
+	// Splits in force; groups that fell asleep; writes that got a stamp; barriers asked
+	// for; ranges over several segments.
+	Splits, Slept, Stamped, Barriers, Wide uint64
 }
 
 func newMesh(cfg Config) *mesh {
 	k := simkit.New(cfg.Seed)
 	m := &mesh{cfg: cfg, k: k, net: simkit.NewNetwork(k, cfg.Link), rng: k.Stream("mesh"),
 		born: make(map[anchormesh.SegmentID]bool), wrong: make(map[[2]int]time.Duration)}
-	m.witness = witness{events: make(map[string][]check.Event), acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
+	m.scopeOf = make(map[anchormesh.SegmentID]anchormesh.SegmentID)
+	m.witness = witness{splitLines: make(map[string]bool), decided: make(map[anchormesh.Hash]*lineage.Entry), newest: make(map[string]int64), events: make(map[string][]check.Event), acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
 		applies: make(map[string]command), unknown: make(map[int]string)}
 	for i := range cfg.Mesh.Groups {
-		s := segment{id: anchormesh.SegmentID(0x51 + i)}
+		s := segment{id: firstSegment + anchormesh.SegmentID(i)}
 		if i > 0 {
 			s.rng.Start = []byte{byte('a' + i)}
 		}
-		if i < cfg.Mesh.Groups-1 {
+		if cfg.Mesh.Groups > 1 {
 			s.rng.End = []byte{byte('a' + i + 1)}
 		}
 		m.segments = append(m.segments, s)
+		m.scopeOf[s.id] = s.id
+		m.live = append(m.live, s.id)
 	}
 	for i := range cfg.Mesh.Nodes {
 		m.computers = append(m.computers, newComputer(m, i))
@@ -102,7 +116,19 @@ func newMesh(cfg Config) *mesh {
 	return m
 }
 
-func lineOf(id anchormesh.SegmentID) string { return fmt.Sprintf("%x", uint64(id)) }
+// lineOf names the line of a scope by the scope's first segment.
+func lineOf(root anchormesh.SegmentID) string { return fmt.Sprintf("%x", uint64(root)) }
+
+// line names the line of any segment.
+func (m *mesh) lineOf(id anchormesh.SegmentID) string { return lineOf(m.scopeOf[id]) }
+
+// root reports whether a segment was there at genesis.
+func (m *mesh) root(id anchormesh.SegmentID) bool { return m.scopeOf[id] == id }
+
+// letter begins every key of a scope.
+func (s segment) letter() string { return string(rune('a' + int(s.id-firstSegment))) }
+
+const firstSegment anchormesh.SegmentID = 0x51
 
 // fail ends the run with the first error.
 func (m *mesh) fail(err error) {
@@ -164,12 +190,12 @@ func (m *mesh) connectionsEnd(n *computer) {
 }
 
 // applied sees every entry that a replica applies.
-func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
+func (m *mesh) applied(p *process, g *group, e *replica.Entry, generation anchormesh.Generation, out []consensus.Outcome) {
 	h := fnv.New64a()
 	fmt.Fprint(h, e.Term, e.Refused, e.Generation, e.Conf != nil)
-	for _, payload := range e.Payloads {
+	for i, payload := range e.Payloads {
 		h.Write(payload)
-		if !e.Refused {
+		if !e.Refused && e.Conf == nil && e.Generation == generation && (len(out) <= i || tookEffect(out[i].Err)) {
 			m.once(g, e.Index, payload)
 		}
 	}
@@ -177,17 +203,31 @@ func (m *mesh) applied(p *process, g *group, e *replica.Entry) {
 	m.k.Note("apply", p.idx, uint64(g.segment), e.Index, e.Term, h.Sum64()&0xffff)
 }
 
+// tookEffect tells known outcomes of a command that say that it is to be tried again
+// from all others.
+func tookEffect(err error) bool {
+	return !errors.Is(err, keyspace.ErrStampOrder) && !errors.Is(err, keyspace.ErrWrongSegment)
+}
+
 // once makes sure that a client's command is in the log at one place only: what is
 // tried again must not have taken effect.
 func (m *mesh) once(g *group, index uint64, payload []byte) {
-	if op := keyspace.Op(payload[0]); op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact {
+	rev, inner, stamped := keyspace.CutStamp(payload)
+	if stamped {
+		payload = inner
+	}
+	if op := keyspace.Op(payload[0]); op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact || op >= keyspace.OpStructural {
 		return
 	}
 	old, known := m.applies[string(payload)]
 	switch {
 	case !known:
 		after, _ := g.machine.Space().Revision()
-		m.applies[string(payload)] = command{g.segment, index, m.k.Now(), m.before, after}
+		before := m.before
+		if stamped {
+			before, after = rev-1, rev
+		}
+		m.applies[string(payload)] = command{g.segment, index, m.k.Now(), before, after}
 	case old.segment != g.segment || old.index != index:
 		m.fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", g.segment, errTwice, payload, old.index, index))
 	}
@@ -210,8 +250,11 @@ func (m *mesh) published(line string, ev *mvcc.Event) {
 		e.KV = check.KV{Key: string(ev.KV.Key), Value: string(ev.KV.Value()), Create: ev.KV.Create, Mod: ev.KV.Mod, Version: ev.KV.Version, Lease: ev.KV.Lease}
 	}
 	list := m.events[line]
-	if n := len(list); n == 0 || list[n-1].Rev <= e.Rev && !slices.ContainsFunc(list[from(list, e.Rev):], func(o check.Event) bool { return o.KV.Key == e.KV.Key }) {
-		m.events[line] = append(list, e)
+	// Segments of one line publish one beside the other; of each key events come in
+	// order.
+	if id := line + e.KV.Key; e.Rev > m.newest[id] {
+		m.newest[id] = e.Rev
+		m.events[line] = slices.Insert(list, from(list, e.Rev+1), e)
 		return
 	}
 	for _, o := range list[from(list, e.Rev):] {
@@ -257,7 +300,7 @@ func (m *mesh) leaseEvents(segment anchormesh.SegmentID, events []lease.Event) {
 		m.k.Note("lease ends", -1, uint64(end.ID), 0, 0, 0)
 		m.history.Leases = append(m.history.Leases, check.Lease{What: check.Expire, ID: end.ID, At: int64(m.k.Now())})
 		m.history.Ops = append(m.history.Ops, check.Op{
-			Client: -1, Line: lineOf(segment), Request: check.Request{Kind: check.Expire, Lease: end.ID},
+			Client: -1, Line: m.lineOf(segment), Request: check.Request{Kind: check.Expire, Lease: end.ID},
 			Call: int64(first), Return: int64(m.k.Now()), Result: &check.Result{}, RevMin: m.before, RevMax: after,
 		})
 	}

@@ -109,6 +109,7 @@ type process struct {
 	groups   map[anchormesh.SegmentID]*group
 	host     host
 	lessor   lessor
+	lines    lines
 	stewards map[anchormesh.SegmentID]*tended
 	asked    map[int]time.Duration // strangers' questions, rate-limited
 }
@@ -133,6 +134,7 @@ func (n *computer) boot() {
 	p.writer.lazy = newLazy()
 	p.host.init()
 	p.lessor.init(p)
+	p.lines.init(p)
 	for range n.mesh.cfg.Mesh.Workers {
 		p.workers = append(p.workers, newWorker(p))
 	}

@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"maps"
 	mathrand "math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,23 +182,29 @@ func (m *mesh) liveness() {
 // probe writes and reads once more through every node; all must be answered.
 func (m *mesh) probe() {
 	c := newClient(m, len(m.clients))
-	want, got := 0, 0
+	open := make(map[string]bool)
 	for _, p := range m.running() {
-		for _, s := range m.segments {
-			letter := string(rune('a' + int(s.id-m.segments[0].id)))
-			for _, op := range []check.Request{c.put(letter+"/00", ""), {Kind: check.Range, Key: letter + "/00"}} {
-				want++
-				c.send(p, check.Op{Client: want + 1000, Line: lineOf(s.id), Request: op}, func(ok bool) {
+		for _, s := range m.live {
+			key := m.keyIn(s)
+			letter := segment0(m, s).letter()
+			ops := []check.Request{c.put(key, ""), {Kind: check.Range, Key: key}}
+			if m.root(s) {
+				ops = append(ops, check.Request{Kind: check.Range, Key: letter, End: letter + "0"})
+			}
+			for i, op := range ops {
+				what := fmt.Sprintf("%s %q through node %d (%s, %d)", op.Kind, op.Key, p.idx, s, i)
+				open[what] = true
+				c.send(p, check.Op{Client: len(open) + 1000, Line: m.lineOf(s), Request: op}, func(ok bool) {
 					if ok {
-						got++
+						delete(open, what)
 					}
 				})
 			}
 		}
 	}
 	m.k.Run(m.k.Now()+m.cfg.Load.Timeout+time.Second, m.stopped)
-	if m.err == nil && got < want {
-		m.fail(fmt.Errorf("%w: %d of %d requests to a healed mesh were answered", ErrStuck, got, want))
+	if m.err == nil && len(open) > 0 {
+		m.fail(fmt.Errorf("%w: not answered by a healed mesh: %q", ErrStuck, slices.Sorted(maps.Keys(open))))
 	}
 }
 
@@ -208,11 +216,14 @@ func (m *mesh) verdict() {
 	}
 	for _, s := range m.segments {
 		m.history.Events = append(m.history.Events, m.events[lineOf(s.id)]...)
-		if got := m.highest(s.id); got < m.acked[s.id] {
-			m.fail(fmt.Errorf("segment %s: %w: index %d was acknowledged, %d is the newest", s.id, check.ErrLost, m.acked[s.id], got))
+	}
+	for _, id := range m.live {
+		if got := m.highest(id); got < m.acked[id] {
+			m.fail(fmt.Errorf("segment %s: %w: index %d was acknowledged, %d is the newest", id, check.ErrLost, m.acked[id], got))
 		}
 	}
 	m.resolve()
+	dense, split := m.byLine()
 	h := &m.history
 	bounds := check.LeaseBounds{Early: 50*time.Millisecond + time.Duration(m.jumps)*m.cfg.Mesh.Lease.StepMax, Late: m.k.Now()}
 	if m.cfg.Load.Grant > 0 {
@@ -223,7 +234,11 @@ func (m *mesh) verdict() {
 		func() error { return check.Watches(h.Watches, h.Events) },
 		func() error { return check.Reads(h.Ops, h.Events) },
 		func() error { return check.Explained(h.Ops, h.Events) },
-		func() error { return check.Linearizable(h.Ops, 2*time.Minute) },
+		m.judgeOwners,
+		m.judgeLineage,
+		func() error { return check.Serial(split, h.Events) },
+		func() error { return check.LinearizableKeys(split, 2*time.Minute) },
+		func() error { return check.Linearizable(dense, 2*time.Minute) },
 	} {
 		if m.err == nil {
 			m.fail(judge())
@@ -248,12 +263,25 @@ func (m *mesh) resolve() {
 	m.history.Ops = kept
 }
 
+// byLine parts the operations: those of lines that count by one to the end, and those
+// of lines that were split.
+func (m *mesh) byLine() (dense, split []check.Op) {
+	for _, op := range m.history.Ops {
+		if m.splitLines[op.Line] {
+			split = append(split, op)
+		} else {
+			dense = append(dense, op)
+		}
+	}
+	return dense, split
+}
+
 // compactSome proposes to compact a segment that this node leads.
 func (p *process) compactSome() {
 	for _, r := range p.host.sorted() {
 		d := r.machine.Descriptor()
 		g := p.groups[d.Segment]
-		if g == nil || !g.leads() {
+		if g == nil || !g.leads() || d.Stamped {
 			continue
 		}
 		current, _ := r.machine.Segment().Revision()
@@ -261,5 +289,8 @@ func (p *process) compactSome() {
 		if rev > 1 {
 			p.propose(d.Segment, d.Generation, keyspace.AppendCommand(nil, keyspace.OpCompact, marshal(compaction(rev))), func(consensus.Result) {})
 		}
+	}
+	if s := pick(p.rng, p.mesh.segments...); p.mesh.splitLines[lineOf(s.id)] {
+		p.compactScope(s.rng)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
@@ -46,15 +47,19 @@ func (p *process) tend(g *group) {
 		t = &tended{recruiter: recruit.New(p.mesh.recruiting()), term: term, since: p.now(), contact: make(map[anchormesh.ReplicaID]time.Time)}
 		p.stewards[g.segment] = t
 	}
-	p.with(g.segment, func(r *replica.Replica) {
-		if !r.Leads() {
-			return
-		}
-		commit := r.Status().Commit
-		peers := make(map[anchormesh.ReplicaID]replica.PeerProgress)
-		r.Progress(func(id anchormesh.ReplicaID, pr replica.PeerProgress) { peers[id] = pr })
-		p.after(p.moment(), func() { p.decide(g, t, commit, peers) })
+	w := p.worker(g.segment)
+	w.inbox.Commands = append(w.inbox.Commands, func(s *shard.Shard) {
+		s.Look(g.segment, func(r *replica.Replica) {
+			if !r.Leads() {
+				return
+			}
+			commit := r.Status().Commit
+			peers := make(map[anchormesh.ReplicaID]replica.PeerProgress)
+			r.Progress(func(id anchormesh.ReplicaID, pr replica.PeerProgress) { peers[id] = pr })
+			p.after(p.moment(), func() { p.decide(g, t, commit, peers) })
+		})
 	})
+	w.kick()
 }
 
 func (p *process) decide(g *group, t *tended, commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress) {
@@ -67,7 +72,11 @@ func (p *process) decide(g *group, t *tended, commit uint64, peers map[anchormes
 		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending || state.Joint(),
 	}
 	for _, a := range state.Descriptor.Anchors {
-		if peers[a.Replica].RecentActive || a.Node == p.id {
+		heard := peers[a.Replica].RecentActive
+		if g.asleep { // what the group knows of the others is as old as its sleep
+			heard = p.connected(a.Node)
+		}
+		if heard || a.Node == p.id {
 			t.contact[a.Replica] = now
 		}
 		s.Progress = append(s.Progress, recruit.Progress{Replica: a.Replica, Match: peers[a.Replica].Match, LastContact: t.contact[a.Replica]})
@@ -76,6 +85,12 @@ func (p *process) decide(g *group, t *tended, commit uint64, peers map[anchormes
 	for _, e := range t.recruiter.Step(now, s).Effects {
 		p.carryOut(g, t, e)
 	}
+}
+
+// connected reports whether a connection to a node is open.
+func (p *process) connected(id anchormesh.NodeID) bool {
+	n := p.mesh.find(id)
+	return n != nil && n.proc != nil && p.mesh.net.Open(p.idx, n.idx) && p.mesh.net.Open(n.idx, p.idx)
 }
 
 func (p *process) carryOut(g *group, t *tended, e recruit.Effect) {

@@ -79,14 +79,18 @@ func (w *watcher) open() {
 	}
 	w.here = pick(w.rng, held...)
 	segment := w.here.machine.Segment()
-	line := lineOf(segment.ID())
-	letter := string(rune('a' + int(segment.ID()-w.m.segments[0].id)))
+	line, keys := w.here.hub.line, segment.KeyRange()
+	letter := segment0(w.m, segment.ID()).letter()
 	req := watch.Request{PrevKV: w.rng.IntN(2) == 0, NoPut: w.rng.IntN(10) == 0, NoDelete: w.rng.IntN(10) == 0}
 	ck := check.Watch{Line: line, Key: letter, End: letter + "0", Prev: req.PrevKV, NoPut: req.NoPut, NoDelete: req.NoDelete}
 	if w.rng.IntN(3) == 0 {
 		ck.Key, ck.End = fmt.Sprintf("%s/%02d", letter, w.rng.IntN(w.m.cfg.Load.Keys)), ""
 	}
-	req.Range = anchormesh.RequestRange([]byte(ck.Key), []byte(ck.End))
+	req.Range = anchormesh.RequestRange([]byte(ck.Key), []byte(ck.End)).Intersect(keys)
+	if req.Range.Empty() {
+		return // a watch that several segments would have to serve
+	}
+	ck.Key, ck.End = string(req.Range.Start), string(req.Range.End)
 	current, _ := segment.Revision()
 	switch w.rng.IntN(4) {
 	case 0:
@@ -105,6 +109,11 @@ func (w *watcher) open() {
 	}
 	w.here.hub.kick()
 	w.until = w.m.k.Now() + time.Duration(w.rng.Int64N(int64(2*time.Minute)))
+}
+
+// segment0 is the first segment of a segment's scope.
+func segment0(m *mesh, id anchormesh.SegmentID) segment {
+	return segment{id: m.scopeOf[id]}
 }
 
 // read takes what is there.

@@ -1,0 +1,352 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/keyspace/line"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// scope is one scope's cores on a node.
+type scope struct {
+	lines     *lines
+	prefix    []byte
+	home      *line.Home
+	homeAt    anchormesh.SegmentID
+	collector *line.Collector[*stampedWrite]
+	known     map[anchormesh.SegmentID]uint64
+	stirred   []*line.Holder[*stampedWrite]
+	answers   map[uint64]func(line.Answer)
+	passed    map[uint64]func(error)
+
+	asking    []func(anchormesh.Revision, error)
+	asked     bool
+	notBefore time.Time
+}
+
+// line is the configuration of the lines: windows may be small, so that they end.
+func (m *mesh) line() line.Config {
+	c := line.DefaultConfig()
+	c.Window = max(2, m.cfg.Mesh.Window)
+	return c
+}
+
+func newScope(l *lines, prefix []byte) *scope {
+	cfg := l.p.mesh.line()
+	return &scope{
+		lines: l, prefix: prefix, home: line.NewHome(cfg), collector: line.NewCollector[*stampedWrite](cfg),
+		known: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
+	}
+}
+
+func (s *scope) stir(h *line.Holder[*stampedWrite]) { s.stirred = append(s.stirred, h) }
+
+func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at standing) {
+	h := s.collector.Holder(segment)
+	if h == nil {
+		h = line.NewHolder[*stampedWrite](s.lines.p.mesh.line())
+		s.collector.Add(segment, h)
+	}
+	seat := line.Seat{Line: at.line, Segment: segment, Generation: at.d.Generation, Term: term}
+	if h.Seat() == seat {
+		return
+	}
+	s.known[segment] = at.applied
+	h.Lead(seat, at.d.Range, nil)
+	s.stir(h)
+	if at.d.Home() {
+		s.lines.p.mesh.k.Note("home", s.lines.p.idx, uint64(segment), term, uint64(at.window), uint64(at.last))
+		s.home.Lead(line.Lead{Seat: seat, Range: at.d.Range, Window: at.window, Last: at.last})
+		s.homeAt = segment
+		s.collector.SetHome(segment)
+	}
+}
+
+func (s *scope) depose(segment anchormesh.SegmentID) {
+	if h := s.collector.Holder(segment); h != nil {
+		h.Deposed()
+		s.collector.Remove(segment)
+		delete(s.known, segment)
+		s.stir(h)
+	}
+	if s.homeAt == segment {
+		s.home.Deposed()
+		s.homeAt = 0
+		s.collector.SetHome(0)
+	}
+}
+
+func (s *scope) changed(segment anchormesh.SegmentID, now standing) {
+	if now.applied <= s.known[segment] {
+		return
+	}
+	s.known[segment] = now.applied
+	h, d := s.collector.Holder(segment), now.d
+	if h.Seat().Generation != d.Generation {
+		h.Structure(now.term, d.Generation, d.Range, nil)
+		s.stir(h)
+		if s.homeAt == segment {
+			s.home.Structure(now.term, d.Generation, d.Range, now.window)
+		}
+	} else if s.homeAt == segment {
+		s.home.Windowed(now.term, now.window)
+	}
+}
+
+func (s *scope) take(w incoming) {
+	h := s.collector.Holder(w.segment)
+	if h.Seat().Generation != w.generation {
+		w.write.done(consensus.Result{Err: consensus.ErrDropped})
+		return
+	}
+	if err := s.collector.Write(w.segment, w.write); err != nil {
+		w.write.done(consensus.Result{Err: lineError(err)})
+		s.lines.again(w.segment)
+	}
+}
+
+// lineError words the errors of the cores as those of a proposal.
+func lineError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, line.ErrOverloaded):
+		return consensus.ErrOverloaded
+	case errors.Is(err, line.ErrNotLeader):
+		return consensus.ErrNotLeader
+	}
+	return consensus.ErrDropped
+}
+
+func (s *scope) ended(e ended) {
+	h := s.collector.Holder(e.segment)
+	if h != nil && h.Seat().Term == e.term {
+		h.Ended(e.stamp)
+		s.stir(h)
+	}
+}
+
+// settle carries out all that follows from what the cores were told.
+func (s *scope) settle() (next time.Time) {
+	for {
+		busy := len(s.stirred) > 0
+		for _, h := range s.stirred {
+			at := s.carryOut(h)
+			next = sooner(next, at)
+		}
+		s.stirred = s.stirred[:0]
+		s.own()
+		s.collect()
+		s.ask()
+		busy = s.carryOutHome() || busy
+		if !busy && len(s.stirred) == 0 {
+			break
+		}
+	}
+	if s.lines.now.Before(s.notBefore) {
+		next = sooner(next, s.notBefore)
+	}
+	return next
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// own gives the home's own writes their numbers.
+func (s *scope) own() {
+	for {
+		a, ok := s.collector.OwnAsk()
+		if !ok {
+			return
+		}
+		g, err := s.home.Own(a)
+		s.collector.OwnGrant(a, g, err)
+		if err != nil {
+			return
+		}
+		s.stir(s.collector.Holder(a.Segment))
+	}
+}
+
+// collect sends the next request for numbers.
+func (s *scope) collect() {
+	if s.lines.now.Before(s.notBefore) {
+		return
+	}
+	seq, asks, ok := s.collector.Collect(s.lines.now)
+	if !ok {
+		return
+	}
+	s.send(line.Request{Asks: slices.Clone(asks)}, func(a line.Answer) {
+		if a.Err != nil {
+			s.pause()
+			s.collector.Failed(seq)
+			return
+		}
+		s.stirred = append(s.stirred, s.collector.Granted(seq, a.Grants)...)
+	})
+}
+
+func (s *scope) pause() { s.notBefore = s.lines.now.Add(linePause) }
+
+// ask sends the next question, for all who wait.
+func (s *scope) ask() {
+	if s.asked || len(s.asking) == 0 || s.lines.now.Before(s.notBefore) {
+		return
+	}
+	batch := s.asking
+	s.asking, s.asked = nil, true
+	s.send(line.Request{}, func(a line.Answer) {
+		s.asked = false
+		if a.Err != nil {
+			s.pause()
+		}
+		for _, done := range batch {
+			done(a.T, a.Err)
+		}
+	})
+}
+
+// send takes a request to the home's leader.
+func (s *scope) send(req line.Request, done func(line.Answer)) {
+	l, p := s.lines, s.lines.p
+	d, ok := p.table.Lookup(s.prefix)
+	if !ok || !d.Home() {
+		done(line.Answer{Err: errNoHome})
+		return
+	}
+	req.Line, req.Segment, req.Generation = line.ID(d.Segment), d.Segment, d.Generation
+	if s.homeAt == d.Segment {
+		req.Generation = s.collector.Holder(s.homeAt).Seat().Generation
+		token := l.token()
+		s.answers[token] = done
+		s.home.Request(token, req)
+		return
+	}
+	if g := p.groups[d.Segment]; g != nil && g.leads() {
+		l.again(d.Segment)
+		done(line.Answer{Err: errNoHome})
+		return
+	}
+	to := l.whom(d)
+	heard := func(a line.Answer) {
+		l.do(func() {
+			l.heard(d.Segment, to, a.Err)
+			done(a)
+		})
+	}
+	p.call(to, func(q *process, reply func(func())) {
+		q.lines.serve(req, func(a line.Answer) { reply(func() { heard(a) }) })
+	}, func() { heard(line.Answer{Err: errNoAnswer}) })
+}
+
+// carryOut does what a holder wants.
+func (s *scope) carryOut(h *line.Holder[*stampedWrite]) (next time.Time) {
+	h.Tick(s.lines.now)
+	fx := h.Take()
+	for i := range fx.Stamped {
+		s.submit(fx.Seat, fx.Stamped[i].Stamp, fx.Stamped[i].Write)
+	}
+	for _, w := range fx.Back {
+		w.done(consensus.Result{Err: lineError(fx.BackErr)})
+	}
+	for _, p := range fx.Passed {
+		if done := s.passed[p.Token]; done != nil {
+			delete(s.passed, p.Token)
+			done(p.Err)
+		}
+	}
+	if fx.Round != 0 {
+		round := fx.Round
+		s.round(fx.Seat, func(term uint64, err error) {
+			if err != nil {
+				h.RoundFailed(round)
+			} else {
+				h.RoundDone(round, term)
+			}
+			s.stir(h)
+		})
+	}
+	return fx.Next
+}
+
+// submit puts a stamped write into the log.
+func (s *scope) submit(seat line.Seat, rev anchormesh.Revision, w *stampedWrite) {
+	l := s.lines
+	l.p.mesh.stats.Stamped++
+	l.p.submit(seat.Segment, replica.Proposal{
+		Generation: seat.Generation, Term: seat.Term, Payload: stamp(rev, w.command),
+		Done: func(r consensus.Result) {
+			w.done(r)
+			if !errors.Is(r.Err, consensus.ErrUnknown) {
+				l.in.ended = append(l.in.ended, ended{seat.Segment, seat.Term, rev})
+				l.nudge()
+			}
+		},
+	})
+}
+
+// carryOutHome does what the home wants and reports whether that was anything.
+func (s *scope) carryOutHome() bool {
+	fx := s.home.Take()
+	for _, a := range fx.Answers {
+		done := s.answers[a.Token]
+		delete(s.answers, a.Token)
+		done(a)
+	}
+	if fx.Round != 0 {
+		round, seat := fx.Round, s.collector.Holder(s.homeAt).Seat()
+		s.round(seat, func(term uint64, err error) {
+			if err != nil {
+				s.home.RoundFailed(round)
+			} else {
+				s.home.RoundDone(round, term)
+			}
+		})
+	}
+	if fx.Window != 0 {
+		s.extend(fx.Window)
+	}
+	return len(fx.Answers) > 0 || fx.Round != 0 || fx.Own
+}
+
+// extend proposes a new window.
+func (s *scope) extend(w anchormesh.Revision) {
+	l, seat := s.lines, s.collector.Holder(s.homeAt).Seat()
+	l.p.submit(seat.Segment, replica.Proposal{
+		Generation: seat.Generation, Term: seat.Term, Alone: true, Payload: machine.Window(w),
+		Done: func(r consensus.Result) {
+			if r.Err != nil {
+				l.p.after(linePause, func() { l.do(s.home.WindowFailed) })
+			}
+		},
+	})
+}
+
+// round starts a ReadIndex of the segment that seat leads.
+func (s *scope) round(seat line.Seat, done func(term uint64, err error)) {
+	l := s.lines
+	end := func(err error) {
+		l.do(func() {
+			term := uint64(0)
+			if g := l.p.groups[seat.Segment]; g != nil && g.leads() && g.status.Term == seat.Term {
+				term = seat.Term
+			}
+			done(term, err)
+		})
+	}
+	if l.p.mesh.cfg.Plant == PlantNoRound {
+		l.do(func() { done(seat.Term, nil) })
+		return
+	}
+	l.p.readIndex(seat.Segment, func(_ uint64, err error) { end(err) })
+}
