@@ -175,13 +175,17 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	cfg.MaxRequestBytes, cfg.MaxTxnOps = int(n.cfg.Limits.RequestBytes), int(n.cfg.Limits.TxnOps)
 	cfg.ElectionTimeout = n.cfg.Raft.Election
 	b := &backends{assembly: a, self: a.mesh.Self().ID, quota: n.cfg.Limits.Quota(), log: n.log}
+	a.watches = watches.New(watches.Config{
+		Self: b.self, ProgressInterval: n.cfg.Watch.ProgressInterval, Logger: n.log, Connected: a.mesh.Connected,
+	}, a.host, a.engine, a.table, a.lines, a.peers)
 	api, err := etcdapi.New(cfg, etcdapi.Backends{
 		Requests: a.requests, Leases: a.leases, Cluster: b, Maintenance: b, Node: b,
-		Watches: watches.New(b.self, a.host, a.table, a.peers, a.mesh.Connected),
+		Watches: a.watches,
 	})
 	if err != nil {
 		return nil, err
 	}
+	a.watches.Register(api)
 	addresses := &meshpb.Addresses{Client: a.ports.client.Addr().String(), Peer: n.cfg.Listen.Peer, Gossip: n.cfg.Listen.Gossip}
 	if a.ports.http != nil {
 		addresses.Http = a.ports.http.Addr().String()

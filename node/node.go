@@ -37,6 +37,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/telemetry"
 	"github.com/anchormesh/anchormesh/node/transfer"
 	"github.com/anchormesh/anchormesh/node/txns"
+	"github.com/anchormesh/anchormesh/node/watches"
 	"github.com/anchormesh/anchormesh/node/web"
 )
 
@@ -88,6 +89,7 @@ type services struct {
 	lessor   *leases.Lessor
 	lines    *stamps.Lines
 	leases   *leases.Service
+	watches  *watches.Watches
 	txns     *txns.Txns
 	ender    *leases.Ender
 	requests *dispatch.Dispatcher
@@ -263,6 +265,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	n.handOver(a)
 	bounded, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	a.watches.Close()
 	a.api.Stop(bounded)
 	stop()
 	return services.Wait()

@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
 )
 
 func (s *Server) watchService() service {
@@ -272,7 +274,7 @@ func (w *watchSession) send(ctx context.Context) error {
 		if err != nil {
 			return watchError(ctx, served(err))
 		}
-		if r.Canceled && r.Reason != nil {
+		if r.Canceled && r.Reason != nil && finalReason(r.Reason) == "" {
 			// The watch goes on elsewhere. A cancel response would end it in the
 			// client; the end of the stream makes the client resume it.
 			return watchError(ctx, served(r.Reason))
@@ -281,6 +283,18 @@ func (w *watchSession) send(ctx context.Context) error {
 			return watchError(ctx, err)
 		}
 	}
+}
+
+// finalReason is what a client is told of a watch that ends for good, or empty if it
+// can go on elsewhere.
+func finalReason(err error) string {
+	switch {
+	case errors.Is(err, weave.ErrNoLeader):
+		return rpctypes.ErrGRPCNoLeader.Error()
+	case errors.Is(err, weave.ErrPromise):
+		return err.Error() // to resume would hide what was missed
+	}
+	return ""
 }
 
 // served gives the end of a hub that nobody gave a reason for etcd's class of
@@ -308,16 +322,19 @@ func (w *watchSession) deliver(r *watch.Response) error {
 }
 
 // track notes that a watch began or ended, where leaders matter, and returns why
-// it was cancelled if that was for want of one.
+// it was cancelled if it cannot go on elsewhere.
 func (w *watchSession) track(r *watch.Response, keys anchormesh.KeyRange) (reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if r.Canceled {
+		reason = finalReason(r.Reason)
+	}
 	switch l := w.leading[r.ID]; {
 	case w.leading == nil:
 	case r.Created:
 		w.leading[r.ID] = &leader{keys: keys}
 	case r.Canceled && l != nil:
-		reason = l.reason
+		reason = cmp.Or(l.reason, reason)
 		delete(w.leading, r.ID)
 	}
 	return reason

@@ -2,16 +2,19 @@ package watches
 
 import (
 	"context"
+	"log/slog"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
-	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/route"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // errNotYet makes clients try again soon. It is not etcd's "no leader", on which
@@ -23,32 +26,98 @@ type Peers interface {
 	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
 }
 
+// Lines answers questions about the revisions of scopes; *stamps.Lines is one.
+type Lines interface {
+	Told(ctx context.Context, scope []byte, since anchormesh.Revision) (stamps.Told, error)
+	Barrier(ctx context.Context, d *anchormesh.Descriptor, t anchormesh.Revision) (uint64, error)
+}
+
+// Engine tells when an entry is applied here; *consensus.Engine is one.
+type Engine interface {
+	WhenApplied(segment anchormesh.SegmentID, index uint64, done func(error))
+}
+
+// Config of Watches.
+type Config struct {
+	Self anchormesh.NodeID
+	// ProgressInterval is how often a watch that asked for it hears about progress.
+	ProgressInterval time.Duration
+	Logger           *slog.Logger
+	// Connected reports whether a node can be reached at once.
+	Connected func(anchormesh.NodeID) bool
+}
+
 // Watches implements etcdapi.Watches.
 type Watches struct {
-	self  anchormesh.NodeID
-	host  *host.Host
-	table *route.Table
-	peers Peers
-	// connected reports whether a node can be reached at once.
-	connected func(anchormesh.NodeID) bool
+	cfg    Config
+	host   *host.Host
+	engine Engine
+	table  *route.Table
+	lines  Lines
+	peers  Peers
+
+	ctx  context.Context // ends at Close
+	stop context.CancelFunc
+
+	mu        sync.Mutex
+	closed    bool
+	running   sync.WaitGroup
+	frontiers map[string]*frontier // by scope
 }
 
-// New returns the watches of the node self.
-func New(self anchormesh.NodeID, h *host.Host, t *route.Table, p Peers, connected func(anchormesh.NodeID) bool) *Watches {
-	return &Watches{self: self, host: h, table: t, peers: p, connected: connected}
+// New returns the watches of a node. Close ends what they run.
+func New(cfg Config, h *host.Host, e Engine, t *route.Table, l Lines, p Peers) *Watches {
+	w := &Watches{cfg: cfg, host: h, engine: e, table: t, lines: l, peers: p, frontiers: make(map[string]*frontier)}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	return w
 }
 
-// Open implements etcdapi.Watches.
+// Close ends the questions of all watches and the streams that other nodes have here,
+// and waits for the former.
+func (w *Watches) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.stop()
+	w.running.Wait()
+}
+
+// run starts f on a goroutine of its own, unless the node stops.
+func (w *Watches) run(f func(context.Context)) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.running.Go(func() { f(w.ctx) })
+	}
+	return !w.closed
+}
+
+func (w *Watches) frontier(scope []byte) *frontier {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.frontiers[string(scope)]
+	if f == nil {
+		f = newFrontier(w, scope)
+		w.frontiers[string(scope)] = f
+	}
+	return f
+}
+
+// Open implements etcdapi.Watches. The watches of a scope that was split are served
+// here, wherever its segments are.
 func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.WatchStream, error) {
 	d, ok := w.table.Lookup(keys.Start)
 	if !ok {
 		return nil, errNotYet
 	}
+	if d.Stamped {
+		return newSeveral(w, d.Scope), nil
+	}
 	r, here := w.host.Get(d.Segment)
 	if !here {
 		return nil, etcdapi.ErrNotAnchor
 	}
-	return stream{r.Hub.NewStream(), w.host, r}, nil
+	return newDirect(w, r), nil
 }
 
 // Forward implements etcdapi.Watches: the leader if known, else any voter.
@@ -57,29 +126,24 @@ func (w *Watches) Forward(_ context.Context, keys anchormesh.KeyRange) (grpc.Cli
 	if !ok {
 		return nil, errNotYet
 	}
-	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.self && w.connected(leader) {
-		return w.peers.Conn(leader)
+	node, ok := w.near(d)
+	if !ok {
+		return nil, errNotYet
 	}
-	for _, node := range route.Askable(d, w.connected) {
-		if node != w.self {
-			return w.peers.Conn(node)
+	return w.peers.Conn(node)
+}
+
+// near picks another node that has a replica of a segment: the leader if known, else
+// any voter.
+func (w *Watches) near(d *anchormesh.Descriptor) (anchormesh.NodeID, bool) {
+	if leader, ok := w.table.Leader(d.Segment); ok && leader != w.cfg.Self && w.cfg.Connected(leader) {
+		return leader, true
+	}
+	var others []anchormesh.NodeID
+	for _, node := range route.Askable(d, w.cfg.Connected) {
+		if node != w.cfg.Self {
+			others = append(others, node)
 		}
 	}
-	return nil, errNotYet
-}
-
-// stream is a hub's stream that refuses keys the segment does not hold.
-type stream struct {
-	*watch.Stream
-	host    *host.Host
-	replica *host.Replica
-}
-
-// Create implements etcdapi.WatchStream.
-func (s stream) Create(ctx context.Context, r watch.Request) (id, revision int64, err error) {
-	if !r.Range.Empty() && !s.replica.Machine.Descriptor().Range.Covers(r.Range) {
-		return 0, 0, etcdapi.ErrNotAnchor
-	}
-	s.host.CatchUp(ctx, s.replica) // "from now" begins behind what the client wrote here
-	return s.Stream.Create(ctx, r)
+	return pick(others)
 }

@@ -81,6 +81,10 @@ func (w *Weave) Pick(id int64) (int64, error) {
 	return w.nextID - 1, nil
 }
 
+// Skip keeps the IDs below floor from being picked: who served the stream before has
+// given them.
+func (w *Weave) Skip(floor int64) { w.nextID = max(w.nextID, floor) }
+
 // Has reports whether the stream has the watch.
 func (w *Weave) Has(id int64) bool { return w.braids[id] != nil }
 

@@ -1,0 +1,264 @@
+package watches
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
+)
+
+// Messages between the node that has a client and one that has a replica: a byte that
+// says what, then uvarints and byte strings behind their lengths. What goes to the
+// replica is the value of a protobuf BytesValue.
+const (
+	// To the replica.
+	msgOpen    = 1 // thread, segment, start, flags, range start, range end
+	msgCancel  = 2 // thread
+	msgBarrier = 3 // segment, revision, count, threads
+	// From it.
+	msgEvents = 4 // thread, flags, revision, count; each: revision, length, field
+	msgMark   = 5 // thread, revision
+	msgEnd    = 6 // thread, position, compact revision
+	msgBroke  = 7 // thread
+)
+
+// Flags of a watch.
+const (
+	flagPrevKV = 1 << iota
+	flagFragment
+	flagNoPut
+	flagNoDelete
+)
+
+var errMalformed = errors.New("watches: malformed message of another node")
+
+// referFrom is the size from which on an event is referred to, not copied.
+const referFrom = 4 << 10
+
+func appendOpen(b []byte, o weave.Open) []byte {
+	r := o.Request
+	b = appendUints(append(b, msgOpen), uint64(r.ID), uint64(o.Segment), uint64(r.StartRevision), requestFlags(&r))
+	return appendBytes(appendBytes(b, r.Range.Start), r.Range.End)
+}
+
+func requestFlags(r *watch.Request) (f uint64) {
+	for i, on := range []bool{r.PrevKV, r.Fragment, r.NoPut, r.NoDelete} {
+		if on {
+			f |= 1 << i
+		}
+	}
+	return f
+}
+
+func appendBarrier(b []byte, x weave.Barrier) []byte {
+	b = appendUints(append(b, msgBarrier), uint64(x.Segment), uint64(x.Revision), uint64(len(x.Threads)))
+	for _, id := range x.Threads {
+		b = binary.AppendUvarint(b, uint64(id))
+	}
+	return b
+}
+
+// encodeEvent encodes what a hub had for a thread. Large events are referred to.
+func encodeEvent(ev weave.Event) codec.Chunks {
+	broke, ok := ev.(weave.Broke)
+	if ok {
+		return codec.Chunks{appendUints([]byte{msgBroke}, uint64(broke.Thread))}
+	}
+	r := ev.(weave.Came).Response
+	switch {
+	case r.Canceled:
+		return codec.Chunks{appendUints([]byte{msgEnd}, uint64(r.ID), uint64(r.Revision), uint64(r.CompactRevision))}
+	case r.Mark:
+		return codec.Chunks{appendUints([]byte{msgMark}, uint64(r.ID), uint64(r.Revision))}
+	}
+	return encodeEvents(&r)
+}
+
+func encodeEvents(r *watch.Response) codec.Chunks {
+	flags := requestFlags(&watch.Request{PrevKV: r.PrevKV, Fragment: r.Fragment})
+	b := make([]byte, 0, 32+min(r.Bytes+12*len(r.Events), 2*referFrom))
+	b = appendUints(append(b, msgEvents), uint64(r.ID), flags, uint64(r.Revision), uint64(len(r.Events)))
+	var out codec.Chunks
+	for _, e := range r.Events {
+		field := e.Field(r.PrevKV)
+		b = appendUints(b, uint64(e.Revision()), uint64(len(field)))
+		if len(field) < referFrom {
+			b = append(b, field...)
+			continue
+		}
+		out, b = append(out, b, field), nil
+	}
+	if len(b) > 0 {
+		out = append(out, b)
+	}
+	return out
+}
+
+// parseEvent reads what encodeEvent wrote. It keeps b.
+func parseEvent(b []byte) (weave.Event, error) {
+	r := reader{b: b}
+	kind := r.kind()
+	resp := watch.Response{ID: r.revision()}
+	switch kind {
+	case msgBroke:
+		return weave.Broke{Thread: resp.ID}, r.end()
+	case msgEnd:
+		resp.Revision, resp.CompactRevision, resp.Canceled = r.revision(), r.revision(), true
+	case msgMark:
+		resp.Revision, resp.Mark = r.revision(), true
+	case msgEvents:
+		flags := r.uint()
+		resp.PrevKV, resp.Fragment, resp.Revision = flags&flagPrevKV != 0, flags&flagFragment != 0, r.revision()
+		resp.Events = make([]*watch.Event, 0, r.count())
+		for last := int64(0); len(resp.Events) < cap(resp.Events) && !r.bad; {
+			at, field := r.revision(), r.bytes()
+			if at < last || at > resp.Revision {
+				r.bad = true
+			}
+			last = at
+			resp.Bytes += len(field)
+			resp.Events = append(resp.Events, watch.Received(at, field, resp.PrevKV))
+		}
+		if n := len(resp.Events); n == 0 || resp.Events[n-1].Revision() != resp.Revision {
+			r.bad = true
+		}
+	default:
+		r.bad = true
+	}
+	return weave.Came{Response: resp}, r.end()
+}
+
+// order is what another node's weave wants: an Open, a Barrier, or else the end of a
+// thread.
+type order struct {
+	open    *weave.Open
+	barrier *weave.Barrier
+	cancel  int64
+}
+
+// parseOrder reads an order. It keeps b.
+func parseOrder(b []byte) (o order, err error) {
+	r := reader{b: b}
+	switch r.kind() {
+	case msgOpen:
+		req := watch.Request{ID: r.revision()}
+		o.open = &weave.Open{Segment: anchormesh.SegmentID(r.uint())}
+		req.StartRevision = r.revision()
+		flags := r.uint()
+		req.PrevKV, req.Fragment = flags&flagPrevKV != 0, flags&flagFragment != 0
+		req.NoPut, req.NoDelete = flags&flagNoPut != 0, flags&flagNoDelete != 0
+		req.Range = anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
+		r.bad = r.bad || req.ID <= 0 || req.StartRevision <= 0 || req.Range.Empty()
+		o.open.Request = req
+	case msgCancel:
+		o.cancel = r.revision()
+	case msgBarrier:
+		o.barrier = &weave.Barrier{Segment: anchormesh.SegmentID(r.uint()), Revision: r.revision()}
+		o.barrier.Threads = make([]int64, r.count())
+		for i := range o.barrier.Threads {
+			o.barrier.Threads[i] = r.revision()
+		}
+	default:
+		r.bad = true
+	}
+	return o, r.end()
+}
+
+// reader reads uvarints and byte strings; the first fault sticks.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) kind() byte {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	k := r.b[0]
+	r.b = r.b[1:]
+	return k
+}
+
+func (r *reader) uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.b, r.bad = nil, true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// revision reads a number that is not negative: a revision or a thread.
+func (r *reader) revision() int64 {
+	v := int64(r.uint())
+	r.bad = r.bad || v < 0
+	return v
+}
+
+// count reads the length of a list whose elements take at least one byte each.
+func (r *reader) count() int {
+	n := r.uint()
+	if n > uint64(len(r.b)) {
+		r.bad = true
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) bytes() []byte {
+	n := r.count()
+	if r.bad {
+		return nil
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) end() error {
+	if r.bad || len(r.b) > 0 {
+		return errMalformed
+	}
+	return nil
+}
+
+func appendUints(b []byte, list ...uint64) []byte {
+	for _, v := range list {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
+
+// bytesCodec is the codec of the node that has the client: it sends []byte as a
+// BytesValue and takes messages as they are (*[]byte).
+type bytesCodec struct{}
+
+var _ encoding.CodecV2 = bytesCodec{}
+
+// Name is that of the server's codec.
+func (bytesCodec) Name() string { return "proto" }
+
+// Marshal implements encoding.CodecV2.
+func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
+	order := v.([]byte)
+	b := make([]byte, 0, len(order)+12)
+	b = protowire.AppendBytes(protowire.AppendTag(b, 1, protowire.BytesType), order)
+	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
+}
