@@ -192,7 +192,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
-		Steward: a.steward, Peers: a.peers,
+		Steward: a.steward, Peers: a.peers, Proofs: a.proofs, Hasher: a,
 		Check: a.ready, Figures: b.figures, Load: a.loadOf,
 	}))
 	api.SetServing(true)

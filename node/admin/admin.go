@@ -18,6 +18,7 @@ import (
 type Mesh interface {
 	Self() mesh.Member
 	View() mesh.View
+	Connected(node anchormesh.NodeID) bool
 }
 
 // Config says where the answers come from.
@@ -30,6 +31,8 @@ type Config struct {
 	Started   time.Time
 	Steward   Steward
 	Peers     Peers
+	Proofs    Prover
+	Hasher    Hasher
 	// Check does one linearizable read.
 	Check func(context.Context) error
 	// Figures fills sizes and counts of the node.
