@@ -22,7 +22,7 @@ import (
 
 // testMesh is a mesh of nodes in this process, on loopback.
 type testMesh struct {
-	t     *testing.T
+	t     testing.TB
 	key   meshkey.Key
 	dir   string
 	nodes []*testNode
@@ -35,7 +35,7 @@ type testNode struct {
 }
 
 // newMesh starts n nodes and waits until the group has the anchors it wants.
-func newMesh(t *testing.T, n int) *testMesh {
+func newMesh(t testing.TB, n int) *testMesh {
 	t.Helper()
 	m := &testMesh{t: t, key: meshkey.Generate(), dir: t.TempDir()}
 	for i := range n {
@@ -59,9 +59,9 @@ func newMesh(t *testing.T, n int) *testMesh {
 	return m
 }
 
-func freeAddr(t *testing.T) string { return "127.0.0.1:" + freePort(t) }
+func freeAddr(t testing.TB) string { return "127.0.0.1:" + freePort(t) }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

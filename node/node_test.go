@@ -9,7 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-func put(ctx context.Context, t *testing.T, c *clientv3.Client, key, value string) int64 {
+func put(ctx context.Context, t testing.TB, c *clientv3.Client, key, value string) int64 {
 	t.Helper()
 	resp, err := c.Put(ctx, key, value)
 	if err != nil {

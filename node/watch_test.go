@@ -224,7 +224,7 @@ func (f *follower) reached(rev int64) bool {
 }
 
 // check compares all that came with all that was acknowledged.
-func (f *follower) check(t *testing.T, h *history) {
+func (f *follower) check(t testing.TB, h *history) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
