@@ -98,6 +98,30 @@ testnet-torture: ## faults under traffic, then the checkers; ARGS="-target proce
 bench-etcd: ## compare a mesh of 3 with an etcd of 3 on this machine; ARGS="--cases put:100"
 	$(GO) run ./testnet/cmd/bench $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: ## puts on meshes of 3, 6 and 9 nodes at the same CPU share per node, beside etcd (needs root on Linux)
+	$(GO) run ./testnet/cmd/bench scale $(ARGS)
+
+.PHONY: bench-neighbour
+bench-neighbour: ## what a probe of one prefix feels of a flood of another, beside etcd
+	$(GO) run ./testnet/cmd/bench neighbour $(ARGS)
+
+.PHONY: bench-split
+bench-split: ## how long writers stall when the segment under them is split
+	$(GO) run ./testnet/cmd/bench split $(ARGS)
+
+.PHONY: bench-watch-segments
+bench-watch-segments: ## delay of a watch over four segments beside one over one
+	$(GO) run ./testnet/cmd/bench watch-segments $(ARGS)
+
+.PHONY: bench-failover
+bench-failover: ## kill nodes under 300 active segments; ARGS="--segments 50 --stop"
+	$(GO) run ./testnet/cmd/bench failover $(ARGS)
+
+.PHONY: bench-idle
+bench-idle: ## what 1000 idle segments cost; ARGS="--segments 10000"
+	$(GO) run ./testnet/cmd/bench idle $(ARGS)
+
 .PHONY: testnet-load
 testnet-load: ## put load on running endpoints; ARGS="-h" lists what it can do
 	$(GO) run ./testnet/cmd/load $(ARGS)

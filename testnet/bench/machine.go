@@ -30,7 +30,8 @@ func (m Machine) String() string {
 		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.FileSystem, m.Fsync.Round(time.Microsecond), m.LoadAverage)
 }
 
-func describeMachine(dir string) (Machine, error) {
+// DescribeMachine describes this machine; dir is where data will be.
+func DescribeMachine(dir string) (Machine, error) {
 	fsync, err := measureFsync(dir)
 	if err != nil {
 		return Machine{}, err
@@ -128,10 +129,10 @@ func within(path, mount string) bool {
 	return mount == "/" || path == mount || strings.HasPrefix(path, mount+"/")
 }
 
-// machineBusy returns the CPU time that all processes used since boot: the
+// MachineBusy returns the CPU time that all processes used since boot: the
 // first line of /proc/stat without its idle and iowait (fields 4 and 5) and
 // without guest times, which are already in user time.
-func machineBusy() time.Duration {
+func MachineBusy() time.Duration {
 	line, _, _ := strings.Cut(fileText("/proc/stat"), "\n")
 	fields := strings.Fields(line)
 	var ticks int64

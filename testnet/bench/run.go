@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		report.Sides = append(report.Sides, s.Name)
 	}
 	var err error
-	if report.Machine, err = describeMachine(cfg.Dir); err != nil {
+	if report.Machine, err = DescribeMachine(cfg.Dir); err != nil {
 		return report, err
 	}
 	fmt.Fprintf(cfg.Progress, "%d rounds of %d cases on %d sides, at least %s\n", cfg.Rounds, len(cfg.Cases), len(sides), cfg.estimate())
@@ -119,7 +119,7 @@ type reading struct {
 }
 
 func read(c *cluster.Cluster) reading {
-	r := reading{at: time.Now(), busy: machineBusy()}
+	r := reading{at: time.Now(), busy: MachineBusy()}
 	r.servers, r.err = c.Usage()
 	return r
 }

@@ -1,10 +1,13 @@
 // Command bench compares a mesh with a real etcd on this machine and prints
-// medians and ratios. See package testnet/bench for the method.
+// medians and ratios. See package testnet/bench for the method. With a name it runs
+// one of the benchmarks of package testnet/bench/segments.
 //
 //	go run ./testnet/cmd/bench                                # what "make bench-etcd" runs
 //	go run ./testnet/cmd/bench --cases put:100 --rounds 5
 //	go run ./testnet/cmd/bench --subject etcd --peer etcd     # the machine's own noise
 //	go run ./testnet/cmd/bench --peer none
+//	go run ./testnet/cmd/bench scale --sizes 3,6 --share 0.1  # what "make bench-scale" runs
+//	go run ./testnet/cmd/bench split -h
 package main
 
 import (
@@ -13,8 +16,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/anchormesh/anchormesh/testnet/bench"
 	"github.com/anchormesh/anchormesh/testnet/cluster"
@@ -23,7 +28,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	command, args := run, os.Args[1:]
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command = func(ctx context.Context, args []string) error { return runNamed(ctx, args[0], args[1:]) }
+	}
+	if err := command(ctx, args); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -65,8 +74,14 @@ func run(ctx context.Context, args []string) error {
 	return errors.Join(runErr, write(report, *jsonFile, *markdownFile), failures(report))
 }
 
+// printable is a report of either kind.
+type printable interface {
+	WriteText(w io.Writer) error
+	WriteMarkdown(w io.Writer) error
+}
+
 // write prints the table and fills the files that were asked for.
-func write(report bench.Report, jsonFile, markdownFile string) error {
+func write(report printable, jsonFile, markdownFile string) error {
 	if err := report.WriteText(os.Stdout); err != nil {
 		return err
 	}

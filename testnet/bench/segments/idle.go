@@ -1,0 +1,207 @@
+package segments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/testnet/cluster"
+)
+
+// Idle asks what segments cost that nobody uses.
+type Idle struct {
+	Config   // Warmup is rest before the window
+	Segments int
+}
+
+const (
+	idleCPUAim   = 0.02
+	idleBytesAim = 20 << 10
+	idleStartAim = 20 * time.Second
+	idlePrefix   = "idle/"
+	idleStartMax = 5 * time.Minute
+)
+
+// idleState is what a node costs at rest.
+type idleState struct {
+	Segments int       `json:"segments"`
+	CPU      []float64 `json:"cpu"` // cores, by node
+	RSS      []int64   `json:"rss_bytes"`
+	Other    float64   `json:"other"` // cores used by others meanwhile
+}
+
+type idleSample struct {
+	One     idleState     `json:"one"` // with a single segment
+	Many    idleState     `json:"many"`
+	Cutting time.Duration `json:"cutting_ns"`
+	Splits  Times         `json:"splits"`
+	Leaders Spread        `json:"leaders"`
+	Start   time.Duration `json:"start_ns"` // of one node, until it is ready and holds all its replicas
+	Whole   time.Duration `json:"whole_ns"` // of all nodes at once, until every one is
+}
+
+// Run performs the benchmark.
+func (b Idle) Run(ctx context.Context) (*Report, error) {
+	if err := b.Validate(); err != nil {
+		return nil, err
+	}
+	if b.Segments < 2 || b.Segments > b.Keys {
+		return nil, errors.New("segments: idle needs two segments and a key for each")
+	}
+	report, err := newReport("idle", b.Config)
+	if err != nil {
+		return nil, err
+	}
+	report.Method = fmt.Sprintf("one mesh of %d nodes, cut into %d segments without keys, %d splits at once; CPU over %s after %s of rest; "+
+		"bytes per segment are RSS above that of the same nodes with one segment before; start-up is from the start of the process until it reports itself ready with all its replicas", b.Nodes, b.Segments, splitsAtOnce, b.Duration, b.Warmup)
+	r, err := start(ctx, b.Config, cluster.Mesh, b.Nodes, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	s, err := b.measure(ctx, r)
+	b.judge(report, s)
+	return report, err
+}
+
+func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
+	if s.One, err = b.rest(ctx, r, 1); err != nil {
+		return s, err
+	}
+	b.say("one segment: %.3f cores, RSS %d bytes", s.One.CPU, s.One.RSS)
+	begin := time.Now()
+	took, err := r.cutAll(ctx, starts(idlePrefix, b.Keys, b.Segments))
+	s.Cutting, s.Splits = time.Since(begin), summarize(took)
+	b.say("%d splits in %s, each p50 %s, p99 %s ms", len(took), s.Cutting.Round(time.Millisecond), ms(s.Splits.P50), ms(s.Splits.P99))
+	if err != nil {
+		return s, err
+	}
+	if err := r.settled(ctx, b.Segments); err != nil {
+		return s, err
+	}
+	if s.Leaders, err = r.spread(ctx); err != nil {
+		return s, err
+	}
+	if s.Many, err = b.rest(ctx, r, b.Segments); err != nil {
+		return s, err
+	}
+	b.say("%d segments: %.3f cores, RSS %d bytes", b.Segments, s.Many.CPU, s.Many.RSS)
+	last := r.c.Nodes[len(r.c.Nodes)-1]
+	if s.Start, err = b.restart(ctx, r, last); err != nil {
+		return s, err
+	}
+	b.say("one node started in %s", s.Start.Round(time.Millisecond))
+	s.Whole, err = b.restart(ctx, r, r.c.Nodes...)
+	return s, err
+}
+
+// rest measures nodes that nobody asks anything.
+func (b Idle) rest(ctx context.Context, r *rig, segments int) (idleState, error) {
+	out := idleState{Segments: segments}
+	if err := pause(ctx, b.Warmup); err != nil {
+		return out, err
+	}
+	begin, err := r.read()
+	if err != nil {
+		return out, err
+	}
+	var before []time.Duration
+	for _, n := range r.c.Nodes {
+		u, err := n.Usage()
+		if err != nil {
+			return out, err
+		}
+		before = append(before, u.CPU)
+	}
+	if err := pause(ctx, b.Duration); err != nil {
+		return out, err
+	}
+	for i, n := range r.c.Nodes {
+		u, err := n.Usage()
+		if err != nil {
+			return out, err
+		}
+		out.CPU = append(out.CPU, (u.CPU-before[i]).Seconds()/b.Duration.Seconds())
+		out.RSS = append(out.RSS, u.RSS)
+	}
+	end, err := r.read()
+	out.Other = begin.until(end).Other
+	return out, err
+}
+
+// restart ends nodes, starts them together and returns how long it took until all
+// were ready.
+func (b Idle) restart(ctx context.Context, r *rig, nodes ...*cluster.Node) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, idleStartMax)
+	defer cancel()
+	for _, n := range nodes {
+		if err := n.Stop(ctx); err != nil {
+			return 0, err
+		}
+	}
+	begin := time.Now()
+	for _, n := range nodes {
+		if err := n.Start(); err != nil {
+			return 0, err
+		}
+	}
+	for _, n := range nodes {
+		if err := b.back(ctx, r, n); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(begin), nil
+}
+
+// back waits until a node says that it is ready and holds replicas of all.
+func (b Idle) back(ctx context.Context, r *rig, n *cluster.Node) error {
+	c, err := r.c.Client(n)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, controlAttempt)
+		reply, err := meshpb.NewMeshClient(c.ActiveConnection()).Status(attempt, &meshpb.StatusRequest{})
+		cancel()
+		if err == nil && reply.GetReady() && int(reply.GetSegments()) >= b.Segments {
+			return nil
+		}
+		if !n.Running() {
+			return fmt.Errorf("%s ended: %s", n.Name, n.LogTail())
+		}
+		if pause(ctx, controlPoll) != nil {
+			return fmt.Errorf("%s holds %d of %d replicas, problems %v: %w", n.Name, reply.GetSegments(), b.Segments, reply.GetProblems(), ctx.Err())
+		}
+	}
+}
+
+func (b Idle) judge(report *Report, s idleSample) {
+	report.Samples = s
+	if len(s.One.CPU) == 0 || len(s.Many.CPU) == 0 {
+		return
+	}
+	report.Table = [][]string{{"node", "CPU, 1 segment", fmt.Sprintf("CPU, %d", s.Many.Segments), "RSS MiB, 1", fmt.Sprintf("RSS MiB, %d", s.Many.Segments), "KiB per segment"}}
+	var cpu, bytes float64
+	for i := range s.One.CPU {
+		each := float64(s.Many.RSS[i]-s.One.RSS[i]) / float64(s.Many.Segments-s.One.Segments)
+		cpu, bytes = max(cpu, s.Many.CPU[i]), max(bytes, each)
+		report.Table = append(report.Table, []string{fmt.Sprintf("n%d", i+1),
+			fmt.Sprintf("%.2f %%", 100*s.One.CPU[i]), fmt.Sprintf("%.2f %%", 100*s.Many.CPU[i]),
+			fmt.Sprintf("%.1f", float64(s.One.RSS[i])/(1<<20)), fmt.Sprintf("%.1f", float64(s.Many.RSS[i])/(1<<20)), fmt.Sprintf("%.1f", each/1024)})
+	}
+	report.Notes = []string{
+		fmt.Sprintf("%d splits took %s; one request p50 %s, p99 %s, max %s ms", s.Splits.Count, s.Cutting.Round(time.Millisecond), ms(s.Splits.P50), ms(s.Splits.P99), ms(s.Splits.Max)),
+		"leaders by node: " + s.Leaders.String(),
+		fmt.Sprintf("other processes used %.2f cores meanwhile", s.Many.Other),
+		fmt.Sprintf("all nodes started together in %s", s.Whole.Round(time.Millisecond)),
+	}
+	n := s.Many.Segments
+	report.Verdicts = []Verdict{
+		{Aim: fmt.Sprintf("%d idle segments under %.0f %% of a core on every node", n, 100*idleCPUAim), Found: fmt.Sprintf("at most %.2f %%", 100*cpu), Met: cpu < idleCPUAim},
+		{Aim: fmt.Sprintf("under %d KiB of memory each", idleBytesAim>>10), Found: fmt.Sprintf("at most %.1f KiB", bytes/1024), Met: bytes < idleBytesAim},
+		{Aim: fmt.Sprintf("a node with %d segments starts in under %s", n, idleStartAim), Found: s.Start.Round(time.Millisecond).String(), Met: s.Start > 0 && s.Start < idleStartAim},
+	}
+}
