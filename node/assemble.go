@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
-	"github.com/anchormesh/anchormesh/anchors/recruit"
+	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -125,12 +125,9 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.leases.SetEnder(a.ender)
 	a.proofs = n.newProofs(a)
 	a.pulse = n.newPulse(a)
-	recruiting := recruit.DefaultConfig()
-	recruiting.SettleAfter = time.Second // a fresh mesh of three is whole within seconds
-	a.steward = steward.New(steward.Config{
-		Self: self, ReplaceAfter: n.cfg.Recruit.ReplaceDeadAfter, Recruit: recruiting, Logger: n.log,
-		Load: func() recruit.Load { return n.load(a) },
-	}, a.host, a.engine, a.mesh)
+	a.neighbours = n.newNeighbours(a)
+	a.steward = n.newSteward(a)
+	a.leaving.Store(a.host.Leaving())
 	a.exchange = exchange.New(exchange.Config{
 		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)
@@ -151,23 +148,9 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
+	a.mesh.HandleNews(a.neighbours.Hear)
 	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 }
-
-// load is how this node stands when it is invited.
-func (n *Node) load(a *assembly) recruit.Load {
-	free, err := a.dir.FreeBytes()
-	if err != nil {
-		n.log.Warn("free space of the data directory is unknown", "err", err)
-	}
-	return recruit.Load{
-		Mesh: a.host.Mesh(), Leaving: n.serving.Load() == nil, Replicas: len(a.host.Segments()),
-		FreeBytes: int64(min(free, 1<<62)), ReserveBytes: reserveBytes,
-	}
-}
-
-// reserveBytes stay free on the disk of a node that takes a replica.
-const reserveBytes = 256 << 20
 
 func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	cfg := etcdapi.DefaultConfig()
@@ -193,7 +176,9 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
 		Steward: a.steward, Peers: a.peers, Proofs: a.proofs, Hasher: a,
-		Check: a.ready, Figures: b.figures, Load: a.loadOf,
+		Check: a.ready, Figures: b.figures, Load: a.judged,
+		Nodes:      func() []place.Node { return a.steward.Nodes(time.Now()) },
+		SetLeaving: func(leaving bool) error { return n.setLeaving(a, leaving) },
 	}))
 	api.SetServing(true)
 	return api, nil

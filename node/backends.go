@@ -348,18 +348,6 @@ func (a *assembly) check(ctx context.Context) error {
 	return err
 }
 
-// loadOf returns a segment's rates, pressure and spread.
-func (a *assembly) loadOf(id anchormesh.SegmentID) (*meshpb.Rates, float64, float64) {
-	d, ok := a.pulse.Last(id)
-	if !ok {
-		return nil, 0, 0
-	}
-	n := d.Numbers
-	return &meshpb.Rates{
-		WritesPerSecond: float64(n.WritesPerSec), ReadsPerSecond: float64(n.ReadsPerSec), BytesPerSecond: float64(n.BytesPerSec),
-	}, float64(n.Pressure) / 1000, float64(n.Spread) / 1000
-}
-
 // successor picks who should lead a segment after this node: the voter that has
 // most of its log.
 func (a *assembly) successor(id anchormesh.SegmentID) (anchormesh.ReplicaID, bool) {

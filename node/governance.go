@@ -2,43 +2,90 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/place"
+	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/entropy"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/pulse"
+	"github.com/anchormesh/anchormesh/node/steward"
 )
 
 // governance is how meshes govern their structure.
 type governance struct {
-	judge  entropy.Config
-	window time.Duration // between two judgements of a segment
+	judge     entropy.Config
+	place     place.Config
+	recruit   recruit.Config
+	window    time.Duration // between two judgements of a segment
+	planEvery time.Duration // between two looks at the mesh as a whole
 }
 
 func defaultGovernance() governance {
-	return governance{judge: entropy.DefaultConfig(), window: 5 * time.Second}
+	g := governance{
+		judge: entropy.DefaultConfig(), place: place.DefaultConfig(), recruit: recruit.DefaultConfig(),
+		window: 5 * time.Second, planEvery: 2 * time.Second,
+	}
+	g.place.Stale = time.Hour               // package neighbours judges, by the size of the mesh
+	g.recruit.SettleAfter = time.Second     // a fresh mesh of three is whole within seconds
+	g.recruit.RetryAfter = 20 * time.Second // who takes in two replicas at a time declines often, and not for long
+	return g
+}
+
+func (n *Node) newSteward(a *assembly) *steward.Steward {
+	count := a.metrics.Structure()
+	return steward.New(steward.Config{
+		Self: a.mesh.Self().ID, ReplaceAfter: n.cfg.Recruit.ReplaceDeadAfter, Recruit: n.governance.recruit,
+		Place: n.governance.place, PlanEvery: n.governance.planEvery, Logger: n.log,
+		Listener: steward.Listener{Split: count.Split, Moved: count.Moved, Transferred: count.Transferred, Invited: count.Invited},
+		Load:     func() recruit.Load { return n.load(a) },
+		Own: func() place.Node {
+			s := n.stands(a)
+			return placed(&s, time.Time{})
+		},
+		Heard: a.heard, Measured: a.measured,
+	}, a.host, a.engine, a.mesh)
+}
+
+// measured returns the load of a segment led here, and about how much it keeps.
+func (a *assembly) measured(id anchormesh.SegmentID) (load uint64, bytes int64) {
+	r, ok := a.pulse.Last(id)
+	if !ok || !r.Led {
+		return 0, 0
+	}
+	return r.Numbers.Load, r.Bytes
 }
 
 func (n *Node) newPulse(a *assembly) *pulse.Pulse {
 	return pulse.New(pulse.Config{
 		Judge: n.governance.judge, Window: n.governance.window, Logger: n.log,
-		Group: a.group, Alone: a.alone, Birth: birth, Split: a.splitByLoad,
+		Group: a.group, Alone: a.alone, Birth: birth, Split: a.splitByLoad, Gone: a.metrics.GroupStopped,
 	}, a.host, a.engine)
 }
 
 // group says whether an anchor is missing or lags, and whether a change is under way.
 func (a *assembly) group(id anchormesh.SegmentID) (degraded, changing bool) {
-	return false, false
+	s, known := a.steward.Standing(id)
+	return !known || s.Degraded != "", s.Changing
 }
 
 // alone reports whether no other node could lead a part of a segment.
 func (a *assembly) alone() bool { return len(a.mesh.View().Alive()) < 2 }
 
+// errNotNow says that a group is not fit for what nobody ordered.
+var errNotNow = errors.New("an anchor is missing or lags, or another change has begun")
+
 // splitByLoad cuts a segment because its numbers say so.
 func (a *assembly) splitByLoad(ctx context.Context, id anchormesh.SegmentID, d entropy.Decision) error {
+	if degraded, changing := a.group(id); degraded || changing {
+		return errNotNow
+	}
 	_, err := a.steward.Split(ctx, id, d.At, evidence(d), false)
 	return err
 }
@@ -82,6 +129,25 @@ func birth(r *host.Replica) entropy.Birth {
 	return entropy.Birth{}
 }
 
+// judged fills in a segment's rates, what it keeps, and what was decided about it.
+func (a *assembly) judged(out *meshpb.SegmentInfo) {
+	id := anchormesh.SegmentID(out.GetDescriptor_().GetSegment())
+	if s, led := a.steward.Standing(id); led {
+		out.Group = s.Status
+	}
+	r, ok := a.pulse.Last(id)
+	if !ok {
+		return
+	}
+	n := &r.Numbers
+	out.Rates = &meshpb.Rates{
+		WritesPerSecond: float64(n.WritesPerSec), ReadsPerSecond: float64(n.ReadsPerSec), BytesPerSecond: float64(n.BytesPerSec),
+	}
+	out.Pressure, out.Spread = float64(n.Pressure)/1000, float64(n.Spread)/1000
+	out.SizeBytes, out.Keys = r.Bytes, n.Keys
+	out.Decision, out.Reason = decision(r)
+}
+
 // decision words what a segment's leader decided last.
 func decision(r pulse.Reading) (action, reason string) {
 	if !r.Led {
@@ -92,4 +158,15 @@ func decision(r pulse.Reading) (action, reason string) {
 		return r.Action.String(), fmt.Sprintf("%s (advice: nothing acts on it)", r.Reason)
 	}
 	return r.Action.String(), r.Reason
+}
+
+// announce tells a few peers at once what a log has decided about its segment.
+func (a *assembly) announce(c machine.Change) {
+	if d := c.State.Descriptor; d.Changed == c.Place.Index {
+		ids := []anchormesh.SegmentID{d.Segment}
+		if c.Child != nil {
+			ids = append(ids, c.Born.Descriptor.Segment)
+		}
+		a.exchange.Announce(ids...)
+	}
 }

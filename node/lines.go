@@ -26,7 +26,9 @@ func (n *Node) newLines(a *assembly) *stamps.Lines {
 func (n *Node) newTxns(a *assembly) *txns.Txns {
 	return txns.New(txns.Config{
 		Self: a.mesh.Self().ID, Logger: n.log,
-		Admit: func(r *host.Replica, d *anchormesh.Descriptor, command []byte) error { return a.requests.Admit(r, d, command) },
+		Admit: func(r *host.Replica, d *anchormesh.Descriptor, command []byte) error {
+			return a.requests.Admit(r, d, command)
+		},
 	}, a.host, a.engine, a.lines, a.table, a.mesh)
 }
 
@@ -69,6 +71,7 @@ func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
 // logs.
 func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 	a.proofs.Kick()
+	a.announce(c)
 	if c.State.Line != 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
 	}

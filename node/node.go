@@ -27,6 +27,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/neighbours"
 	"github.com/anchormesh/anchormesh/node/peers"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/pulse"
@@ -86,19 +87,21 @@ type ground struct {
 
 // services act on the ground.
 type services struct {
-	lessor   *leases.Lessor
-	lines    *stamps.Lines
-	leases   *leases.Service
-	watches  *watches.Watches
-	txns     *txns.Txns
-	ender    *leases.Ender
-	requests *dispatch.Dispatcher
-	steward  *steward.Steward
-	exchange *exchange.Exchange
-	identity wire.Identity
-	proofs   *proofs.Keeper
-	pulse    *pulse.Pulse
-	peers    *peers.Peers
+	lessor     *leases.Lessor
+	lines      *stamps.Lines
+	leases     *leases.Service
+	watches    *watches.Watches
+	txns       *txns.Txns
+	ender      *leases.Ender
+	requests   *dispatch.Dispatcher
+	steward    *steward.Steward
+	neighbours *neighbours.Neighbours
+	leaving    atomic.Bool // the node is being drained
+	exchange   *exchange.Exchange
+	identity   wire.Identity
+	proofs     *proofs.Keeper
+	pulse      *pulse.Pulse
+	peers      *peers.Peers
 }
 
 // ports are the TCP ports that clients use.
@@ -242,7 +245,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

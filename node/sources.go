@@ -1,6 +1,7 @@
 package node
 
 import (
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
@@ -56,6 +57,12 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 				}
 			}
 			return m
+		},
+		Groups: func() (l consensus.Load) {
+			if n.serving.Load() != nil {
+				l = a.engine.Load()
+			}
+			return l
 		},
 		Stores: func() (s telemetry.Stores) {
 			if n.serving.Load() == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/mesh"
@@ -37,8 +38,12 @@ type Config struct {
 	Check func(context.Context) error
 	// Figures fills sizes and counts of the node.
 	Figures func(*meshpb.StatusReply)
-	// Load returns a segment's rates, pressure and spread.
-	Load func(anchormesh.SegmentID) (rates *meshpb.Rates, pressure, spread float64)
+	// Load fills in a segment's rates, what it keeps, and what was decided about it.
+	Load func(*meshpb.SegmentInfo)
+	// Nodes returns all members with what is known of how they stand.
+	Nodes func() []place.Node
+	// SetLeaving says that this node is being drained, or is not.
+	SetLeaving func(bool) error
 }
 
 // Service implements meshpb.MeshServer.
@@ -53,11 +58,25 @@ func New(cfg Config) *Service { return &Service{cfg: cfg} }
 // Nodes implements meshpb.MeshServer.
 func (s *Service) Nodes(context.Context, *meshpb.NodesRequest) (*meshpb.NodesReply, error) {
 	out := &meshpb.NodesReply{Mesh: uint64(s.cfg.Host.Mesh())}
-	self := s.cfg.Mesh.Self()
+	self, stands := s.cfg.Mesh.Self(), s.cfg.Nodes()
 	for _, m := range s.cfg.Mesh.View().Members() {
-		out.Nodes = append(out.Nodes, nodeInfo(m, m.ID == self.ID))
+		info := nodeInfo(m, m.ID == self.ID)
+		info.Standing = standing(stands, m.ID)
+		out.Nodes = append(out.Nodes, info)
 	}
 	return out, nil
+}
+
+// standing is what a node said of itself lately; nil if nothing.
+func standing(nodes []place.Node, id anchormesh.NodeID) *meshpb.Standing {
+	i := slices.IndexFunc(nodes, func(n place.Node) bool { return n.Node == id })
+	if i < 0 || nodes[i].Heard.IsZero() {
+		return nil
+	}
+	n := &nodes[i]
+	return &meshpb.Standing{
+		Leaving: n.Leaving, Replicas: uint64(n.Replicas), Leaders: uint64(n.Leaders), Room: uint64(n.Room), Load: float64(n.Load) / 1000,
+	}
 }
 
 func nodeInfo(m mesh.Member, self bool) *meshpb.NodeInfo {
@@ -96,8 +115,8 @@ func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
 	}
 	info.Local, info.Term, info.Applied = true, st.Term, st.Applied
 	info.Revision, info.CompactRevision = r.Machine.Segment().Revision()
-	_, info.SizeBytes = r.Store.SizeBytes()
-	info.Rates, info.Pressure, info.Spread = s.cfg.Load(d.Segment)
+	info.Asleep = st.Asleep
+	s.cfg.Load(info)
 	commit, peers, leading := s.cfg.Engine.Progress(d.Segment)
 	if !leading {
 		return info

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/mesh"
@@ -35,9 +36,10 @@ func start(t *testing.T, net *meshtest.Network, check func(context.Context) erro
 		Mesh: n.Mesh, Host: n.Host, Engine: n.Engine, Table: n.Table, Addresses: &meshpb.Addresses{Client: "here:1"},
 		Started: time.UnixMilli(5000), Check: check,
 		Figures: func(out *meshpb.StatusReply) { out.Leases = 11 },
-		Load: func(anchormesh.SegmentID) (*meshpb.Rates, float64, float64) {
-			return &meshpb.Rates{WritesPerSecond: 3}, 0.5, 0.25
+		Load: func(out *meshpb.SegmentInfo) {
+			out.Rates, out.Pressure, out.Spread, out.SizeBytes = &meshpb.Rates{WritesPerSecond: 3}, 0.5, 0.25, 10
 		},
+		Nodes: func() []place.Node { return nil },
 	})
 }
 

@@ -19,6 +19,9 @@ import (
 // steward.
 type Steward interface {
 	Split(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence, dry bool) (anchormesh.SegmentID, error)
+	Move(segment anchormesh.SegmentID, from, to anchormesh.NodeID, dry bool) error
+	Transfer(ctx context.Context, segment anchormesh.SegmentID, to anchormesh.NodeID) error
+	Yield(ctx context.Context, segment anchormesh.SegmentID) (anchormesh.NodeID, error)
 }
 
 // Peers gives connections to other nodes.
@@ -70,8 +73,11 @@ func (s *Service) leads(id anchormesh.SegmentID) bool {
 	return ok && st.Leads()
 }
 
-// hops is the header that keeps a request from going round in circles.
+// hops is the header that keeps a request from going round in circles: it counts.
 const hops = "anchormesh-hop"
+
+// hopsMax lets a request find a leader that has just changed.
+const hopsMax = 3
 
 // leader returns a connection to the segment's leader.
 func (s *Service) leader(ctx context.Context, id anchormesh.SegmentID) (grpc.ClientConnInterface, error) {
@@ -90,12 +96,18 @@ func structural(err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// onward marks a request as forwarded once.
+// onward marks a request as forwarded once more.
 func onward(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, hops, "1")
+	md, _ := metadata.FromIncomingContext(ctx)
+	for range len(md.Get(hops)) + 1 {
+		ctx = metadata.AppendToOutgoingContext(ctx, hops, "1")
+	}
+	return ctx
 }
 
+// forwarded reports whether a request was forwarded so often that something is
+// wrong.
 func forwarded(ctx context.Context) bool {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return len(md.Get(hops)) > 0
+	return len(md.Get(hops)) >= hopsMax
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Birth func(*host.Replica) entropy.Birth
 	// Split carries a decision out and returns when it is applied, or why it is not.
 	Split func(context.Context, anchormesh.SegmentID, entropy.Decision) error
+	// Gone is told of a replica that left this node.
+	Gone func(anchormesh.SegmentID)
 }
 
 // Pulse judges the segments held here.
@@ -107,6 +109,9 @@ func (p *Pulse) due(now time.Time) map[anchormesh.SegmentID]*judged {
 	for id, j := range p.judged {
 		if r, here := p.host.Get(id); !here || r != j.replica {
 			delete(p.judged, id)
+			if !here {
+				p.cfg.Gone(id)
+			}
 		}
 	}
 	due := make(map[anchormesh.SegmentID]*judged)

@@ -30,6 +30,7 @@ func config(log *testkit.Log) pulse.Config {
 		Alone: func() bool { return false },
 		Birth: func(*host.Replica) entropy.Birth { return entropy.Birth{} },
 		Split: func(context.Context, anchormesh.SegmentID, entropy.Decision) error { return errors.New("not here") },
+		Gone:  func(anchormesh.SegmentID) {},
 	}
 }
 
@@ -211,7 +212,17 @@ func TestChangesAreLogged(t *testing.T) {
 // What was known of a replica ends with it.
 func TestReplicasThatLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, p := start(t, new(testkit.Log))
+		var gone atomic.Int64
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "a")
+		if err := n.Host.Genesis(7, segment, "", 3); err != nil {
+			t.Fatal(err)
+		}
+		cfg := config(new(testkit.Log))
+		cfg.Gone = func(anchormesh.SegmentID) { gone.Add(1) }
+		p := pulse.New(cfg, n.Host, n.Engine)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		if _, ok := p.Last(segment); !ok {
@@ -222,7 +233,7 @@ func TestReplicasThatLeave(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if d, ok := p.Last(segment); ok {
+		if d, ok := p.Last(segment); ok || gone.Load() != 1 {
 			t.Errorf("a segment that left is still judged: %+v", d)
 		}
 	})

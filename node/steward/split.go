@@ -9,6 +9,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
 
@@ -23,9 +24,8 @@ var (
 // returns the name of the right one. dry stops before proposing. The errors are
 // ErrNotLeader, machine.ErrRefused, ErrUnknown and the context's.
 func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence, dry bool) (anchormesh.SegmentID, error) {
-	st, ok := s.engine.Status(segment)
-	r, here := s.host.Get(segment)
-	if !ok || !here || !st.Leads() {
+	r, ok := s.leads(segment)
+	if !ok {
 		return 0, ErrNotLeader
 	}
 	split := &machine.Split{At: at, Right: newSegmentID(), Evidence: why}
@@ -33,10 +33,17 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 	if err := state.Allows(split); err != nil || dry {
 		return split.Right, err
 	}
+	s.cut(segment, 1)
 	done := make(chan error, 1)
 	s.engine.Submit(segment, consensus.Proposal{
 		Generation: state.Descriptor.Generation, Alone: true, Payload: split.Command(),
-		Done: func(res consensus.Result) { done <- res.Err },
+		Done: func(res consensus.Result) {
+			s.cut(segment, -1)
+			if res.Err == nil {
+				tell(s.cfg.Listener.Split, reasons[why.Reason == lineage.Operator])
+			}
+			done <- res.Err
+		},
 	})
 	select {
 	case err := <-done:
@@ -44,6 +51,25 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 	case <-ctx.Done():
 		return split.Right, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
+}
+
+// reasons are the words of metrics for a split that was ordered, or not.
+var reasons = map[bool]string{true: "order", false: "load"}
+
+// cut counts the splits of a segment that are under way.
+func (s *Steward) cut(segment anchormesh.SegmentID, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.splitting[segment] += n; s.splitting[segment] == 0 {
+		delete(s.splitting, segment)
+	}
+}
+
+// leads returns the replica of a segment that this node leads.
+func (s *Steward) leads(segment anchormesh.SegmentID) (*host.Replica, bool) {
+	st, ok := s.engine.Status(segment)
+	r, here := s.host.Get(segment)
+	return r, ok && here && st.Leads()
 }
 
 // outcome words the end of a structural proposal.

@@ -4,16 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/consensus"
-	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/host"
 )
@@ -24,6 +21,13 @@ const Method = 4
 const (
 	interval    = time.Second
 	callTimeout = 5 * time.Second
+	// settledEvery is how often a group that is whole is looked at while awake, and
+	// one that waits for its dead to be dead for long enough.
+	settledEvery = 5 * time.Second
+	// RepairsMax is how many groups led here invite at a time.
+	RepairsMax = 4
+	// turn is how long a group may try before others have their turn.
+	turn = 30 * time.Second
 )
 
 // Mesh is what the steward needs of the mesh.
@@ -33,15 +37,34 @@ type Mesh interface {
 	Connected(id anchormesh.NodeID) bool
 }
 
-// Config of a steward.
+// Listener hears what was carried out; fields may be nil. Funcs must not block.
+type Listener struct {
+	Split       func(cause string)
+	Moved       func(cause string)
+	Transferred func(cause string)
+	Invited     func(outcome string) // accepted, declined or silent
+}
+
+// Config of a steward. Its functions may be called from several goroutines.
 type Config struct {
 	Self anchormesh.NodeID
 	// ReplaceAfter is how long an anchor's node must be dead to be replaced.
 	ReplaceAfter time.Duration
 	Recruit      recruit.Config
+	Place        place.Config
+	PlanEvery    time.Duration // between two looks at the mesh as a whole
 	Logger       *slog.Logger
-	// Load tells how this node stands when it is invited.
+	Listener     Listener
+	// Load tells how this node stands when it is invited; what it promised and its
+	// even share are filled in.
 	Load func() recruit.Load
+	// Own says how this node stands, and Heard what others said of themselves
+	// lately. Who and where they are is filled in.
+	Own   func() place.Node
+	Heard func(now time.Time) map[anchormesh.NodeID]place.Node
+	// Measured returns a led segment's load, in thousandths of a threshold, and
+	// about how many bytes it keeps.
+	Measured func(anchormesh.SegmentID) (load uint64, bytes int64)
 }
 
 // Steward tends the anchor groups led here.
@@ -53,30 +76,49 @@ type Steward struct {
 	kick   chan struct{}
 	answer chan answer
 
-	tended map[anchormesh.SegmentID]*tended // owned by Run
+	rounds // owned by Run
+	shared
 }
 
-// tended is what the steward remembers of a segment while this node leads it.
-type tended struct {
-	recruiter *recruit.Recruiter
-	term      uint64
-	since     time.Time
-	contact   map[anchormesh.ReplicaID]time.Time
-	pending   atomic.Bool // a change was proposed and has not ended
-	status    string
+// rounds is what Run remembers.
+type rounds struct {
+	tended  map[anchormesh.SegmentID]*tended
+	turns   map[anchormesh.SegmentID]time.Time // until when a group may invite
+	cursor  anchormesh.SegmentID               // had the last turn
+	planner *place.Planner
+	planned time.Time
+	wishes  map[anchormesh.SegmentID]place.Move
+	notes   []string // of the last plan
 }
 
-type answer struct {
-	segment anchormesh.SegmentID
-	node    anchormesh.NodeID
-	yes     bool
+// shared is what others ask for.
+type shared struct {
+	mu        sync.Mutex
+	standing  map[anchormesh.SegmentID]Standing
+	orders    map[anchormesh.SegmentID]order
+	splitting map[anchormesh.SegmentID]int
+	promises  recruit.Promises
+}
+
+// Standing is how a group led here stands.
+type Standing struct {
+	Status   string // one sentence
+	Degraded string // why nothing optional may happen; empty: it may
+	Changing bool   // a change of range or anchors is under way
 }
 
 // New returns a steward; Run starts it.
 func New(cfg Config, h *host.Host, e *consensus.Engine, m Mesh) *Steward {
 	return &Steward{
 		cfg: cfg, host: h, engine: e, mesh: m, kick: make(chan struct{}, 1), answer: make(chan answer, 64),
-		tended: make(map[anchormesh.SegmentID]*tended),
+		rounds: rounds{
+			tended: make(map[anchormesh.SegmentID]*tended), turns: make(map[anchormesh.SegmentID]time.Time),
+			planner: place.New(cfg.Place),
+		},
+		shared: shared{
+			standing: make(map[anchormesh.SegmentID]Standing), orders: make(map[anchormesh.SegmentID]order),
+			splitting: make(map[anchormesh.SegmentID]int),
+		},
 	}
 }
 
@@ -99,191 +141,93 @@ func (s *Steward) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-s.kick:
 		case a := <-s.answer:
-			if t := s.tended[a.segment]; t != nil {
-				t.recruiter.Answer(time.Now(), a.node, a.yes)
-			}
+			s.answered(ctx, a)
+			continue
 		}
-		for _, segment := range s.host.Segments() {
-			s.tend(ctx, segment)
+		s.round(ctx, time.Now())
+	}
+}
+
+// round looks at everything once.
+func (s *Steward) round(ctx context.Context, now time.Time) {
+	l := s.look(now)
+	ids := s.host.Segments()
+	for id := range s.tended {
+		if _, here := slices.BinarySearch(ids, id); !here {
+			s.forget(id)
+		}
+	}
+	if now.Sub(s.planned) >= s.cfg.PlanEvery {
+		s.planned = now
+		s.plan(l)
+	}
+	// Whoever follows the last that had a turn comes first.
+	first, _ := slices.BinarySearch(ids, s.cursor+1)
+	for _, id := range slices.Concat(ids[first:], ids[:first]) {
+		if s.due(l, id) {
+			s.tend(ctx, l, id)
 		}
 	}
 }
 
-func (s *Steward) tend(ctx context.Context, segment anchormesh.SegmentID) {
-	st, ok := s.engine.Status(segment)
-	r, here := s.host.Get(segment)
-	if !ok || !here || !st.Leads() {
-		delete(s.tended, segment)
-		return
-	}
-	t := s.tended[segment]
-	if t == nil || t.term != st.Term {
-		t = &tended{
-			recruiter: recruit.New(s.cfg.Recruit), term: st.Term, since: time.Now(),
-			contact: make(map[anchormesh.ReplicaID]time.Time),
-		}
-		s.tended[segment] = t
-	}
-	situation, ok := s.situation(t, r, segment)
-	if !ok {
-		return
-	}
-	plan := t.recruiter.Step(time.Now(), situation)
-	if plan.Status != t.status {
-		s.cfg.Logger.Debug("anchor group", "segment", segment, "status", plan.Status)
-		t.status = plan.Status
-	}
-	for _, e := range plan.Effects {
-		s.carryOut(ctx, t, r, e)
-	}
+// forget drops what is remembered of a segment that this node does not lead.
+func (s *Steward) forget(id anchormesh.SegmentID) {
+	delete(s.tended, id)
+	delete(s.turns, id)
+	delete(s.wishes, id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.standing, id)
+	delete(s.orders, id)
 }
 
-// situation gathers what the decision looks at.
-func (s *Steward) situation(t *tended, r *host.Replica, segment anchormesh.SegmentID) (recruit.Situation, bool) {
-	commit, peers, leading := s.engine.Progress(segment)
-	if !leading {
-		return recruit.Situation{}, false
+// Standing returns how the group of a segment led here stands.
+func (s *Steward) Standing(id anchormesh.SegmentID) (Standing, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, ok := s.standing[id]
+	st.Changing = st.Changing || s.splitting[id] > 0
+	return st, ok
+}
+
+// look is the mesh at one moment.
+type look struct {
+	now     time.Time
+	nodes   []place.Node
+	members []recruit.Member
+	by      map[anchormesh.NodeID]recruit.Member
+}
+
+func (s *Steward) look(now time.Time) *look {
+	l := &look{now: now, nodes: s.Nodes(now), by: make(map[anchormesh.NodeID]recruit.Member)}
+	for _, n := range l.nodes {
+		l.members = append(l.members, n.Member)
+		l.by[n.Node] = n.Member
 	}
-	now := time.Now()
-	state := r.Machine.State()
-	_, term := r.Machine.Segment().Applied()
-	out := recruit.Situation{
-		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
-		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
-		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending.Load() || state.Joint(),
-	}
-	asleep := s.asleep(segment)
-	for _, a := range state.Descriptor.Anchors {
-		p := peers[a.Replica]
-		heard := p.RecentActive
-		if asleep { // what the group knows of the others is as old as its sleep
-			heard = s.mesh.Connected(a.Node)
-		}
-		if heard || a.Node == s.cfg.Self {
-			t.contact[a.Replica] = now
-		}
-		out.Progress = append(out.Progress, recruit.Progress{Replica: a.Replica, Match: p.Match, LastContact: t.contact[a.Replica]})
-	}
+	return l
+}
+
+// Nodes returns all members with what is known of how they stand, this one included.
+func (s *Steward) Nodes(now time.Time) (out []place.Node) {
+	heard := s.cfg.Heard(now)
 	for _, m := range s.mesh.View().Members() {
-		out.Members = append(out.Members, recruit.Member{
-			Node: m.ID, Alive: m.State == mesh.Alive, Since: m.Since, Zone: m.Zone, Room: 1,
-		})
-	}
-	return out, true
-}
-
-func (s *Steward) asleep(segment anchormesh.SegmentID) bool {
-	st, ok := s.engine.Status(segment)
-	return ok && st.Asleep
-}
-
-func (s *Steward) carryOut(ctx context.Context, t *tended, r *host.Replica, e recruit.Effect) {
-	d := r.Machine.Descriptor()
-	s.cfg.Logger.Info("anchor group decision", "segment", d.Segment, "why", e.Why)
-	switch e.Kind {
-	case recruit.Invite:
-		go s.invite(ctx, d, e)
-	case recruit.AddLearner:
-		next, cc := addLearner(d, e)
-		s.propose(t, d, next, cc)
-	case recruit.Change:
-		next, cc := change(d, e)
-		s.propose(t, d, next, cc)
-	}
-}
-
-// addLearner gives a node the next replica ID.
-func addLearner(d *anchormesh.Descriptor, e recruit.Effect) (*anchormesh.Descriptor, *raftpb.ConfChangeV2) {
-	next := d.Clone()
-	id := next.NextReplica
-	next.NextReplica++
-	next.Anchors = append(next.Anchors, anchormesh.Anchor{Node: e.Node, Replica: id, Role: anchormesh.Learner, Zone: e.Zone})
-	return next, &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{single(raftpb.ConfChangeAddLearnerNode, id)}}
-}
-
-// change promotes and removes in one step; Raft makes it joint where it needs to
-// be and leaves the joint configuration by itself.
-func change(d *anchormesh.Descriptor, e recruit.Effect) (*anchormesh.Descriptor, *raftpb.ConfChangeV2) {
-	next, cc := d.Clone(), &raftpb.ConfChangeV2{}
-	for i := range next.Anchors {
-		if slices.Contains(e.Promote, next.Anchors[i].Replica) {
-			next.Anchors[i].Role = anchormesh.Voter
+		n, ok := heard[m.ID]
+		switch {
+		case m.ID == s.cfg.Self:
+			n = s.cfg.Own()
+			n.Heard = now
+		case !ok:
+			n.Room = 1 // it has said nothing yet, and may decline
+		case n.Leaving:
+			n.Room = 0
 		}
+		n.Member = recruit.Member{Node: m.ID, Alive: m.State == mesh.Alive, Since: m.Since, Zone: m.Zone, Room: n.Room}
+		out = append(out, n)
 	}
-	next.Anchors = slices.DeleteFunc(next.Anchors, func(a anchormesh.Anchor) bool { return slices.Contains(e.Remove, a.Replica) })
-	for _, id := range e.Promote {
-		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddNode, id))
-	}
-	for _, id := range e.Remove {
-		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeRemoveNode, id))
-	}
-	return next, cc
+	return out
 }
 
-func single(kind raftpb.ConfChangeType, id anchormesh.ReplicaID) *raftpb.ConfChangeSingle {
-	return &raftpb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(uint64(id))}
-}
-
-func (s *Steward) propose(t *tended, d, next *anchormesh.Descriptor, cc *raftpb.ConfChangeV2) {
-	t.pending.Store(true)
-	s.engine.ChangeConf(d.Segment, d.Generation, cc, meshpb.EncodeDescriptor(next), func(res consensus.Result) {
-		if res.Err != nil {
-			s.cfg.Logger.Warn("change of the anchor group did not happen", "segment", d.Segment, "err", res.Err)
-		}
-		t.pending.Store(false)
-		s.Kick()
-	})
-}
-
-func (s *Steward) invite(ctx context.Context, d *anchormesh.Descriptor, e recruit.Effect) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	body, err := proto.Marshal(&meshpb.Invitation{Descriptor_: meshpb.ToPB(d), Replica: uint64(d.NextReplica), Reason: e.Why})
-	if err != nil {
-		panic("steward: invitation cannot be encoded: " + err.Error())
-	}
-	yes := false
-	reply, err := s.mesh.Call(ctx, e.Node, Method, body)
-	var msg meshpb.InvitationReply
-	if err == nil {
-		err = proto.Unmarshal(reply, &msg)
-	}
-	switch {
-	case err != nil:
-		s.cfg.Logger.Warn("invitation was not answered", "segment", d.Segment, "node", e.Node.Short(), "err", err)
-	case !msg.GetAccepted():
-		s.cfg.Logger.Info("invitation was declined", "segment", d.Segment, "node", e.Node.Short(), "why", msg.GetReason())
-	default:
-		yes = true
-	}
-	select {
-	case s.answer <- answer{d.Segment, e.Node, yes}:
-	case <-ctx.Done():
-	}
-}
-
-// Serve answers an invitation; it is the mesh's call handler. To accept promises
-// room, nothing more: the replica ID comes with the group's log.
-func (s *Steward) Serve(from anchormesh.NodeID, payload []byte, to mesh.Responder) {
-	var inv meshpb.Invitation
-	if err := proto.Unmarshal(payload, &inv); err != nil {
-		to.Fail(1, "malformed invitation: "+err.Error())
-		return
-	}
-	d, err := meshpb.FromPB(inv.GetDescriptor_())
-	if err != nil {
-		to.Fail(1, "malformed invitation: "+err.Error())
-		return
-	}
-	ok, reason := recruit.Accept(s.cfg.Load(), recruit.Invitation{
-		Mesh: d.Mesh, Segment: d.Segment, Generation: d.Generation, From: from,
-	})
-	if ok {
-		s.cfg.Logger.Info("invitation accepted", "segment", d.Segment, "from", from.Short(), "why", inv.GetReason())
-	}
-	body, err := proto.Marshal(&meshpb.InvitationReply{Accepted: ok, Reason: reason})
-	if err != nil {
-		panic("steward: reply cannot be encoded: " + err.Error())
-	}
-	to.Reply(body)
+// alive reports whether gossip calls the nodes of all anchors alive.
+func (l *look) alive(d *anchormesh.Descriptor) bool {
+	return !slices.ContainsFunc(d.Anchors, func(a anchormesh.Anchor) bool { return !l.by[a.Node].Alive })
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/mesh"
@@ -32,8 +34,11 @@ const (
 // member is a node with a steward.
 type member struct {
 	*hosttest.Node
+	steward *steward.Steward
 	free    atomic.Int64 // room on its disk
 	invited atomic.Int64 // how often it was asked
+	leaving atomic.Bool
+	dead    atomic.Bool
 	stop    func()
 }
 
@@ -41,45 +46,124 @@ type member struct {
 type world struct {
 	t     *testing.T
 	net   *meshtest.Network
+	mu    sync.Mutex
 	nodes []*member
+	load  func(anchormesh.SegmentID) uint64
+	did   counts
+}
+
+// counts are what the stewards told of.
+type counts struct {
+	mu    sync.Mutex
+	words map[string]int
+}
+
+func (c *counts) of(what string) func(string) {
+	return func(word string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.words == nil {
+			c.words = make(map[string]int)
+		}
+		c.words[what+" "+word]++
+	}
+}
+
+func (c *counts) get(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.words[what]
 }
 
 func newWorld(t *testing.T, size int, with func(i int, m *member)) *world {
-	w := &world{t: t, net: meshtest.NewNetwork(1)}
+	w := &world{t: t, net: meshtest.NewNetwork(1), load: func(anchormesh.SegmentID) uint64 { return 0 }}
 	for i := range size {
-		m := &member{Node: hosttest.Start(t, hosttest.NewDisk(t), w.net, anchormesh.NodeID(rune('a'+i)))}
-		m.free.Store(1 << 40)
-		if with != nil {
-			with(i, m)
-		}
-		if i == 0 {
-			if err := m.Host.Genesis(meshID, segment, "", 3); err != nil {
-				t.Fatal(err)
-			}
-		} else if err := m.Host.JoinMesh(meshID); err != nil {
-			t.Fatal(err)
-		}
-		m.tend(t)
-		w.nodes = append(w.nodes, m)
+		w.add(i, with)
 	}
 	return w
 }
 
+// add starts the next node.
+func (w *world) add(i int, with func(i int, m *member)) *member {
+	w.t.Helper()
+	m := &member{Node: hosttest.Start(w.t, hosttest.NewDisk(w.t), w.net, anchormesh.NodeID(rune('a'+i)))}
+	m.free.Store(1 << 40)
+	if with != nil {
+		with(i, m)
+	}
+	if i == 0 {
+		if err := m.Host.Genesis(meshID, segment, "", 3); err != nil {
+			w.t.Fatal(err)
+		}
+	} else if err := m.Host.JoinMesh(meshID); err != nil {
+		w.t.Fatal(err)
+	}
+	w.tend(m)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes = append(w.nodes, m)
+	return m
+}
+
+// all are the nodes.
+func (w *world) all() []*member {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.nodes)
+}
+
+// stands is how a node stands.
+func (w *world) stands(m *member) place.Node {
+	n := place.Node{Member: recruit.Member{Room: 100}, Leaving: m.leaving.Load()}
+	for _, id := range m.Host.Segments() {
+		n.Replicas++
+		if st, ok := m.Engine.Status(id); ok && st.Leads() {
+			n.Leaders++
+			n.Load += w.load(id)
+		}
+	}
+	return n
+}
+
 // tend starts the node's steward.
-func (m *member) tend(t *testing.T) {
+func (w *world) tend(m *member) {
+	placing := place.DefaultConfig()
+	placing.Settle, placing.Stay, placing.Epoch = 5*time.Second, 10*time.Second, 10*time.Second
 	s := steward.New(steward.Config{
 		Self: m.ID, ReplaceAfter: replaceAfter, Recruit: recruit.DefaultConfig(), Logger: slog.New(slog.DiscardHandler),
-		Load: func() recruit.Load {
-			return recruit.Load{Mesh: m.Host.Mesh(), FreeBytes: m.free.Load(), ReserveBytes: 1 << 20}
+		Place: placing, PlanEvery: 2 * time.Second,
+		Listener: steward.Listener{
+			Split: w.did.of("split"), Moved: w.did.of("moved"), Transferred: w.did.of("transferred"), Invited: w.did.of("invited"),
 		},
+		Load: func() recruit.Load {
+			return recruit.Load{
+				Mesh: m.Host.Mesh(), FreeBytes: m.free.Load(), ReserveBytes: 1 << 20, Leaving: m.leaving.Load(),
+				Replicas: len(m.Host.Segments()) + m.Host.Installing(), Installing: m.Host.Installing(), InstallingMax: 2,
+			}
+		},
+		Own: func() place.Node { return w.stands(m) },
+		Heard: func(now time.Time) map[anchormesh.NodeID]place.Node {
+			out := make(map[anchormesh.NodeID]place.Node)
+			for _, o := range w.all() {
+				if o.dead.Load() {
+					continue
+				}
+				n := w.stands(o)
+				n.Heard = now
+				out[o.ID] = n
+			}
+			return out
+		},
+		Measured: func(id anchormesh.SegmentID) (uint64, int64) { return w.load(id), 1000 },
 	}, m.Host, m.Engine, m.Mesh)
+	m.steward = s
 	m.Mesh.HandleCalls(steward.Method, func(from anchormesh.NodeID, p []byte, to mesh.Responder) {
 		m.invited.Add(1)
 		s.Serve(from, p, to)
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	t.Cleanup(stop)
+	w.t.Cleanup(stop)
 	go s.Run(ctx)
 }
 
@@ -110,6 +194,7 @@ func (w *world) leader() *member {
 
 // die ends a node's process; all others are told.
 func (w *world) die(m *member) {
+	m.dead.Store(true)
 	m.stop()
 	w.net.Crash(m.ID)
 	m.Stop()
@@ -215,22 +300,7 @@ func TestServe(t *testing.T) {
 			}
 		}
 		invite := func(id anchormesh.MeshID) *meshpb.InvitationReply {
-			t.Helper()
-			d := &anchormesh.Descriptor{Mesh: id, Segment: 77, Generation: 1, Changed: 5, NextReplica: 2,
-				Anchors: []anchormesh.Anchor{{Node: "a", Replica: 1, Role: anchormesh.Voter}}}
-			body, err := proto.Marshal(&meshpb.Invitation{Descriptor_: meshpb.ToPB(d), Replica: 2, Reason: "test"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			answer, err := a.Call(t.Context(), "b", steward.Method, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var reply meshpb.InvitationReply
-			if err := proto.Unmarshal(answer, &reply); err != nil {
-				t.Fatal(err)
-			}
-			return &reply
+			return inviteTo(t, w.nodes[0], id, 77)
 		}
 		if r := invite(meshID); !r.Accepted || r.Reason != "" {
 			t.Errorf("an invitation: %v", r)
@@ -243,4 +313,28 @@ func TestServe(t *testing.T) {
 			t.Errorf("an invitation without room: %v", r)
 		}
 	})
+}
+
+// invite asks node b for a replica of a segment.
+func invite(t *testing.T, from *member, id anchormesh.SegmentID) *meshpb.InvitationReply {
+	return inviteTo(t, from, meshID, id)
+}
+
+func inviteTo(t *testing.T, from *member, mesh anchormesh.MeshID, id anchormesh.SegmentID) *meshpb.InvitationReply {
+	t.Helper()
+	d := &anchormesh.Descriptor{Mesh: mesh, Segment: id, Generation: 1, Changed: 5, NextReplica: 2,
+		Anchors: []anchormesh.Anchor{{Node: "a", Replica: 1, Role: anchormesh.Voter}}}
+	body, err := proto.Marshal(&meshpb.Invitation{Descriptor_: meshpb.ToPB(d), Replica: 2, Reason: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := from.Mesh.Call(t.Context(), "b", steward.Method, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply meshpb.InvitationReply
+	if err := proto.Unmarshal(answer, &reply); err != nil {
+		t.Fatal(err)
+	}
+	return &reply
 }
