@@ -71,4 +71,3 @@ func medianCost[T any](samples []T, of func(T) Cost) Cost {
 		Stopped: median(column(samples, func(s T) float64 { return of(s).Stopped })),
 	}
 }
-
