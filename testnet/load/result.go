@@ -18,6 +18,7 @@ type Result struct {
 	Throughput float64           `json:"operations_per_second"`
 	Latency    Latency           `json:"latency_us"`
 	Errors     map[string]uint64 `json:"errors,omitempty"` // by gRPC code
+	FirstError string            `json:"first_error,omitempty"`
 
 	LoadCPUSeconds     float64 `json:"load_cpu_seconds"` // this process, user and system, in the window
 	LoadCPUMicrosPerOp float64 `json:"load_cpu_us_per_operation"`

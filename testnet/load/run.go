@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,7 @@ type session struct {
 	keys  []string
 	began time.Time // of timetables
 	phase atomic.Int32
+	first atomic.Pointer[string] // what the first failure in the window said
 }
 
 // The phases of a run, in order.
@@ -58,7 +60,7 @@ func (m *meter) observe(latency time.Duration, err error) {
 		return
 	}
 	if err != nil {
-		m.errors[status.Code(err).String()]++
+		m.lost(err)
 		return
 	}
 	m.hist.record(latency)
@@ -66,7 +68,21 @@ func (m *meter) observe(latency time.Duration, err error) {
 
 // lost counts the error that made a client give up, in whatever phase: a run
 // with fewer clients than it says would flatter the server.
-func (m *meter) lost(err error) { m.errors[status.Code(err).String()]++ }
+func (m *meter) lost(err error) {
+	m.errors[codeOf(err)]++
+	text := err.Error()
+	m.s.first.CompareAndSwap(nil, &text)
+}
+
+// codeOf returns the name of an error's gRPC code. clientv3 turns the errors it
+// knows into a type of its own.
+func codeOf(err error) string {
+	var known rpctypes.EtcdError
+	if errors.As(err, &known) {
+		return known.Code().String()
+	}
+	return status.Code(err).String()
+}
 
 // Run performs one run.
 func Run(ctx context.Context, cfg Config) (Result, error) {
@@ -210,9 +226,12 @@ func (s *session) result(meters []*meter, win window) (Result, error) {
 		Errors:         failures,
 		LoadCPUSeconds: win.cpu.Seconds(),
 	}
+	if text := s.first.Load(); text != nil {
+		r.FirstError = *text
+	}
 	if r.Ops == 0 {
 		if r.Failed() > 0 {
-			return r, fmt.Errorf("%w: %v", ErrAllFailed, failures)
+			return r, fmt.Errorf("%w: %v, the first: %s", ErrAllFailed, failures, r.FirstError)
 		}
 		return r, errors.New("load: no operation completed in the window")
 	}
