@@ -67,14 +67,20 @@ func (f *fakeMesh) Status(context.Context, *meshpb.StatusRequest) (*meshpb.Statu
 }
 
 func serveFake(t *testing.T, f *fakeMesh) string {
+	return listen(t, func(s *grpc.Server) {
+		if f != nil {
+			meshpb.RegisterMeshServer(s, f)
+		}
+	})
+}
+
+func listen(t *testing.T, register func(*grpc.Server)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := grpc.NewServer()
-	if f != nil {
-		meshpb.RegisterMeshServer(s, f)
-	}
+	register(s)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 	return l.Addr().String()

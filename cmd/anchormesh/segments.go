@@ -58,6 +58,7 @@ type segmentView struct {
 	Pressure        float64      `json:"pressure"`
 	Spread          float64      `json:"spread"`
 	Local           bool         `json:"local"`
+	Lineage         string       `json:"lineage"` // the beginning of its head
 	Anchors         []anchorView `json:"anchors"`
 }
 
@@ -83,6 +84,7 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
 		WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
 		BytesPerSecond: rates.GetBytesPerSecond(), Pressure: s.GetPressure(), Spread: s.GetSpread(), Local: s.GetLocal(),
+		Lineage: d.Lineage.String()[:shortHash],
 	}
 	for _, a := range d.Anchors {
 		av := anchorView{Node: string(a.Node), Replica: uint64(a.Replica), Role: a.Role.String(), Zone: a.Zone}

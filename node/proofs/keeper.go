@@ -12,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/internal/fsys"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/mesh/wire"
 )
 
 // Method is the mesh call of this package.
@@ -27,6 +28,13 @@ const (
 	// refused is the code of failed answers; the text says why.
 	refused = 1
 )
+
+// Check reports whether a proof holds for an entry behind another one, nil if nothing
+// is known of it, by the keys that node IDs hold.
+func Check(before *lineage.Entry, p *lineage.Proof) error {
+	key := Key{Verify: wire.SignedBy}
+	return key.Check(before, p)
+}
 
 // Caller asks other nodes; mesh.Mesh is one.
 type Caller interface {
