@@ -165,7 +165,7 @@ func (op *Op) branch(r *Request, res *Result, key string) (t touch, ok bool) {
 			t, ok = one, true
 		}
 	}
-	t.sure = t.sure && (res != nil || len(r.If) == 0)
+	t.sure = t.sure && (res != nil || len(r.If) == 0 && len(leasesOf(r)) == 0)
 	return t, ok
 }
 

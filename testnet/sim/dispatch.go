@@ -64,10 +64,9 @@ type call struct {
 	keys anchormesh.KeyRange
 	done func(res *check.Result, unknown bool) // neither: it certainly had no effect
 
-	deadline time.Duration
-	try      int
-	out      bool // in a log's or another node's hands: the outcome is unknown
-	over     bool
+	try  int
+	out  bool // in a log's or another node's hands: the outcome is unknown
+	over bool
 }
 
 func (c *call) write() bool { return c.request.op != 0 }
@@ -76,8 +75,7 @@ func (c *call) write() bool { return c.request.op != 0 }
 func (c *call) begin(via *process) {
 	c.request = request{op: ops[c.op.Kind], raw: c.m.tagged(marshal(encode(c.op, c.ttl))), serializable: c.op.Serializable}
 	c.keys = keysOf(c.op)
-	c.deadline = c.m.k.Now() + c.m.cfg.Load.Timeout
-	c.m.k.After(c.m.cfg.Load.Timeout, func() {
+	c.m.k.After(c.m.timeout(), func() {
 		c.end(nil, c.out || via.proc != via || via.paused)
 	})
 	c.m.k.After(c.m.net.Latency(), func() {

@@ -38,7 +38,7 @@ type lines struct {
 	scopes  map[string]*scope
 	led     map[anchormesh.SegmentID]*scope
 	tokens  uint64
-	turn    int
+	turn    map[anchormesh.SegmentID]int // of the voter to be asked next, where no leader is known
 	now     time.Time
 }
 
@@ -76,6 +76,7 @@ type standing struct {
 }
 
 func (l *lines) init(p *process) {
+	l.turn = make(map[anchormesh.SegmentID]int)
 	l.p, l.flights = p, make(map[barrierKey]*barrierFlight)
 	l.scopes, l.led = make(map[string]*scope), make(map[anchormesh.SegmentID]*scope)
 }
@@ -318,9 +319,12 @@ func (l *lines) fly(b line.Barrier, end func(uint64, error)) {
 	}, func() { heard(0, errNoAnswer) })
 }
 
-// whom is who leads a segment elsewhere: the leader if it is known, else its voters in
-// turn.
+// whom is who leads a segment elsewhere: the leader if it is known, best to a replica
+// here, else its voters in turn.
 func (l *lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
+	if g := l.p.groups[d.Segment]; g != nil && g.status.Leader != "" && l.p.mesh.cfg.Plant != PlantLeadersOnly {
+		return g.status.Leader
+	}
 	if leader, ok := l.p.table.Leader(d.Segment); ok && leader != l.p.id {
 		return leader
 	}
@@ -328,8 +332,8 @@ func (l *lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
 	if l.p.mesh.cfg.Plant == PlantLeadersOnly || len(voters) == 0 {
 		return ""
 	}
-	l.turn++
-	return voters[l.turn%len(voters)].Node
+	l.turn[d.Segment]++
+	return voters[l.turn[d.Segment]%len(voters)].Node
 }
 
 // heard remembers who led, or that this one did not.

@@ -40,6 +40,7 @@ type mesh struct {
 	clients   []*client
 	watchers  []*watcher
 	healed    bool
+	probing   bool
 	at        map[string]func(*process) // called where a durable act of this name begins; for tests
 	jumps     int
 	err       error

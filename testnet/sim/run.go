@@ -179,9 +179,19 @@ func (m *mesh) liveness() {
 	}
 }
 
+// timeout is how long a client waits. All nodes are asked for everything at once in the
+// end; that may take longer.
+func (m *mesh) timeout() time.Duration {
+	if m.probing {
+		return m.cfg.Load.Timeout + 5*time.Second
+	}
+	return m.cfg.Load.Timeout
+}
+
 // probe writes and reads once more through every node; all must be answered.
 func (m *mesh) probe() {
 	c := newClient(m, len(m.clients))
+	m.probing = true
 	open := make(map[string]bool)
 	for _, p := range m.running() {
 		for _, s := range m.live {
@@ -202,7 +212,7 @@ func (m *mesh) probe() {
 			}
 		}
 	}
-	m.k.Run(m.k.Now()+m.cfg.Load.Timeout+time.Second, m.stopped)
+	m.k.Run(m.k.Now()+m.timeout()+time.Second, m.stopped)
 	if m.err == nil && len(open) > 0 {
 		m.fail(fmt.Errorf("%w: not answered by a healed mesh: %q", ErrStuck, slices.Sorted(maps.Keys(open))))
 	}

@@ -20,6 +20,7 @@ type transfer struct {
 	export   *mvcc.Export
 	into     *installing
 	done     func(ok bool)
+	over     bool
 }
 
 // sendSnapshot streams a segment's state. The log behind it is kept until the
@@ -52,6 +53,20 @@ func (p *process) sendSnapshot(s shard.Snapshot) {
 	}
 	t.export = export
 	t.step(t.offer)
+	t.watch()
+}
+
+// watch ends the transfer if a side is gone in the middle of a step.
+func (t *transfer) watch() {
+	t.from.mesh.k.After(time.Second, func() {
+		switch {
+		case t.over:
+		case t.from.proc != t.from || t.to.proc != t.to:
+			t.end(false)
+		default:
+			t.watch()
+		}
+	})
 }
 
 // step goes on after the time that bytes take. If one side or the connection is
@@ -73,6 +88,10 @@ func (t *transfer) step(f func()) {
 }
 
 func (t *transfer) end(ok bool) {
+	if t.over {
+		return
+	}
+	t.over = true
 	t.export.Close()
 	if !ok && t.into != nil && t.to.proc == t.to {
 		into := t.into
