@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -42,18 +43,23 @@ func (x *Txns) once(ctx context.Context, key []byte, kind byte, body []byte) ([]
 	if !ok {
 		return nil, fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNoLeader)
 	}
-	if st, here := x.engine.Status(d.Segment); here && st.Leads() {
+	st, here := x.engine.Status(d.Segment)
+	if here && st.Leads() {
 		r, here := x.host.Get(d.Segment)
 		if !here || r.Machine.Descriptor().Generation != d.Generation {
 			return nil, fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNotAnchor)
 		}
 		return x.act(ctx, r, r.Machine.Descriptor(), request{kind, d.Segment, d.Generation, body})
 	}
-	leader, ok := x.table.Leader(d.Segment)
-	if !ok || leader == x.cfg.Self {
-		if leader, ok = x.anyVoter(d); !ok {
-			return nil, fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNoLeader)
-		}
+	leader := st.Leader // a replica here hears of changes
+	if leader == "" {
+		leader, _ = x.table.Leader(d.Segment)
+	}
+	if leader == "" || leader == x.cfg.Self {
+		leader = x.someVoter(d)
+	}
+	if leader == "" {
+		return nil, fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNoLeader)
 	}
 	answer, err := x.caller.Call(ctx, leader, Method, head(kind, d), body)
 	if err != nil {
@@ -62,14 +68,15 @@ func (x *Txns) once(ctx context.Context, key []byte, kind byte, body []byte) ([]
 	return answer, nil
 }
 
-// anyVoter picks somebody who knows the leader.
-func (x *Txns) anyVoter(d *anchormesh.Descriptor) (anchormesh.NodeID, bool) {
-	for _, a := range d.Voters() {
-		if a.Node != x.cfg.Self {
-			return a.Node, true
+// someVoter picks somebody who may know the leader.
+func (x *Txns) someVoter(d *anchormesh.Descriptor) anchormesh.NodeID {
+	voters := d.Voters()
+	for _, i := range rand.Perm(len(voters)) {
+		if voters[i].Node != x.cfg.Self {
+			return voters[i].Node
 		}
 	}
-	return "", false
+	return ""
 }
 
 // failed marks the errors of a call.
@@ -94,7 +101,9 @@ func (x *Txns) failed(d *anchormesh.Descriptor, to anchormesh.NodeID, err error)
 func (x *Txns) remoteFailed(d *anchormesh.Descriptor, e *mesh.RemoteError) error {
 	switch {
 	case e.Code == codeNowhere:
-		x.table.SetLeader(d.Segment, anchormesh.NodeID(e.Text))
+		if e.Text != "" {
+			x.table.SetLeader(d.Segment, anchormesh.NodeID(e.Text))
+		}
 		return fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNoLeader)
 	case e.Code == codeStale:
 		if fresh, err := meshpb.DecodeDescriptor([]byte(e.Text)); err == nil {
