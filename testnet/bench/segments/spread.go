@@ -87,91 +87,90 @@ func (s Spread) String() string {
 	return text
 }
 
+const (
+	// spreadPatience is long because a mesh moves nothing to a node that it has not
+	// known for half a minute, and then one replica of a segment after the other.
+	spreadPatience = 3 * time.Minute
+	spreadPoll     = 300 * time.Millisecond
+)
+
 // spread gives every segment the anchors and the leader of an even seating, as far
-// as the mesh can, and says what came of it.
+// as the mesh can, and says what came of it. The mesh may have plans of its own, so
+// each order follows a fresh look.
 func (k *control) spread(ctx context.Context) (Spread, error) {
 	ids, err := k.ids(ctx)
 	if err != nil {
 		return Spread{}, err
 	}
-	all, err := k.segments(ctx)
-	if err != nil {
-		return Spread{}, err
-	}
-	seats := make(map[uint64][]string, len(all))
-	for i, s := range all {
-		for _, n := range seating(i, len(ids), max(1, len(s.voters))) {
-			seats[s.id] = append(seats[s.id], ids[n])
+	patience, cancel := context.WithTimeout(ctx, spreadPatience)
+	defer cancel()
+	var missing error
+	for {
+		if missing = k.arrange(patience, ids); missing == nil || hopeless(missing) || pause(patience, spreadPoll) != nil {
+			break
 		}
 	}
-	_, refused := together(all, splitsAtOnce, func(s segment) (struct{}, error) { return struct{}{}, k.anchor(ctx, s, seats[s.id]) })
-	if refused == nil {
-		refused = patiently(ctx, "transfer", func(ctx context.Context) error { return k.lead(ctx, seats) })
-	}
 	out, err := k.leaders(ctx, ids)
-	if refused != nil {
-		out.Missing, _, _ = strings.Cut(refused.Error(), "\n")
+	if missing != nil {
+		out.Missing = missing.Error()
 	}
 	return out, err
 }
 
-// anchor moves the anchors of one segment to its seats.
-func (k *control) anchor(ctx context.Context, s segment, seats []string) error {
+// arrange looks once, orders what is next for every segment that does not sit as it
+// should, and says what is missing; nil if nothing is.
+func (k *control) arrange(ctx context.Context, ids []string) error {
+	all, err := k.segments(ctx)
+	if err != nil {
+		return err
+	}
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	missing, _ := together(order, splitsAtOnce, func(i int) (error, error) {
+		return k.seat(ctx, all[i], seatsOf(i, ids, len(all[i].voters))), nil
+	})
+	missing = slices.DeleteFunc(missing, func(err error) bool { return err == nil })
+	if len(missing) == 0 {
+		return nil
+	}
+	if i := slices.IndexFunc(missing, hopeless); i >= 0 {
+		return missing[i]
+	}
+	return fmt.Errorf("%d segments do not sit where they were ordered, one for: %w", len(missing), missing[0])
+}
+
+func seatsOf(i int, ids []string, voters int) (out []string) {
+	for _, n := range seating(i, len(ids), max(1, voters)) {
+		out = append(out, ids[n])
+	}
+	return out
+}
+
+// seat orders the next thing that brings a segment to its seats, the leader's
+// first; nil if it sits.
+func (k *control) seat(ctx context.Context, s segment, seats []string) error {
+	if !s.settled || s.leader == "" {
+		return errors.New("its group is changing")
+	}
 	for _, to := range seats {
 		if slices.Contains(s.voters, to) {
 			continue
 		}
 		from := s.voters[slices.IndexFunc(s.voters, func(v string) bool { return !slices.Contains(seats, v) })]
-		if err := patiently(ctx, "move", func(ctx context.Context) error { return k.move(ctx, s.id, from, to) }); err != nil {
+		if err := k.move(ctx, s.id, from, to); err != nil {
 			return err
 		}
-		moved, err := k.moved(ctx, s.id, to)
-		if err != nil {
-			return err
-		}
-		s = moved
+		return errors.New("a replica is moving")
 	}
-	return nil
-}
-
-// lead asks for the leaders that the seats say, once, and says how many others
-// lead still.
-func (k *control) lead(ctx context.Context, seats map[uint64][]string) error {
-	all, err := k.segments(ctx)
-	if err != nil {
+	if s.leader == seats[0] {
+		return nil
+	}
+	if err := k.transfer(ctx, s.id, seats[0]); err != nil {
 		return err
 	}
-	wrong := slices.DeleteFunc(all, func(s segment) bool { return len(seats[s.id]) == 0 || s.leader == seats[s.id][0] })
-	if len(wrong) == 0 {
-		return nil
-	}
-	if _, err := together(wrong, splitsAtOnce, func(s segment) (struct{}, error) {
-		return struct{}{}, k.transfer(ctx, s.id, seats[s.id][0])
-	}); hopeless(firstOf(err)) {
-		return firstOf(err)
-	}
-	return fmt.Errorf("%d segments are led elsewhere", len(wrong))
-}
-
-// firstOf returns the first of joined errors.
-func firstOf(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		return many.Unwrap()[0]
-	}
-	return err
-}
-
-// moved waits until a node is a voter of a segment that is not changing.
-func (k *control) moved(ctx context.Context, id uint64, node string) (found segment, err error) {
-	err = k.await(ctx, func(all []segment) error {
-		i := slices.IndexFunc(all, func(x segment) bool { return x.id == id })
-		if i < 0 || !all[i].settled || !slices.Contains(all[i].voters, node) {
-			return fmt.Errorf("segment %x has not moved", id)
-		}
-		found = all[i]
-		return nil
-	})
-	return found, err
+	return errors.New("the leadership is moving")
 }
 
 // await looks at the segments until f is content.
