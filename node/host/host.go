@@ -36,6 +36,9 @@ var (
 	ErrOlder = errors.New("the snapshot is too old")
 	// ErrOverlap says that keys of an offered snapshot are in another replica here.
 	ErrOverlap = errors.New("the keys are still held by another replica on this node")
+	// ErrBegins says that an offered segment was cut off another one here and starts in a
+	// moment. It needs no snapshot, and one installed meanwhile would be started twice.
+	ErrBegins = errors.New("the child of a split begins here in a moment")
 	// ErrMoved ends the watches of a replica that leaves this node.
 	ErrMoved = errors.New("the segment left this node")
 	// ErrSplit ends the watches that reach beyond what a segment holds.

@@ -177,6 +177,9 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, present := store.Segment(d.Segment); present && !running {
+		return nil, fmt.Errorf("segment %s: %w", d.Segment, ErrBegins)
+	}
 	if running {
 		h.stopReplica(d.Segment, r)
 		// Entries that were on their way to the log when it was looked at are in

@@ -42,6 +42,9 @@ func (h *Host) begin(store *mvcc.Store, child *mvcc.Segment, leads bool) error {
 		return err
 	}
 	id := child.ID()
+	if _, running := h.Get(id); running {
+		return nil // the group's leader was faster, with a snapshot
+	}
 	replica, ok := h.replicaOf(state)
 	if !ok || replica <= h.dir.Record().Retired[id] {
 		return h.discard(store, id) // the group has removed it meanwhile

@@ -154,15 +154,17 @@ func refusals(n int) []consensus.Outcome {
 
 func (m *Machine) applyConf(e *consensus.Entry) {
 	now := m.state.Load()
-	next := now.Descriptor
+	next := now.Descriptor.Clone()
 	if len(e.Conf.Context) > 0 { // empty: Raft left a joint configuration by itself
 		d, err := meshpb.DecodeDescriptor(e.Conf.Context)
 		if err != nil {
 			panic("machine: committed change of the anchor group cannot be read: " + err.Error())
 		}
-		next = d
+		// Only the anchors are the proposer's to say. What else it wrote down may be from
+		// before a split that was in the log already.
+		next.Anchors, next.NextReplica = d.Anchors, d.NextReplica
 	}
-	state := now.after(next.Clone(), e.Conf.State, placeOf(e))
+	state := now.after(next, e.Conf.State, placeOf(e))
 	state.check()
 	b := m.segment.Begin(e.Index, e.Term)
 	b.SetState(state.Encode())

@@ -14,6 +14,8 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -207,4 +209,27 @@ func FuzzParseSplit(f *testing.F) {
 			t.Fatalf("%+v came back as %+v, %v", s, again, err)
 		}
 	})
+}
+
+// A change of the anchors that was proposed before a split was applied, and stands
+// behind it in the log, knows nothing of it: its descriptor still has the whole range.
+func TestChangeOfAnchorsBehindASplit(t *testing.T) {
+	b := newBench(t)
+	before := b.m.Descriptor().Clone()
+	before.Anchors = append(before.Anchors, anchormesh.Anchor{Node: "d", Replica: 4, Role: anchormesh.Learner})
+	before.NextReplica = 5
+	if out := b.apply(1, (&Split{At: []byte("m"), Right: 11}).Command()); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	b.index++
+	b.m.Apply(&consensus.Entry{Index: b.index, Term: 2, Generation: 1, Conf: &replica.ConfChange{
+		Context: meshpb.EncodeDescriptor(before), State: &raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}},
+	}}, true)
+	d := b.m.Descriptor()
+	if d.Generation != 2 || !d.Range.Equal(anchormesh.KeyRange{End: []byte("m")}) || !d.Stamped {
+		t.Errorf("the split is undone: %+v", d)
+	}
+	if len(d.Anchors) != 4 || d.NextReplica != 5 || d.Changed != b.index || d.Lineage != b.m.State().Chain.Head() {
+		t.Errorf("the change is not in force: %+v", d)
+	}
 }
