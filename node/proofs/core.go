@@ -234,24 +234,43 @@ func (c *Core) Due(now time.Time) []Ask {
 		w.due = now.Add(w.wait)
 		w.wait = min(2*w.wait, retryMax)
 		for _, n := range w.ask {
-			out = append(out, Ask{Hash: h, To: n, Request: Request(w.segment, h)})
+			out = append(out, Ask{Hash: h, To: n, Request: Request(w.segment, h, w.own(c.key.Self))})
 		}
 	}
 	return out
 }
 
+// own returns the node's own signature, nil if it did not apply the entry.
+func (w *want) own(self anchormesh.NodeID) []byte {
+	for _, s := range w.proof.Signatures {
+		if s.Node == self {
+			return s.Bytes
+		}
+	}
+	return nil
+}
+
 // Request encodes a question.
-func Request(segment anchormesh.SegmentID, entry anchormesh.Hash) []byte {
-	return append(segment.AppendKey([]byte{version}), entry[:]...)
+func Request(segment anchormesh.SegmentID, entry anchormesh.Hash, own []byte) []byte {
+	return append(append(segment.AppendKey([]byte{version}), entry[:]...), own...)
 }
 
 // ParseRequest reads what Request wrote.
-func ParseRequest(b []byte) (segment anchormesh.SegmentID, entry anchormesh.Hash, err error) {
-	if len(b) != requestBytes || b[0] != version {
-		return 0, entry, ErrMalformed
+func ParseRequest(b []byte) (segment anchormesh.SegmentID, entry anchormesh.Hash, own []byte, err error) {
+	if len(b) < requestBytes || len(b) > requestBytes+lineage.SignatureBytesMax || b[0] != version {
+		return 0, entry, nil, ErrMalformed
 	}
 	copy(entry[:], b[9:])
-	return anchormesh.SegmentID(binary.BigEndian.Uint64(b[1:])), entry, nil
+	return anchormesh.SegmentID(binary.BigEndian.Uint64(b[1:])), entry, b[requestBytes:], nil
+}
+
+// Offer takes the signature that came with a question.
+func (c *Core) Offer(from anchormesh.NodeID, entry anchormesh.Hash, own []byte) {
+	if w := c.wants[entry]; w != nil && len(own) > 0 {
+		p := &lineage.Proof{Entry: w.proof.Entry}
+		p.Add(from, own)
+		c.merge(entry, w, p)
+	}
 }
 
 // Answer returns the proof of an entry as far as it is known here.

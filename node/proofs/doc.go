@@ -32,6 +32,8 @@
 //
 // # What travels (mesh call Method)
 //
-// Request: version 1, segment 8, hash of the entry 32. Answer: a proof in lineage's
-// encoding, with the signatures that the asked node has: perhaps its own only.
+// Request: version 1, segment 8, hash of the entry 32, the asker's own signature if
+// it has one: so whoever was asked too early and asks later gives his by that. Answer:
+// a proof in lineage's encoding, with the signatures that the asked node has: perhaps
+// its own only.
 package proofs

@@ -164,13 +164,13 @@ func (k *Keeper) question(ctx context.Context, a Ask) {
 }
 
 // Serve answers a question; it is the mesh's call handler.
-func (k *Keeper) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
-	segment, entry, err := ParseRequest(payload)
+func (k *Keeper) Serve(from anchormesh.NodeID, payload []byte, to mesh.Responder) {
+	segment, entry, own, err := ParseRequest(payload)
 	if err != nil {
 		to.Fail(refused, err.Error())
 		return
 	}
-	answer, err := k.answer(segment, entry)
+	answer, err := k.answer(from, segment, entry, own)
 	if err != nil {
 		to.Fail(refused, err.Error())
 		return
@@ -179,15 +179,17 @@ func (k *Keeper) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
 }
 
 // answer looks again if the entry is not known: it may have been applied just now.
-func (k *Keeper) answer(segment anchormesh.SegmentID, entry anchormesh.Hash) ([]byte, error) {
+func (k *Keeper) answer(from anchormesh.NodeID, segment anchormesh.SegmentID, entry anchormesh.Hash, own []byte) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.core.Offer(from, entry, own)
 	answer, err := k.core.Answer(entry)
 	if !errors.Is(err, ErrUnknown) {
 		return answer, err
 	}
 	if r, ok := k.replicas.Lineage(segment); ok {
 		k.core.Note(time.Now(), r)
+		k.core.Offer(from, entry, own)
 	}
 	return k.core.Answer(entry)
 }

@@ -233,6 +233,28 @@ func TestWhatWasNotCommittedIsNotProved(t *testing.T) {
 	})
 }
 
+// Who was asked before he had applied the entry gives his signature when he asks
+// himself: the leader need not ask again.
+func TestALateVoterBringsItsSignature(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		grown, left, _ := history()
+		w := newTown(t, "a", "b", "c")
+		for id, since := range map[anchormesh.NodeID]uint64{"a": 0, "b": 6, "c": 11} {
+			w.hold(id, grown, since, id == "a")
+		}
+		time.Sleep(time.Minute)
+		w.hold("a", left, 0, true)
+		time.Sleep(20 * time.Second) // by now it asks rarely
+		w.hold("b", left, 6, false)
+		time.Sleep(followerWait + time.Second)
+		for _, id := range []anchormesh.NodeID{"a", "b"} {
+			if got := w.proven(id, left); got != 4 {
+				t.Errorf("%s holds %d proofs of 4", id, got)
+			}
+		}
+	})
+}
+
 // The file outlives its node's restart, and the nodes that signed.
 func TestProofsOutliveTheirSigners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -375,12 +397,12 @@ func TestFile(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(fileHead))
-	f.Add(Request(1, anchormesh.Hash{1}))
+	f.Add(Request(1, anchormesh.Hash{1}, []byte{1, 2}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := parse(data); err == nil && !bytes.HasPrefix(data, []byte(fileHead)) {
 			t.Error("a file of another format was taken")
 		}
-		if s, h, err := ParseRequest(data); err == nil && !bytes.Equal(Request(s, h), data) {
+		if s, h, own, err := ParseRequest(data); err == nil && !bytes.Equal(Request(s, h, own), data) {
 			t.Error("a request has two forms")
 		}
 	})
