@@ -26,6 +26,7 @@ type testMesh struct {
 	key   meshkey.Key
 	dir   string
 	nodes []*testNode
+	tune  func(*node.Node) // before a node runs; may be nil
 }
 
 type testNode struct {
@@ -37,18 +38,15 @@ type testNode struct {
 // newMesh starts n nodes and waits until the group has the anchors it wants.
 func newMesh(t testing.TB, n int) *testMesh {
 	t.Helper()
-	m := &testMesh{t: t, key: meshkey.Generate(), dir: t.TempDir()}
-	for i := range n {
-		cfg := config.Default()
-		cfg.Identity.Name = fmt.Sprintf("n%d", i+1)
-		cfg.Identity.DataDir = filepath.Join(m.dir, cfg.Identity.Name)
-		cfg.Listen = config.Listen{Client: freeAddr(t), Peer: "/ip4/127.0.0.1/tcp/" + freePort(t), Gossip: freeAddr(t)}
-		cfg.Mesh.Genesis = i == 0
-		if i > 0 {
-			cfg.Mesh.Join = []string{m.nodes[0].cfg.Listen.Gossip}
-		}
-		m.nodes = append(m.nodes, &testNode{cfg: cfg})
-		m.start(i)
+	return newTunedMesh(t, n, nil)
+}
+
+// newTunedMesh is newMesh of nodes that are not as they are by default.
+func newTunedMesh(t testing.TB, n int, tune func(*node.Node)) *testMesh {
+	t.Helper()
+	m := &testMesh{t: t, key: meshkey.Generate(), dir: t.TempDir(), tune: tune}
+	for range n {
+		m.add(nil)
 	}
 	t.Cleanup(func() {
 		for i := range m.nodes {
@@ -57,6 +55,26 @@ func newMesh(t testing.TB, n int) *testMesh {
 	})
 	m.awaitVoters(min(n|1, 3))
 	return m
+}
+
+// add starts one more node.
+func (m *testMesh) add(with func(*config.Config)) int {
+	m.t.Helper()
+	i := len(m.nodes)
+	cfg := config.Default()
+	cfg.Identity.Name = fmt.Sprintf("n%d", i+1)
+	cfg.Identity.DataDir = filepath.Join(m.dir, cfg.Identity.Name)
+	cfg.Listen = config.Listen{Client: freeAddr(m.t), Peer: "/ip4/127.0.0.1/tcp/" + freePort(m.t), Gossip: freeAddr(m.t)}
+	cfg.Mesh.Genesis = i == 0
+	if i > 0 {
+		cfg.Mesh.Join = []string{m.nodes[0].cfg.Listen.Gossip}
+	}
+	if with != nil {
+		with(&cfg)
+	}
+	m.nodes = append(m.nodes, &testNode{cfg: cfg})
+	m.start(i)
+	return i
 }
 
 func freeAddr(t testing.TB) string { return "127.0.0.1:" + freePort(t) }
@@ -85,6 +103,9 @@ func (m *testMesh) start(i int) {
 	n, err := node.New(m.nodes[i].cfg, m.key, "test", log)
 	if err != nil {
 		m.t.Fatal(err)
+	}
+	if m.tune != nil {
+		m.tune(n)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -9,7 +9,7 @@
 // One goroutine, in Run, looks at the led segments once a second and after changes of
 // the view. Looking costs little where there is nothing to do: a group that is whole,
 // whose anchors' nodes are alive and of which nothing is wished is asked for its
-// progress every five seconds, and not at all while it sleeps.
+// progress every other second, and not at all while it sleeps.
 //
 // Repair and growth are paced: of the groups that lack an anchor, RepairsMax at a time
 // have their turn to invite; it ends with an answer or after half a minute. A group

@@ -22,8 +22,9 @@ const (
 	interval    = time.Second
 	callTimeout = 5 * time.Second
 	// settledEvery is how often a group that is whole is looked at while awake, and
-	// one that waits for its dead to be dead for long enough.
-	settledEvery = 5 * time.Second
+	// one that waits for its dead to be dead for long enough: several times within
+	// recruit's ContactWithin.
+	settledEvery = 2 * time.Second
 	// RepairsMax is how many groups led here invite at a time.
 	RepairsMax = 4
 	// turn is how long a group may try before others have their turn.

@@ -81,15 +81,23 @@ func (s *Steward) tend(ctx context.Context, l *look, id anchormesh.SegmentID) {
 	if s.mayTry(l, id, &situation) {
 		plan = t.recruiter.Step(l.now, situation)
 	}
-	t.settled = !situation.Pending && !lacks(l, &situation) && len(situation.Descriptor.Voters()) == len(situation.Descriptor.Anchors)
+	idle := situation.Leading && !situation.Pending && !lacks(l, &situation) &&
+		len(situation.Descriptor.Voters()) == len(situation.Descriptor.Anchors)
+	t.settled = idle && plan.Degraded == "" && t.heardOf(l.now, situation.Descriptor)
 	t.next = l.now
-	if t.settled {
+	if t.settled || idle && !l.alive(situation.Descriptor) {
 		t.next = l.now.Add(settledEvery - interval/2)
 	}
 	s.publish(t, id, &situation, &plan)
 	for _, e := range plan.Effects {
 		s.carryOut(ctx, t, r, e)
 	}
+}
+
+// heardOf reports whether all anchors were heard of just now. Raft forgets now and
+// then, for a heartbeat, whom it has heard of: then it is asked again soon.
+func (t *tended) heardOf(now time.Time, d *anchormesh.Descriptor) bool {
+	return !slices.ContainsFunc(d.Anchors, func(a anchormesh.Anchor) bool { return !t.contact[a.Replica].Equal(now) })
 }
 
 // waitsForTurn is how a group stands that others are repaired before.
