@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -50,6 +51,7 @@ type Segments interface {
 
 // Caller sends requests to other nodes; mesh.Mesh is one.
 type Caller interface {
+	Connected(to anchormesh.NodeID) bool
 	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
 }
 
@@ -78,6 +80,7 @@ type Lines struct {
 	segments Segments
 	table    *route.Table
 	caller   Caller
+	turn     atomic.Uint64 // of voters that are asked
 
 	mu      sync.Mutex
 	in      inbox

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	for _, g := range w.segs {
 		g.log = make(chan func(), 1024)
 	}
-	for _, id := range []anchormesh.NodeID{"a", "b"} {
+	for _, id := range []anchormesh.NodeID{"a", "b", "c"} {
 		m := &member{w: w, id: id}
 		table := route.NewTable()
 		for seg, g := range w.segs {
@@ -163,6 +164,10 @@ func (m *member) Status(seg anchormesh.SegmentID) (consensus.Status, bool) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	g := m.w.segs[seg]
+	here := func(a anchormesh.Anchor) bool { return a.Node == m.id }
+	if len(g.desc.Anchors) > 0 && !slices.ContainsFunc(g.desc.Anchors, here) {
+		return consensus.Status{}, false
+	}
 	st := consensus.Status{Replica: 1, Leader: g.leader, Status: replica.Status{Term: g.term, Leader: 2}}
 	if g.leader == m.id {
 		st.Status.Leader = 1
@@ -182,6 +187,9 @@ func (w *world) standing(seg anchormesh.SegmentID) Standing {
 		Descriptor: g.desc, Line: line.ID(left), Window: g.window, Last: g.last, Applied: g.applied, Term: g.term,
 	}
 }
+
+// Connected implements Caller.
+func (m *member) Connected(anchormesh.NodeID) bool { return true }
 
 // Call implements Caller.
 func (m *member) Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error) {
@@ -227,6 +235,47 @@ func (w *world) write(seg anchormesh.SegmentID) (anchormesh.Revision, error) {
 		return 0, res.Err
 	}
 	return anchormesh.Revision(binary.BigEndian.Uint64(res.Response[1:])), nil
+}
+
+// Nobody tells a node without a replica of the home who leads it. It asks the voters,
+// who know, and does not go on asking one that leads no more.
+func TestHomeIsFoundWithoutReplicaAndHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.segs[left].desc.Anchors = []anchormesh.Anchor{
+			{Node: "c", Replica: 1, Role: anchormesh.Voter}, {Node: "a", Replica: 2, Role: anchormesh.Voter},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		join := w.run(ctx)
+		b := w.nodes["b"].lines
+		for _, hint := range []anchormesh.NodeID{"", "c", "b"} {
+			for range 4 { // wherever the turn begins
+				b.table.SetLeader(left, hint)
+				_, err := w.write(right)
+				for ; errors.Is(err, consensus.ErrNotLeader); _, err = w.write(right) {
+					delay() // the term has just begun
+				}
+				if err != nil {
+					t.Errorf("a write with hint %q: %v", hint, err)
+				}
+				if known, _ := b.table.Leader(left); known != "a" {
+					t.Errorf("after a write with hint %q the leader is believed to be %q", hint, known)
+				}
+			}
+			b.table.SetLeader(left, hint)
+			var err error
+			for range 3 { // the caller tries again
+				if _, err = b.Barrier(ctx, w.segs[left].desc, 90); err == nil {
+					break
+				}
+			}
+			if err != nil {
+				t.Errorf("a barrier with hint %q: %v", hint, err)
+			}
+		}
+		cancel()
+		join()
+	})
 }
 
 // Writers on both segments and readers of both: stamps are unique and follow real
@@ -362,11 +411,17 @@ func TestNoHomeIsARetry(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		join := w.run(ctx)
 		b := w.nodes["b"].lines
+		lead := func(who anchormesh.NodeID) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.segs[left].leader = who
+		}
 		b.table.SetLeader(left, "")
+		lead("")
 		if _, err := b.Now(ctx, nil); !Retry(err) {
 			t.Errorf("without a home: %v", err)
 		}
-		b.table.SetLeader(left, "a")
+		lead("a")
 		time.Sleep(50 * time.Millisecond)
 		if at, err := b.Now(ctx, nil); err != nil || at < 100 {
 			t.Errorf("with the home back: %d, %v", at, err)

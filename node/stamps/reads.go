@@ -124,11 +124,11 @@ func (l *Lines) barrier(ctx context.Context, b line.Barrier) (uint64, error) {
 			return 0, ctx.Err()
 		}
 	}
-	leader, ok := l.table.Leader(b.Segment)
-	if !ok || leader == l.cfg.Self {
+	d, ok := l.table.Segment(b.Segment)
+	if !ok {
 		return 0, line.ErrNotLeader
 	}
-	answer, err := l.caller.Call(ctx, leader, Method, appendBarrier([]byte{askBarrier}, &b))
+	answer, err := l.call(ctx, d, appendBarrier([]byte{askBarrier}, &b))
 	if err != nil {
 		return 0, err
 	}
@@ -166,9 +166,6 @@ func (l *Lines) barHere(b line.Barrier, done func(uint64, error)) {
 	}
 }
 
-// refused is the code of every failed answer.
-const refused = 1
-
 // Serve answers another node's call; it does not block.
 func (l *Lines) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
 	if len(payload) == 0 {
@@ -191,7 +188,7 @@ func (l *Lines) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
 		}
 		l.barHere(b, func(index uint64, err error) {
 			if err != nil {
-				to.Fail(refused, err.Error())
+				l.notHere(b.Segment, to, err)
 				return
 			}
 			to.Reply(binary.AppendUvarint(nil, index))
@@ -206,13 +203,13 @@ func (l *Lines) serveRequest(req line.Request, to mesh.Responder) {
 		s := l.led[req.Segment]
 		if s == nil || s.homeAt != req.Segment {
 			l.again(req.Segment)
-			to.Fail(refused, line.ErrNotLeader.Error())
+			l.notHere(req.Segment, to, line.ErrNotLeader)
 			return
 		}
 		token := l.token()
 		s.answers[token] = func(a line.Answer) {
 			if a.Err != nil {
-				to.Fail(refused, a.Err.Error())
+				l.notHere(req.Segment, to, a.Err)
 				return
 			}
 			to.Reply(appendAnswer(nil, &a))

@@ -280,8 +280,7 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 		s.home.Request(token, req)
 		return
 	}
-	leader, ok := l.table.Leader(d.Segment)
-	if !ok || leader == l.cfg.Self {
+	if st, here := l.engine.Status(d.Segment); here && st.Leads() {
 		l.again(d.Segment)
 		done(line.Answer{Err: ErrNoHome})
 		return
@@ -290,7 +289,7 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.CallTimeout)
 		defer cancel()
-		answer, err := l.caller.Call(ctx, leader, Method, body)
+		answer, err := l.call(ctx, d, body)
 		parsed := line.Answer{}
 		if err == nil {
 			parsed, err = parseAnswer(answer)
