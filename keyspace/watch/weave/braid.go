@@ -8,6 +8,12 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 )
 
+// seam is where two neighbours that come from one segment are to be joined.
+type seam struct {
+	open bool
+	at   int64 // zero: not told yet
+}
+
 // braid is one watch of the client: threads that cover its range, in order of keys.
 type braid struct {
 	req           watch.Request // ID is the client's
@@ -29,10 +35,9 @@ type braid struct {
 	asked  int64 // want, when the home was asked for its sake
 	held   pieces
 	bytes  int
-	cuts   int   // threads that were cut
-	uneven bool  // two neighbours come from one segment
-	even   int64 // where they are to be joined; zero: not told yet
-	sent   bool  // got an event since the last tick
+	cuts   int // threads that were cut
+	seam   seam
+	sent   bool // got an event since the last tick
 
 	progress struct {
 		seq uint64 // the question that covers it; zero: none is due
@@ -119,7 +124,7 @@ func (b *braid) began() bool { return b.start != 0 }
 // wanting reports whether something waits for the threads to be closed further;
 // stream is what the progress of the stream waits for.
 func (b *braid) wanting(stream int64) bool {
-	return b.want > b.closed || max(stream, b.progress.at) > b.closed || b.uneven
+	return b.want > b.closed || max(stream, b.progress.at) > b.closed || b.seam.open
 }
 
 // reached reports whether progress at a revision may be claimed: a start that the

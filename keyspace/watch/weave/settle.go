@@ -22,7 +22,7 @@ func (w *Weave) settle(b *braid) {
 	if b.cuts > 0 {
 		w.reopen(b)
 	}
-	if b.uneven && b.even > 0 && b.closed >= b.even {
+	if b.seam.open && b.seam.at > 0 && b.closed >= b.seam.at {
 		w.fuse(b)
 	}
 	w.answerWatch(b)
@@ -135,7 +135,7 @@ func (w *Weave) reopen(b *braid) {
 // fuse makes one thread of neighbours that come from one segment, now that both are
 // closed up to one revision: a watch has no more threads than its range has segments.
 func (w *Weave) fuse(b *braid) {
-	b.uneven = false
+	b.seam.open = false
 	var out []*thread
 	for _, t := range b.threads {
 		last := len(out) - 1
@@ -144,7 +144,7 @@ func (w *Weave) fuse(b *braid) {
 			continue
 		}
 		if !joinable(out[last], t) {
-			b.uneven = true // until later
+			b.seam.open = true // until later
 			out = append(out, t)
 			continue
 		}

@@ -62,7 +62,7 @@ func (w *Weave) located(ev Located) {
 			w.open(t)
 		}
 		if i > 0 && threads[i-1].segment == t.segment {
-			b.uneven, b.even = true, 0
+			b.seam = seam{open: true}
 			w.home.need = true
 		}
 	}
@@ -130,8 +130,8 @@ func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
 		b.progress.at = ev.Revision
 	}
 	if b.wanting(w.progress.at) {
-		if b.even == 0 {
-			b.even = ev.Revision
+		if b.seam.at == 0 {
+			b.seam.at = ev.Revision
 		}
 		if max(w.progress.at, b.progress.at) > ev.Revision {
 			w.home.need = true // an older answer overtook: it does not get b there
@@ -191,7 +191,7 @@ func (w *Weave) begin() {
 			continue
 		}
 		b.created = true
-		w.home.need = w.home.need || b.uneven
+		w.home.need = w.home.need || b.seam.open
 		w.settle(b)
 	}
 }
