@@ -65,23 +65,28 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 			return l
 		},
 		Stores: func() (s telemetry.Stores) {
-			if n.serving.Load() == nil {
-				return s
-			}
-			s.QuotaBytes = n.cfg.Limits.Quota()
-			a.stores.Each(func(store *mvcc.Store) {
-				total, inUse := store.SizeBytes()
-				s.SizeBytes += total
-				s.InUseBytes += inUse
-				s.PendingBytes += int64(store.Pending())
-			})
-			for _, id := range a.host.Segments() {
-				st, led := a.engine.Status(id)
-				if r, ok := a.host.Get(id); ok && led && st.Leads() {
-					s.Leases += int64(len(r.Machine.Space().Leases()))
-				}
+			if n.serving.Load() != nil {
+				s = a.storeFigures()
+				s.QuotaBytes = n.cfg.Limits.Quota()
 			}
 			return s
 		},
 	}
+}
+
+// storeFigures adds up the stores, and the leases that are led here.
+func (a *assembly) storeFigures() (s telemetry.Stores) {
+	a.stores.Each(func(store *mvcc.Store) {
+		total, inUse := store.SizeBytes()
+		s.SizeBytes += total
+		s.InUseBytes += inUse
+		s.PendingBytes += int64(store.Pending())
+	})
+	for _, id := range a.host.Segments() {
+		st, led := a.engine.Status(id)
+		if r, ok := a.host.Get(id); ok && led && st.Leads() {
+			s.Leases += int64(len(r.Machine.Space().Leases()))
+		}
+	}
+	return s
 }
