@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +18,9 @@ func newNodes() *cobra.Command {
 		Use:   "nodes",
 		Short: "List the nodes of the mesh",
 		Long: `List the nodes of the mesh as the asked node sees them. Gossip brings this view
-together: it may be seconds old, and no decision about data depends on it.`,
+together: it may be seconds old, and no decision about data depends on it. A load of 1
+is one segment at its threshold; replicas, leaderships and load are what the node
+said of itself lately.`,
 		Example: "  anchormesh nodes --endpoints 10.0.0.1:2379,10.0.0.2:2379\n  anchormesh nodes -o json",
 	}
 	a.bind(cmd)
@@ -46,14 +50,28 @@ type nodeView struct {
 	ClientURLs []string  `json:"client_urls"`
 	PeerAddrs  []string  `json:"peer_addrs"`
 	Self       bool      `json:"self"`
+	// Standing is what the node said of itself lately.
+	Standing *standingView `json:"standing,omitempty"`
+}
+
+type standingView struct {
+	Draining bool    `json:"draining"`
+	Replicas uint64  `json:"replicas"`
+	Leaders  uint64  `json:"leaders"`
+	Room     uint64  `json:"room"`
+	Load     float64 `json:"load"`
 }
 
 func viewNode(n *meshpb.NodeInfo) nodeView {
-	return nodeView{
+	v := nodeView{
 		ID: n.GetId(), MemberID: hexID(n.GetMemberId()), Name: n.GetName(), Zone: n.GetZone(),
 		Version: n.GetVersion(), State: stateText(n.GetState()), Since: time.UnixMilli(n.GetSinceUnixMs()).UTC(),
 		ClientURLs: nonNil(n.GetClientUrls()), PeerAddrs: nonNil(n.GetPeerAddrs()), Self: n.GetSelf(),
 	}
+	if s := n.GetStanding(); s != nil {
+		v.Standing = &standingView{Draining: s.GetLeaving(), Replicas: s.GetReplicas(), Leaders: s.GetLeaders(), Room: s.GetRoom(), Load: s.GetLoad()}
+	}
+	return v
 }
 
 func printNodes(cmd *cobra.Command, out output, reply *meshpb.NodesReply) error {
@@ -73,9 +91,16 @@ func printNodes(cmd *cobra.Command, out output, reply *meshpb.NodesReply) error 
 		if v.Self {
 			name += " *"
 		}
-		rows = append(rows, []string{name, v.State, v.Zone, v.Version, strings.Join(v.ClientURLs, ","), v.ID})
+		state, replicas, leads, load := v.State, "", "", ""
+		if s := v.Standing; s != nil {
+			replicas, leads, load = strconv.FormatUint(s.Replicas, 10), strconv.FormatUint(s.Leaders, 10), fmt.Sprintf("%.2f", s.Load)
+			if s.Draining {
+				state += ", draining"
+			}
+		}
+		rows = append(rows, []string{name, state, v.Zone, v.Version, replicas, leads, load, strings.Join(v.ClientURLs, ","), v.ID})
 	}
-	return printTable(cmd.OutOrStdout(), []string{"NAME", "STATE", "ZONE", "VERSION", "CLIENT URLS", "ID"}, rows)
+	return printTable(cmd.OutOrStdout(), []string{"NAME", "STATE", "ZONE", "VERSION", "REPLICAS", "LEADS", "LOAD", "CLIENT URLS", "ID"}, rows)
 }
 
 func stateText(s meshpb.NodeState) string {

@@ -19,7 +19,9 @@ func newSegments() *cobra.Command {
 		Long: `List the segments that the asked node knows, by range, with their anchors.
 Revision, size and load come from the node's own replica; a segment of which it
 is no anchor shows the range and the anchors it heard of. In the table the
-leader has a star and a learner a question mark.`,
+leader has a star and a learner a question mark. Pressure 1 is the threshold, spread
+1 an even load over many keys, 0 one key. What the leader decided last, and why, is
+known to the leader: ask it.`,
 		Example: "  anchormesh segments --endpoint 10.0.0.1:2379",
 	}
 	a.bind(cmd)
@@ -40,26 +42,33 @@ leader has a star and a learner a question mark.`,
 // segmentView is a segment in an answer. Keys are base64 in JSON; Range is for
 // people.
 type segmentView struct {
-	ID              string       `json:"id"`
-	Range           string       `json:"range"`
-	Start           []byte       `json:"start"`
-	End             []byte       `json:"end"`
-	Scope           []byte       `json:"scope"`
-	Generation      uint64       `json:"generation"`
-	Leader          string       `json:"leader"`
-	Term            uint64       `json:"term"`
-	Applied         uint64       `json:"applied"`
-	Revision        int64        `json:"revision"`
-	CompactRevision int64        `json:"compact_revision"`
-	SizeBytes       int64        `json:"size_bytes"`
-	WritesPerSecond float64      `json:"writes_per_second"`
-	ReadsPerSecond  float64      `json:"reads_per_second"`
-	BytesPerSecond  float64      `json:"bytes_per_second"`
-	Pressure        float64      `json:"pressure"`
-	Spread          float64      `json:"spread"`
-	Local           bool         `json:"local"`
-	Lineage         string       `json:"lineage"` // the beginning of its head
-	Anchors         []anchorView `json:"anchors"`
+	ID              string  `json:"id"`
+	Range           string  `json:"range"`
+	Start           []byte  `json:"start"`
+	End             []byte  `json:"end"`
+	Scope           []byte  `json:"scope"`
+	Generation      uint64  `json:"generation"`
+	Leader          string  `json:"leader"`
+	Term            uint64  `json:"term"`
+	Applied         uint64  `json:"applied"`
+	Revision        int64   `json:"revision"`
+	CompactRevision int64   `json:"compact_revision"`
+	SizeBytes       int64   `json:"size_bytes"`
+	WritesPerSecond float64 `json:"writes_per_second"`
+	ReadsPerSecond  float64 `json:"reads_per_second"`
+	BytesPerSecond  float64 `json:"bytes_per_second"`
+	Pressure        float64 `json:"pressure"`
+	Spread          float64 `json:"spread"`
+	Keys            uint64  `json:"keys"`
+	Local           bool    `json:"local"`
+	Asleep          bool    `json:"asleep"`
+	// What its leader decided last, and how the group stands: known to it only.
+	Decision string `json:"decision,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Group    string `json:"group,omitempty"`
+
+	Lineage string       `json:"lineage"` // the beginning of its head
+	Anchors []anchorView `json:"anchors"`
 }
 
 type anchorView struct {
@@ -84,6 +93,7 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
 		WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
 		BytesPerSecond: rates.GetBytesPerSecond(), Pressure: s.GetPressure(), Spread: s.GetSpread(), Local: s.GetLocal(),
+		Keys: s.GetKeys(), Asleep: s.GetAsleep(), Decision: s.GetDecision(), Reason: s.GetReason(), Group: s.GetGroup(),
 		Lineage: d.Lineage.String()[:shortHash],
 	}
 	for _, a := range d.Anchors {
@@ -118,7 +128,7 @@ func printSegments(cmd *cobra.Command, out output, reply *meshpb.SegmentsReply) 
 	for _, v := range views {
 		rows = append(rows, v.row())
 	}
-	return printTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "ANCHORS"}, rows)
+	return printTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "PRESSURE", "SPREAD", "ANCHORS", "DECISION"}, rows)
 }
 
 func (v segmentView) row() []string {
@@ -131,8 +141,20 @@ func (v segmentView) row() []string {
 	return []string{
 		v.ID, v.Range, strconv.FormatUint(v.Generation, 10),
 		own(strconv.FormatUint(v.Term, 10)), own(strconv.FormatInt(v.Revision, 10)), own(bytesText(v.SizeBytes)),
-		own(fmt.Sprintf("%.0f", v.WritesPerSecond)), own(fmt.Sprintf("%.0f", v.ReadsPerSecond)), v.anchorsText(),
+		own(fmt.Sprintf("%.0f", v.WritesPerSecond)), own(fmt.Sprintf("%.0f", v.ReadsPerSecond)), own(fmt.Sprintf("%.2f", v.Pressure)), own(fmt.Sprintf("%.2f", v.Spread)),
+		v.anchorsText(), v.decisionText(),
 	}
+}
+
+// decisionText is what the leader decided, and why.
+func (v segmentView) decisionText() string {
+	switch {
+	case v.Decision == "":
+		return ""
+	case v.Asleep:
+		return "asleep; " + v.Decision + ": " + v.Reason
+	}
+	return v.Decision + ": " + v.Reason
 }
 
 // anchorsText is such as "…kXw1* …9fTz …Qm3c? (+12)": leader, voter, learner 12
