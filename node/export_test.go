@@ -10,6 +10,7 @@ import (
 // Hurry makes a node judge and place within seconds what else takes minutes.
 func (n *Node) Hurry(judge func(*entropy.Config), placing func(*place.Config)) {
 	g := &n.governance
+	n.cfg.Recruit.AutoSplit = true
 	judge(&g.judge)
 	placing(&g.place)
 	g.window, g.planEvery = 500*time.Millisecond, 500*time.Millisecond

@@ -63,10 +63,14 @@ func (a *assembly) measured(id anchormesh.SegmentID) (load uint64, bytes int64) 
 }
 
 func (n *Node) newPulse(a *assembly) *pulse.Pulse {
-	return pulse.New(pulse.Config{
+	cfg := pulse.Config{
 		Judge: n.governance.judge, Window: n.governance.window, Logger: n.log,
-		Group: a.group, Alone: a.alone, Birth: birth, Split: a.splitByLoad, Gone: a.metrics.GroupStopped,
-	}, a.host, a.engine)
+		Group: a.group, Alone: a.alone, Birth: birth, Gone: a.metrics.GroupStopped,
+	}
+	if n.cfg.Recruit.AutoSplit {
+		cfg.Split = a.splitByLoad
+	}
+	return pulse.New(cfg, a.host, a.engine)
 }
 
 // group says whether an anchor is missing or lags, and whether a change is under way.

@@ -58,6 +58,9 @@ type Recruit struct {
 	// takes its place. Shorter moves data for every reboot, longer leaves the
 	// group one failure from stopping.
 	ReplaceDeadAfter time.Duration
+	// AutoSplit lets leaders cut segments whose load or size is over the thresholds.
+	// Off, the decision is logged and shown as advice.
+	AutoSplit bool
 }
 
 // Listen holds the addresses the node binds. Port 0 takes any free one.

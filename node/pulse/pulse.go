@@ -35,6 +35,7 @@ type Config struct {
 	// Birth says where a replica's segment comes from.
 	Birth func(*host.Replica) entropy.Birth
 	// Split carries a decision out and returns when it is applied, or why it is not.
+	// Without it a decision to split is advice.
 	Split func(context.Context, anchormesh.SegmentID, entropy.Decision) error
 	// Gone is told of a replica that left this node.
 	Gone func(anchormesh.SegmentID)
@@ -177,7 +178,7 @@ func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentI
 			"bytes", n.BytesPerSec, "size", n.Size, "keys", n.Keys, "hot_key", n.HotKey, "edge", n.Edge, "at", string(d.At))
 	}
 	j.now, j.last, j.seek = d, now, d.Seek
-	if d.Action == entropy.Split && !j.splitting {
+	if d.Action == entropy.Split && p.cfg.Split != nil && !j.splitting {
 		j.splitting = true
 		p.splits.Go(func() { p.split(ctx, id, j, d) })
 	}
