@@ -14,12 +14,17 @@ import (
 // flows are the threads of one weave at the hubs of this node: one stream for each
 // segment. Who owns them serialises the calls.
 type flows struct {
-	host     *host.Host
+	host     replicas
 	in       *inlets
 	segments map[anchormesh.SegmentID]*flow
 	threads  map[int64]*flow
 	failed   []int64 // threads whose watch could not begin
 	slot     slot
+}
+
+// replicas finds what runs on this node; *host.Host does.
+type replicas interface {
+	Get(segment anchormesh.SegmentID) (*host.Replica, bool)
 }
 
 // flow is one hub's stream.
@@ -34,7 +39,7 @@ type flow struct {
 	slot    slot
 }
 
-func newFlows(h *host.Host, in *inlets) *flows {
+func newFlows(h replicas, in *inlets) *flows {
 	f := &flows{
 		host: h, in: in,
 		segments: make(map[anchormesh.SegmentID]*flow), threads: make(map[int64]*flow),
