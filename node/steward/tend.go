@@ -90,7 +90,7 @@ func (s *Steward) tend(ctx context.Context, l *look, id anchormesh.SegmentID) {
 	}
 	s.publish(t, id, &situation, &plan)
 	for _, e := range plan.Effects {
-		s.carryOut(ctx, t, r, e)
+		s.carryOut(ctx, t, situation.Descriptor, e)
 	}
 }
 
@@ -153,17 +153,21 @@ func (s *Steward) publish(t *tended, id anchormesh.SegmentID, situation *recruit
 
 // situation gathers what the decision looks at.
 func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (recruit.Situation, bool) {
+	// First whether a change has ended and how far the log was applied, then what
+	// that left: the other way round a change that ends in between would be proposed
+	// again.
+	pending := t.pending.Load()
+	_, term := r.Machine.Segment().Applied()
 	state := r.Machine.State()
 	id := state.Descriptor.Segment
 	commit, peers, leading := s.engine.Progress(id)
 	if !leading {
 		return recruit.Situation{}, false
 	}
-	_, term := r.Machine.Segment().Applied()
 	out := recruit.Situation{
 		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
-		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending.Load() || state.Joint(), Members: l.members,
+		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint(), Members: l.members,
 	}
 	if m, wished := s.wishes[id]; wished {
 		out.Move = m.Wish()
@@ -182,8 +186,8 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 	return out, true
 }
 
-func (s *Steward) carryOut(ctx context.Context, t *tended, r *host.Replica, e recruit.Effect) {
-	d := r.Machine.Descriptor()
+// carryOut does what was decided about the group as the descriptor has it.
+func (s *Steward) carryOut(ctx context.Context, t *tended, d *anchormesh.Descriptor, e recruit.Effect) {
 	s.cfg.Logger.Info("anchor group decision", "segment", d.Segment, "why", e.Why)
 	switch e.Kind {
 	case recruit.Invite:
