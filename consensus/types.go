@@ -39,6 +39,9 @@ type Proposal = replica.Proposal
 // Entry is one committed log entry.
 type Entry = replica.Entry
 
+// ConfChange is a change of the anchor group, in an Entry.
+type ConfChange = replica.ConfChange
+
 // Transport carries frames to other nodes. Send must not block and does not keep
 // the frame; frames may be lost, and those to one node arrive in order or not at
 // all.

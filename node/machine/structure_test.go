@@ -14,7 +14,6 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
-	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
@@ -222,7 +221,7 @@ func TestChangeOfAnchorsBehindASplit(t *testing.T) {
 		t.Fatal(out.Err)
 	}
 	b.index++
-	b.m.Apply(&consensus.Entry{Index: b.index, Term: 2, Generation: 1, Conf: &replica.ConfChange{
+	b.m.Apply(&consensus.Entry{Index: b.index, Term: 2, Generation: 1, Conf: &consensus.ConfChange{
 		Context: meshpb.EncodeDescriptor(before), State: &raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}},
 	}}, true)
 	d := b.m.Descriptor()

@@ -23,6 +23,7 @@ type touch struct {
 type cell struct {
 	value string
 	rev   int64
+	loose bool // rev is at least that: the last write's is not known
 }
 
 // register is the sequential model of one key. Values are unique, so they say which
@@ -32,12 +33,15 @@ var register = (&porcupine.NondeterministicModel{
 	Step: func(st, in, _ any) []any {
 		s, t := st.(cell), in.(touch)
 		if t.kind == Range {
-			if t.value == s.value && (s.value == "" || s.rev == 0 || t.rev == s.rev) {
+			switch {
+			case t.value != s.value || s.value != "" && t.rev < s.rev || s.value != "" && !s.loose && t.rev != s.rev:
+				return nil
+			case s.value == "":
 				return []any{s}
 			}
-			return nil
+			return []any{cell{value: s.value, rev: t.rev}}
 		}
-		next := cell{t.value, max(t.rev, s.rev)}
+		next := cell{t.value, max(t.rev, s.rev), t.rev == 0}
 		switch late := t.rev != 0 && t.rev <= s.rev; {
 		case t.kind == Delete && s.value == "":
 			next = s // nothing to delete

@@ -15,6 +15,8 @@ func Shrink(f *Failure) *Failure {
 		func(c *Config) { c.Disk.Slow = 0 }, func(c *Config) { c.Load.Watchers = 0 }, func(c *Config) { c.Load.Grant = 0 },
 		func(c *Config) { c.Load.Txn, c.Load.Scan = 0, 0 }, func(c *Config) { c.Load.Compact = 0 },
 		func(c *Config) { c.Load.Clients = 1 }, func(c *Config) { c.Mesh.Groups = 1 }, func(c *Config) { c.Mesh.Workers = 1 },
+		func(c *Config) { c.Faults.Split, c.Mesh.SplitsMax = 0, 0 }, func(c *Config) { c.Mesh.SplitsMax = min(c.Mesh.SplitsMax, 1) },
+		func(c *Config) { c.Mesh.SleepTicks = 0 },
 		func(c *Config) { c.Length /= 2 }, func(c *Config) { c.Length /= 2 }, func(c *Config) { c.Length = c.Length / 2 },
 	}
 	if f.At < f.Config.Length {

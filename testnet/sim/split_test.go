@@ -28,7 +28,9 @@ func TestSplitMeetsFaults(t *testing.T) {
 		{"node_slept_through_several_splits", func(c *Config) {
 			c.Mesh.KeepEntries, c.Faults.Split, c.Faults.Crash, c.Faults.Down, c.Mesh.ReplaceAfter = 0, 5*time.Second, 40*time.Second, 60*time.Second, time.Hour
 		}, func(s Stats) bool { return s.Splits > 3 && s.Snapshots > 3 }},
-		{"ce5a_power_cuts", func(c *Config) { c.Faults.PowerCut, c.Faults.Down, c.Faults.Split = 3*time.Second, time.Second, 5*time.Second },
+		{"ce5a_power_cuts", func(c *Config) {
+			c.Faults.PowerCut, c.Faults.Down, c.Faults.Split = 3*time.Second, time.Second, 5*time.Second
+		},
 			func(s Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
 		{"ce4_22_windows_and_homes", func(c *Config) {
 			c.Mesh.Window, c.Faults.Transfer, c.Link.LatencyMean, c.Mesh.InflightBatches = 2, time.Second, 10*time.Millisecond, 4
@@ -36,7 +38,9 @@ func TestSplitMeetsFaults(t *testing.T) {
 		{"ce13_sleeping_segments", func(c *Config) {
 			c.Mesh.SleepTicks, c.Load.Clients, c.Load.Think, c.Faults.Crash = 5, 1, 2*time.Second, 30*time.Second
 		}, func(s Stats) bool { return s.Splits > 3 && s.Slept > 50 }},
-		{"all_nodes_at_once", func(c *Config) { c.Faults.Blackout, c.Faults.Down, c.Faults.Split = 8*time.Second, time.Second, 5*time.Second },
+		{"all_nodes_at_once", func(c *Config) {
+			c.Faults.Blackout, c.Faults.Down, c.Faults.Split = 8*time.Second, time.Second, 5*time.Second
+		},
 			func(s Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
 	} {
 		t.Run(s.name, func(t *testing.T) {
