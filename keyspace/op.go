@@ -1,6 +1,9 @@
 package keyspace
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // Op is the first byte of a command in the log: what to do and how the rest is
 // encoded. The values are disk format; an operation whose encoding changes gets a
@@ -92,4 +95,24 @@ func (op Op) String() string {
 // AppendCommand appends a command: op, then the encoded request.
 func AppendCommand(dst []byte, op Op, request []byte) []byte {
 	return append(append(dst, byte(op)), request...)
+}
+
+// StampBytes is what a stamp puts in front of a command.
+const StampBytes = 1 + 8
+
+// AppendStamp appends the beginning of a stamped command; the command follows. With
+// StampBytes to spare in front of a command, AppendStamp(buf[:0], rev) stamps it where
+// it lies, and stamps it anew after ErrStampOrder.
+func AppendStamp(dst []byte, rev int64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, byte(OpStamped)), uint64(rev))
+}
+
+// CutStamp takes a stamped command apart. ok is false if cmd is none: it is too
+// short, its revision is no revision, or its command is stamped itself.
+func CutStamp(cmd []byte) (rev int64, inner []byte, ok bool) {
+	if len(cmd) <= StampBytes || Op(cmd[0]) != OpStamped || Op(cmd[StampBytes]) == OpStamped {
+		return 0, nil, false
+	}
+	rev = int64(binary.BigEndian.Uint64(cmd[1:]))
+	return rev, cmd[StampBytes:], rev > 0
 }

@@ -144,3 +144,50 @@ func (a *applier) compact(raw []byte) Outcome {
 	}
 	return a.answer(start)
 }
+
+// stamped applies a command at the revision that came with it. What it writes has
+// this revision, and what it answers shows it, even if it writes nothing; then the
+// segment's own revision stays. A compaction takes no revision: its stamp is one
+// below which nothing more can come here, and so may be old.
+func (a *applier) stamped(cmd []byte) Outcome {
+	rev, inner, ok := CutStamp(cmd)
+	if !ok {
+		return Outcome{Err: codec.ErrMalformed}
+	}
+	if rev <= max(a.rev, a.s.commits.Floor()) && Op(inner[0]) != OpCompact {
+		return Outcome{Err: ErrStampOrder}
+	}
+	a.stamp = rev
+	out := a.apply(inner)
+	a.stamp = 0
+	return out
+}
+
+// open begins the transaction of a command.
+func (a *applier) open() *mvcc.Txn {
+	if a.stamp == 0 {
+		return a.b.Txn()
+	}
+	t, err := a.b.TxnAt(a.stamp)
+	if err != nil {
+		panic("keyspace: a stamp that was admitted: " + err.Error())
+	}
+	return t
+}
+
+// shown is the revision in the header of a command's answer, once it is done.
+func (a *applier) shown() int64 {
+	if a.stamp != 0 {
+		return max(a.stamp, a.rev)
+	}
+	return a.rev
+}
+
+// before is the newest revision that a command sees before it writes: everything
+// below a stamp is history.
+func (a *applier) before() int64 {
+	if a.stamp != 0 {
+		return max(a.stamp-1, a.rev)
+	}
+	return a.rev
+}
