@@ -7,7 +7,8 @@
 //	machine    one segment's state machine
 //	leases     keep-alives and expiry, on the leader
 //	watches    watch streams from the segments' hubs
-//	steward    keeps the anchor groups led here alive
+//	steward    keeps the groups led here alive, moves and splits what it leads
+//	neighbours how the nodes stand, told in gossip (summary: the words)
 //	pulse      how busy the segments here are
 //	exchange   spreads descriptors between nodes
 //	transfer   streams a segment's state to another node
