@@ -79,7 +79,7 @@ func runNamed(ctx context.Context, name string, args []string) error {
 
 func setupScale(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
 	sizes := flags.String("sizes", "3,6,9", "nodes of the meshes, ascending")
-	share := flags.Float64("share", 0.08, "of a core, per node")
+	share := flags.Float64("share", 0.12, "of a core, per node")
 	perNode := flags.Int("segments-per-node", 1, "segments per node")
 	etcd := flags.Bool("etcd", true, "measure an etcd of three as well")
 	return func() (benchmark, error) {
