@@ -133,9 +133,9 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 	case call.Serializable && !beyond(r, call):
 		d.host.CatchUp(ctx, r)
 		return 0, nil
-	case r.Machine.State().Line == 0:
+	case r.Machine.State().Line == 0 && call.At == 0:
 		err = d.readIndex(ctx, desc.Segment)
-	default:
+	default: // a replica that has not applied the split yet waits for it behind the barrier
 		if at = call.At; at == 0 {
 			at, err = d.now(ctx, desc.Scope)
 		}

@@ -112,6 +112,9 @@ const (
 	PlantLeadersOnly Plant = "leaders-only"
 	// PlantRacingBirth takes a snapshot of a child that is about to begin from a split.
 	PlantRacingBirth Plant = "racing-birth"
+	// PlantPartOfNow reads a part of a range at the newest revision here, not at that of
+	// the other parts, if the replica has not applied the split yet.
+	PlantPartOfNow Plant = "part-of-now"
 	// PlantWatchPastSplit lets watches go on that reach beyond what a split left.
 	PlantWatchPastSplit Plant = "watch-past-split"
 )

@@ -261,7 +261,7 @@ func (p *process) readHere(r *replicaHere, d *anchormesh.Descriptor, req *reques
 		p.waitFloor(r, d.Segment, func() { read(0, nil) })
 	case p.mesh.cfg.Plant == PlantStaleRead:
 		p.after(0, func() { read(0, nil) })
-	case r.machine.State().Line == 0:
+	case r.machine.State().Line == 0 && (req.at == 0 || p.mesh.cfg.Plant == PlantPartOfNow):
 		p.readIndex(d.Segment, func(_ uint64, err error) { read(0, err) })
 	case req.at != 0:
 		p.barrier(d, req.at, func(err error) { read(req.at, err) })
