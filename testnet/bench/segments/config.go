@@ -122,7 +122,7 @@ func (r *rig) limit(cores float64) error {
 	return errors.Join(errs...)
 }
 
-// throttled is the share of the periods in which nodes were stopped, since start.
+// periods counts, since start, the periods of all nodes and those in which one was stopped.
 func (r *rig) periods() (all, throttled int64) {
 	for _, g := range r.groups {
 		a, t, _ := g.Periods() // a figure to show, nothing hangs on it

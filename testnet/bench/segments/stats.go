@@ -56,9 +56,6 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(
 // millis prints microseconds as milliseconds.
 func millis(us float64) string { return fmt.Sprintf("%.2f", us/1000) }
 
-// micros is a duration as load.Latency counts.
-func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-
 // column collects one figure of many samples.
 func column[T any](samples []T, of func(T) float64) []float64 {
 	var out []float64
