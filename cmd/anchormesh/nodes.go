@@ -17,10 +17,10 @@ func newNodes() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nodes",
 		Short: "List the nodes of the mesh",
-		Long: `List the nodes of the mesh as the asked node sees them. Gossip brings this view
-together: it may be seconds old, and no decision about data depends on it. A load of 1
-is one segment at its threshold; replicas, leaderships and load are what the node
-said of itself lately.`,
+		Long: `List the nodes of the mesh as the asked node sees them. Gossip brings this
+view together: it may be seconds old, and no decision about data depends on
+it. A load of 1 is one segment at its threshold; replicas, leaderships and
+load are what the node said of itself lately.`,
 		Example: "  anchormesh nodes --endpoints 10.0.0.1:2379,10.0.0.2:2379\n  anchormesh nodes -o json",
 	}
 	a.bind(cmd)

@@ -17,11 +17,11 @@ func newSegments() *cobra.Command {
 		Use:   "segments",
 		Short: "List the segments of the keyspace and their anchors",
 		Long: `List the segments that the asked node knows, by range, with their anchors.
-Revision, size and load come from the node's own replica; a segment of which it
-is no anchor shows the range and the anchors it heard of. In the table the
-leader has a star and a learner a question mark. Pressure 1 is the threshold, spread
-1 an even load over many keys, 0 one key. What the leader decided last, and why, is
-known to the leader: ask it.`,
+Revision, size and load come from the node's own replica; a segment of which
+it is no anchor shows the range and the anchors it heard of. In the table
+the leader has a star and a learner a question mark. Pressure 1 is the
+threshold, spread 1 an even load over many keys, 0 one key. What the leader
+decided last, and why, is known to the leader: ask it.`,
 		Example: "  anchormesh segments --endpoint 10.0.0.1:2379",
 	}
 	a.bind(cmd)
@@ -42,33 +42,42 @@ known to the leader: ask it.`,
 // segmentView is a segment in an answer. Keys are base64 in JSON; Range is for
 // people.
 type segmentView struct {
-	ID              string  `json:"id"`
-	Range           string  `json:"range"`
-	Start           []byte  `json:"start"`
-	End             []byte  `json:"end"`
-	Scope           []byte  `json:"scope"`
-	Generation      uint64  `json:"generation"`
-	Leader          string  `json:"leader"`
-	Term            uint64  `json:"term"`
-	Applied         uint64  `json:"applied"`
-	Revision        int64   `json:"revision"`
-	CompactRevision int64   `json:"compact_revision"`
-	SizeBytes       int64   `json:"size_bytes"`
+	ID              string `json:"id"`
+	Range           string `json:"range"`
+	Start           []byte `json:"start"`
+	End             []byte `json:"end"`
+	Scope           []byte `json:"scope"`
+	Generation      uint64 `json:"generation"`
+	Leader          string `json:"leader"`
+	Term            uint64 `json:"term"`
+	Applied         uint64 `json:"applied"`
+	Revision        int64  `json:"revision"`
+	CompactRevision int64  `json:"compact_revision"`
+	SizeBytes       int64  `json:"size_bytes"`
+	segmentLoad
+	Local  bool `json:"local"`
+	Asleep bool `json:"asleep"`
+	segmentWord
+	Lineage string       `json:"lineage"` // the beginning of its head
+	Anchors []anchorView `json:"anchors"`
+}
+
+// segmentLoad is what was measured.
+type segmentLoad struct {
 	WritesPerSecond float64 `json:"writes_per_second"`
 	ReadsPerSecond  float64 `json:"reads_per_second"`
 	BytesPerSecond  float64 `json:"bytes_per_second"`
 	Pressure        float64 `json:"pressure"`
 	Spread          float64 `json:"spread"`
 	Keys            uint64  `json:"keys"`
-	Local           bool    `json:"local"`
-	Asleep          bool    `json:"asleep"`
-	// What its leader decided last, and how the group stands: known to it only.
+}
+
+// segmentWord is what its leader decided last, and how the group stands: known to it
+// only.
+type segmentWord struct {
 	Decision string `json:"decision,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Group    string `json:"group,omitempty"`
-
-	Lineage string       `json:"lineage"` // the beginning of its head
-	Anchors []anchorView `json:"anchors"`
 }
 
 type anchorView struct {
@@ -91,9 +100,12 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 		ID: d.Segment.String(), Range: d.Range.String(), Start: nonNil(d.Range.Start), End: nonNil(d.Range.End), Scope: nonNil(d.Scope),
 		Generation: uint64(d.Generation), Leader: s.GetLeader(), Term: s.GetTerm(), Applied: s.GetApplied(),
 		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
-		WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
-		BytesPerSecond: rates.GetBytesPerSecond(), Pressure: s.GetPressure(), Spread: s.GetSpread(), Local: s.GetLocal(),
-		Keys: s.GetKeys(), Asleep: s.GetAsleep(), Decision: s.GetDecision(), Reason: s.GetReason(), Group: s.GetGroup(),
+		segmentLoad: segmentLoad{
+			WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
+			BytesPerSecond: rates.GetBytesPerSecond(), Pressure: s.GetPressure(), Spread: s.GetSpread(), Keys: s.GetKeys(),
+		},
+		segmentWord: segmentWord{Decision: s.GetDecision(), Reason: s.GetReason(), Group: s.GetGroup()},
+		Local:       s.GetLocal(), Asleep: s.GetAsleep(),
 		Lineage: d.Lineage.String()[:shortHash],
 	}
 	for _, a := range d.Anchors {

@@ -95,3 +95,168 @@ func printSplit(cmd *cobra.Command, out output, reply *meshpb.SplitReply, dry bo
 		v.Segment, v.Range, strconv.Quote(string(v.Boundary)), v.Right)
 	return err
 }
+
+// exactly wants so many arguments, and names them.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage(errors.New(what))
+		}
+		return nil
+	}
+}
+
+func newDrain() *cobra.Command {
+	var a asker
+	var req meshpb.DrainRequest
+	cmd := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Take a node out of use: its replicas and leaderships go to others",
+		Long: `Take a node out of use, by its name or ID: its leaderships go to other
+anchors, then its replicas to other nodes, one after the other, and it takes
+none any more. That lasts across restarts, until --undo. The answer comes
+when it has begun; "anchormesh nodes" shows how many replicas are left. With
+none left the node can be stopped for good.
+
+It is refused if fewer nodes would stay than the segments have anchors.`,
+		Example: "  anchormesh drain node-4 --dry-run\n  anchormesh drain node-4",
+		Args:    exactly(1, "drain takes a node: its name or ID"),
+	}
+	a.bind(cmd)
+	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would be done, and do nothing")
+	cmd.Flags().BoolVar(&req.Undo, "undo", false, "let the node take replicas again")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req.Node = args[0]
+		var reply *meshpb.DrainReply
+		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Drain(ctx, &req)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printDrain(cmd, a.out, &req, reply)
+	}
+	return cmd
+}
+
+// drainView is the answer of a drain for programs.
+type drainView struct {
+	Node     string `json:"node"`
+	Replicas uint32 `json:"replicas"`
+	Leaders  uint32 `json:"leaders"`
+	Undo     bool   `json:"undo"`
+	DryRun   bool   `json:"dry_run"`
+}
+
+func printDrain(cmd *cobra.Command, out output, req *meshpb.DrainRequest, reply *meshpb.DrainReply) error {
+	if out == outputJSON {
+		return printJSON(cmd.OutOrStdout(), drainView{
+			Node: reply.GetNode(), Replicas: reply.GetReplicas(), Leaders: reply.GetLeaders(), Undo: req.GetUndo(), DryRun: req.GetDryRun(),
+		})
+	}
+	text := "is being drained"
+	switch {
+	case req.GetUndo() && req.GetDryRun():
+		text = "would take replicas again"
+	case req.GetUndo():
+		text = "takes replicas again"
+	case req.GetDryRun():
+		text = "would be drained"
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "node %s %s: it holds %d replicas and leads %d segments\n",
+		req.GetNode(), text, reply.GetReplicas(), reply.GetLeaders())
+	return err
+}
+
+func newMove() *cobra.Command {
+	var a asker
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "move SEGMENT FROM TO",
+		Short: "Move a segment's replica from one node to another",
+		Long: `Move the replica of a segment from one node to another, both by name or ID.
+The new one gets a copy first, then both change places in one step. The
+answer comes when the segment's leader has accepted the order; "anchormesh
+segments" shows how it goes. The leader forgets the order if it loses its
+leadership, or after 15 minutes.
+
+It is refused if the first node does not vote in the segment, if the second
+holds a replica of it, does not answer, is drained or full, and while an
+anchor is missing.`,
+		Example: "  anchormesh move 5e351c72ab70652d node-1 node-4 --dry-run",
+		Args:    exactly(3, "move takes a segment and two nodes: from which, and to which"),
+	}
+	a.bind(cmd)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := anchormesh.ParseSegmentID(args[0])
+		if err != nil {
+			return usage(err)
+		}
+		var reply *meshpb.MoveReply
+		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Move(ctx, &meshpb.MoveRequest{Segment: uint64(id), From: args[1], To: args[2], DryRun: dry})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		text := "moves"
+		if dry {
+			text = "would move"
+		}
+		return printHandOver(cmd, a.out, text, id, reply.GetFrom(), reply.GetTo(), dry)
+	}
+	return cmd
+}
+
+func newTransfer() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use:   "transfer SEGMENT NODE",
+		Short: "Hand a segment's leadership to another of its anchors",
+		Long: `Hand the leadership of a segment to another of its voting anchors, by name
+or ID, and wait until it leads. The mesh may hand it on again when loads
+differ much.`,
+		Example: "  anchormesh transfer 5e351c72ab70652d node-2",
+		Args:    exactly(2, "transfer takes a segment and the node that is to lead it"),
+	}
+	a.bind(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := anchormesh.ParseSegmentID(args[0])
+		if err != nil {
+			return usage(err)
+		}
+		var reply *meshpb.TransferReply
+		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Transfer(ctx, &meshpb.TransferRequest{Segment: uint64(id), To: args[1]})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printHandOver(cmd, a.out, "is led", id, reply.GetFrom(), reply.GetTo(), false)
+	}
+	return cmd
+}
+
+// handOverView is the answer of a move or transfer for programs.
+type handOverView struct {
+	Segment string `json:"segment"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	DryRun  bool   `json:"dry_run"`
+}
+
+func printHandOver(cmd *cobra.Command, out output, what string, id anchormesh.SegmentID, from, to string, dry bool) error {
+	if out == outputJSON {
+		return printJSON(cmd.OutOrStdout(), handOverView{id.String(), from, to, dry})
+	}
+	if from == to {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s %s by %s already\n", id, what, to)
+		return err
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s %s: from %s to %s\n", id, what, from, to)
+	return err
+}
