@@ -151,12 +151,22 @@ type structureMetrics struct {
 }
 
 func newStructureMetrics(c *catalog) *structureMetrics {
-	return &structureMetrics{
+	m := &structureMetrics{
 		splits:      c.counters("structure_splits_total", "Segments that this node, as their leader, cut in two.", "cause"),
 		moves:       c.counters("structure_moves_total", "Replicas of segments led here whose place went to another node.", "cause"),
 		transfers:   c.counters("structure_transfers_total", "Leaderships that this node handed over.", "cause"),
 		invitations: c.counters("structure_invitations_total", "Invitations that this node sent: accepted, declined or silent.", "outcome"),
 	}
+	// What can be expected is shown at zero before it happens.
+	for _, cause := range []string{"order", "load"} {
+		m.splits.WithLabelValues(cause)
+	}
+	m.moves.WithLabelValues("order")
+	m.transfers.WithLabelValues("order")
+	for _, outcome := range []string{"accepted", "declined", "silent"} {
+		m.invitations.WithLabelValues(outcome)
+	}
+	return m
 }
 
 // logMetrics follows the write-ahead log.
