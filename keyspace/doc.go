@@ -91,6 +91,17 @@
 // A cut registers and opens what hangs on leases in the child's range, and clips marks
 // to both sides; an absorb unites marks.
 //
+// # Transactions over several segments
+//
+// Package commit decides; here its commands are applied. What can refuse refuses at
+// OpPrepare: leases, alarms, keys outside of the range. From then on until the decision
+// ordinary commands that touch what is locked, ends of leases that the writes name and
+// compactions above the prepare's stamp are ErrLocked, which changes nothing. OpCommit
+// may write below the newest revision; reads that name no revision stay at the smallest
+// prepared stamp, and OnHold tells those who show things in order.
+//
+//	buckets "commit-prepared", "commit-decision", "commit-floor": see package commit
+//
 // # Quota
 //
 // As in etcd the size of a node's file never decides in apply: a node that finds
