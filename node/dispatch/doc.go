@@ -18,5 +18,9 @@
 // A write that was answered through this node is seen by serializable reads
 // through this node afterwards, as in etcd, although the answer came from
 // another node's apply: such reads wait until the replica here has applied it
-// (host.CatchUp).
+// (host.CatchUp). Not so while a transaction over several segments is prepared here:
+// such reads show what lies below it, until it is decided.
+//
+// What a transaction holds (package txns) is refused and tried again like what took
+// effect nowhere.
 package dispatch
