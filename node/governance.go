@@ -3,7 +3,7 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -113,24 +113,24 @@ func evidence(d entropy.Decision) lineage.Evidence {
 // birth is what a segment inherits from the newest change of its range: a new leader
 // and a child go on counting reversals where others left off.
 func birth(r *host.Replica) entropy.Birth {
-	entries := r.Machine.State().Chain.Entries()
-	for i := len(entries) - 1; i >= 0; i-- {
-		e := entries[i]
-		out := entropy.Birth{}
-		switch e.Kind {
-		case lineage.Split:
-			out.Cause = entropy.Split
-		case lineage.Merge:
-			out.Cause = entropy.Merge
-		default:
-			continue
+	for _, e := range slices.Backward(r.Machine.State().Chain.Entries()) {
+		if e.Kind == lineage.Split || e.Kind == lineage.Merge {
+			return inherited(e.Kind, e.Evidence)
 		}
-		if numbers := e.Evidence.Numbers; e.Evidence.Reason == lineage.Load && len(numbers) == numbersOf {
-			out.Reversals = uint8(numbers[0] >> 16)
-		}
-		return out
 	}
 	return entropy.Birth{}
+}
+
+// inherited is what the segments inherit that a split or merge made.
+func inherited(kind lineage.Kind, e lineage.Evidence) entropy.Birth {
+	out := entropy.Birth{Cause: entropy.Split}
+	if kind == lineage.Merge {
+		out.Cause = entropy.Merge
+	}
+	if e.Reason == lineage.Load && len(e.Numbers) == numbersOf {
+		out.Reversals = uint8(e.Numbers[0] >> 16)
+	}
+	return out
 }
 
 // judged fills in a segment's rates, what it keeps, and what was decided about it.
@@ -157,9 +157,8 @@ func decision(r pulse.Reading) (action, reason string) {
 	if !r.Led {
 		return "", ""
 	}
-	switch r.Action {
-	case entropy.Cool, entropy.Shed, entropy.Sleep, entropy.Merge:
-		return r.Action.String(), fmt.Sprintf("%s (advice: nothing acts on it)", r.Reason)
+	if r.Advice {
+		return r.Action.String(), r.Reason + " (advice: nothing acts on it)"
 	}
 	return r.Action.String(), r.Reason
 }

@@ -70,8 +70,9 @@ type judged struct {
 // Reading is what is known of a segment.
 type Reading struct {
 	entropy.Decision
-	Led   bool  // the decision is its leader's, which is this node
-	Bytes int64 // that it keeps, about
+	Led    bool  // the decision is its leader's, which is this node
+	Advice bool  // nothing acts on the decision here
+	Bytes  int64 // that it keeps, about
 }
 
 // New returns a pulse; Run starts it.
@@ -243,5 +244,7 @@ func (p *Pulse) Last(id anchormesh.SegmentID) (Reading, bool) {
 	if j == nil {
 		return Reading{}, false
 	}
-	return Reading{Decision: j.now, Led: j.led, Bytes: int64(j.now.Numbers.Size)}, true
+	a := j.now.Action
+	advice := a != entropy.None && (a != entropy.Split || p.cfg.Split == nil)
+	return Reading{Decision: j.now, Led: j.led, Advice: advice, Bytes: int64(j.now.Numbers.Size)}, true
 }
