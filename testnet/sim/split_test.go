@@ -108,9 +108,6 @@ func TestPlantedSplitFaultsAreFound(t *testing.T) {
 		PlantNoRound: {func(c *Config) {
 			c.Faults.Partition, c.Faults.Pause, c.Mesh.ElectionTicks = 5*time.Second, 5*time.Second, 5
 		}, []error{check.ErrRead, check.ErrRealTime, check.ErrEvents, check.ErrDiverged, check.ErrNotLinearizable}},
-		PlantPartOfNow: {func(c *Config) {
-			c.Faults.Split, c.Mesh.Stall, c.Load.Scan, c.Load.Clients, c.Load.Think = 5*time.Second, 0.05, 12, 8, 50*time.Millisecond
-		}, []error{check.ErrRead, check.ErrNotLinearizable, check.ErrRealTime}},
 		PlantDense:       {func(*Config) {}, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
 		PlantDenseExpiry: {func(c *Config) { c.Load.Grant, c.Load.TTLMax, c.Load.Get = 8, 2, 12 }, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
 		PlantLeadersOnly: {func(c *Config) { c.Faults.Cut, c.Faults.Crash = 3*time.Second, 10*time.Second }, []error{ErrStuck}},
