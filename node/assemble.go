@@ -21,6 +21,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/merger"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
@@ -128,6 +129,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.neighbours = n.newNeighbours(a)
 	a.steward = n.newSteward(a)
 	a.leaving.Store(a.host.Leaving())
+	a.merger = merger.New(self, a.host, a.engine, a.table, a.mesh, n.log)
 	a.exchange = exchange.New(exchange.Config{
 		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)
@@ -146,6 +148,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
+	a.mesh.HandleCalls(merger.Method, a.merger.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
 	a.mesh.HandleNews(a.neighbours.Hear)
@@ -175,7 +178,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
-		Steward: a.steward, Peers: a.peers, Proofs: a.proofs, Hasher: a,
+		Steward: a.steward, Peers: a.peers, Merger: a.merger, Proofs: a.proofs, Hasher: a,
 		Check: a.ready, Figures: b.figures, Load: a.judged,
 		Nodes:      func() []place.Node { return a.steward.Nodes(time.Now()) },
 		SetLeaving: func(leaving bool) error { return n.setLeaving(a, leaving) },

@@ -56,7 +56,8 @@ func standing(r *host.Replica, s *machine.State, applied, term uint64) stamps.St
 	held, at := r.Machine.Space().Held()
 	return stamps.Standing{
 		Descriptor: s.Descriptor, Line: line.ID(s.Line), Window: s.Window, Last: last, Applied: applied, Term: term,
-		Held: held, HeldAt: at,
+		Frozen: s.Frozen(),
+		Held:   held, HeldAt: at,
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/merger"
 	"github.com/anchormesh/anchormesh/node/neighbours"
 	"github.com/anchormesh/anchormesh/node/peers"
 	"github.com/anchormesh/anchormesh/node/proofs"
@@ -95,6 +96,7 @@ type services struct {
 	ender      *leases.Ender
 	requests   *dispatch.Dispatcher
 	steward    *steward.Steward
+	merger     *merger.Merger
 	neighbours *neighbours.Neighbours
 	leaving    atomic.Bool // the node is being drained
 	exchange   *exchange.Exchange
@@ -245,7 +247,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

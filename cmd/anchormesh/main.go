@@ -102,7 +102,7 @@ Exit statuses: 0 done; 1 failed; 2 wrong command line or configuration.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.AddCommand(
 		newDev(), newServe(),
-		newNodes(), newSegments(), newSplit(), newMove(), newTransfer(), newDrain(), newStatus(), newLineage(), newVerify(),
+		newNodes(), newSegments(), newSplit(), newMerge(), newMove(), newTransfer(), newDrain(), newStatus(), newLineage(), newVerify(),
 		newInspect(), newKey(), newVersion(),
 	)
 	return root

@@ -260,3 +260,82 @@ func printHandOver(cmd *cobra.Command, out output, what string, id anchormesh.Se
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s %s: from %s to %s\n", id, what, from, to)
 	return err
 }
+
+func newMerge() *cobra.Command {
+	var a asker
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "merge LEFT RIGHT|KEY",
+		Short: "Join a segment with its right neighbour",
+		Long: `Join two neighbouring segments of a scope: LEFT takes over the keys of RIGHT,
+or of the segment that holds KEY, and keeps its name. Both must be on the same
+nodes, all of which must be up; the command says which moves would help if
+they are not.
+
+No data moves. For a moment, a second at most, reads and writes of the right
+segment wait. What cannot be completed by then is aborted by itself, and
+nothing has changed.`,
+		Example: "  anchormesh merge 5f3a 77c1\n  anchormesh merge --dry-run 5f3a /registry/pods/",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 || args[1] == "" {
+				return usage(errors.New("merge takes a segment, and its right neighbour or a key of it"))
+			}
+			return nil
+		},
+	}
+	a.bind(cmd)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		left, err := anchormesh.ParseSegmentID(args[0])
+		if err != nil {
+			return err
+		}
+		req := &meshpb.MergeRequest{Segment: uint64(left), Key: []byte(args[1]), DryRun: dry, Operator: operator()}
+		if right, err := anchormesh.ParseSegmentID(args[1]); err == nil {
+			req.Right = uint64(right) // unless no segment has that name: then it is a key
+		}
+		var reply *meshpb.MergeReply
+		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+			reply, err = c.Merge(ctx, req)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printMerge(cmd, a.out, reply, dry)
+	}
+	return cmd
+}
+
+// mergeView is the answer of a merge for programs.
+type mergeView struct {
+	Left       string `json:"left"`
+	LeftRange  string `json:"left_range"`
+	Right      string `json:"right"`
+	RightRange string `json:"right_range"`
+	DryRun     bool   `json:"dry_run"`
+}
+
+func printMerge(cmd *cobra.Command, out output, reply *meshpb.MergeReply, dry bool) error {
+	left, err := meshpb.FromPB(reply.GetLeft())
+	if err != nil {
+		return fmt.Errorf("the node answered nonsense: %w", err)
+	}
+	right, err := meshpb.FromPB(reply.GetRight())
+	if err != nil {
+		return fmt.Errorf("the node answered nonsense: %w", err)
+	}
+	v := mergeView{
+		Left: left.Segment.String(), LeftRange: left.Range.String(),
+		Right: right.Segment.String(), RightRange: right.Range.String(), DryRun: dry,
+	}
+	if out == outputJSON {
+		return printJSON(cmd.OutOrStdout(), v)
+	}
+	text := "segment %s %s took over segment %s %s\n"
+	if dry {
+		text = "segment %s %s would take over segment %s %s\n"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), text, v.Left, v.LeftRange, v.Right, v.RightRange)
+	return err
+}

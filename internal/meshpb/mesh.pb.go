@@ -1362,6 +1362,134 @@ func (x *SplitReply) GetBoundary() []byte {
 	return nil
 }
 
+type MergeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`            // the left one
+	Right         uint64                 `protobuf:"fixed64,2,opt,name=right,proto3" json:"right,omitempty"`                // if there is no such segment, the one that holds the key
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                      // of the right one
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	Operator      string                 `protobuf:"bytes,5,opt,name=operator,proto3" json:"operator,omitempty"`            // who asks, for the lineage
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRequest) Reset() {
+	*x = MergeRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRequest) ProtoMessage() {}
+
+func (x *MergeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MergeRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *MergeRequest) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+func (x *MergeRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *MergeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *MergeRequest) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+type MergeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Left          *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`   // before the merge
+	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"` // likewise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeReply) Reset() {
+	*x = MergeReply{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeReply) ProtoMessage() {}
+
+func (x *MergeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeReply.ProtoReflect.Descriptor instead.
+func (*MergeReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *MergeReply) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *MergeReply) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
 type SegmentsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1370,7 +1498,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1510,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1523,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{20}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 type SegmentsReply struct {
@@ -1408,7 +1536,7 @@ type SegmentsReply struct {
 
 func (x *SegmentsReply) Reset() {
 	*x = SegmentsReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1548,7 @@ func (x *SegmentsReply) String() string {
 func (*SegmentsReply) ProtoMessage() {}
 
 func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1561,7 @@ func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsReply.ProtoReflect.Descriptor instead.
 func (*SegmentsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{21}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SegmentsReply) GetMesh() uint64 {
@@ -1476,7 +1604,7 @@ type SegmentInfo struct {
 
 func (x *SegmentInfo) Reset() {
 	*x = SegmentInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1616,7 @@ func (x *SegmentInfo) String() string {
 func (*SegmentInfo) ProtoMessage() {}
 
 func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1629,7 @@ func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentInfo.ProtoReflect.Descriptor instead.
 func (*SegmentInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SegmentInfo) GetDescriptor_() *Descriptor {
@@ -1635,7 +1763,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1775,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1788,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{23}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Rates) GetWritesPerSecond() float64 {
@@ -1695,7 +1823,7 @@ type AnchorLag struct {
 
 func (x *AnchorLag) Reset() {
 	*x = AnchorLag{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1835,7 @@ func (x *AnchorLag) String() string {
 func (*AnchorLag) ProtoMessage() {}
 
 func (x *AnchorLag) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1848,7 @@ func (x *AnchorLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorLag.ProtoReflect.Descriptor instead.
 func (*AnchorLag) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{24}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AnchorLag) GetReplica() uint64 {
@@ -1752,7 +1880,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1892,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1905,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 type StatusReply struct {
@@ -1802,7 +1930,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1942,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1955,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatusReply) GetNode() *NodeInfo {
@@ -1940,7 +2068,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2080,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2093,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Addresses) GetClient() string {
@@ -2097,7 +2225,17 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"SplitReply\x121\n" +
 	"\x06before\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x06before\x12\x14\n" +
 	"\x05right\x18\x02 \x01(\x06R\x05right\x12\x1a\n" +
-	"\bboundary\x18\x03 \x01(\fR\bboundary\"\x11\n" +
+	"\bboundary\x18\x03 \x01(\fR\bboundary\"\x85\x01\n" +
+	"\fMergeRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x14\n" +
+	"\x05right\x18\x02 \x01(\x06R\x05right\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x1a\n" +
+	"\boperator\x18\x05 \x01(\tR\boperator\"l\n" +
+	"\n" +
+	"MergeReply\x12-\n" +
+	"\x04left\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x04left\x12/\n" +
+	"\x05right\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorR\x05right\"\x11\n" +
 	"\x0fSegmentsRequest\"[\n" +
 	"\rSegmentsReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x126\n" +
@@ -2160,12 +2298,13 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x032\xb2\x05\n" +
+	"\x0fNODE_STATE_DEAD\x10\x032\xf3\x05\n" +
 	"\x04Mesh\x12?\n" +
 	"\x05Nodes\x12\x1b.anchormesh.v1.NodesRequest\x1a\x19.anchormesh.v1.NodesReply\x12H\n" +
 	"\bSegments\x12\x1e.anchormesh.v1.SegmentsRequest\x1a\x1c.anchormesh.v1.SegmentsReply\x12B\n" +
 	"\x06Status\x12\x1c.anchormesh.v1.StatusRequest\x1a\x1a.anchormesh.v1.StatusReply\x12?\n" +
 	"\x05Split\x12\x1b.anchormesh.v1.SplitRequest\x1a\x19.anchormesh.v1.SplitReply\x12?\n" +
+	"\x05Merge\x12\x1b.anchormesh.v1.MergeRequest\x1a\x19.anchormesh.v1.MergeReply\x12?\n" +
 	"\x05Drain\x12\x1b.anchormesh.v1.DrainRequest\x1a\x19.anchormesh.v1.DrainReply\x12<\n" +
 	"\x04Move\x12\x1a.anchormesh.v1.MoveRequest\x1a\x18.anchormesh.v1.MoveReply\x12H\n" +
 	"\bTransfer\x12\x1e.anchormesh.v1.TransferRequest\x1a\x1c.anchormesh.v1.TransferReply\x12E\n" +
@@ -2186,7 +2325,7 @@ func file_internal_meshpb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_meshpb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(NodeState)(0),           // 0: anchormesh.v1.NodeState
 	(*LineageRequest)(nil),   // 1: anchormesh.v1.LineageRequest
@@ -2209,59 +2348,65 @@ var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(*TransferReply)(nil),    // 18: anchormesh.v1.TransferReply
 	(*SplitRequest)(nil),     // 19: anchormesh.v1.SplitRequest
 	(*SplitReply)(nil),       // 20: anchormesh.v1.SplitReply
-	(*SegmentsRequest)(nil),  // 21: anchormesh.v1.SegmentsRequest
-	(*SegmentsReply)(nil),    // 22: anchormesh.v1.SegmentsReply
-	(*SegmentInfo)(nil),      // 23: anchormesh.v1.SegmentInfo
-	(*Rates)(nil),            // 24: anchormesh.v1.Rates
-	(*AnchorLag)(nil),        // 25: anchormesh.v1.AnchorLag
-	(*StatusRequest)(nil),    // 26: anchormesh.v1.StatusRequest
-	(*StatusReply)(nil),      // 27: anchormesh.v1.StatusReply
-	(*Addresses)(nil),        // 28: anchormesh.v1.Addresses
-	(*Descriptor)(nil),       // 29: anchormesh.v1.Descriptor
+	(*MergeRequest)(nil),     // 21: anchormesh.v1.MergeRequest
+	(*MergeReply)(nil),       // 22: anchormesh.v1.MergeReply
+	(*SegmentsRequest)(nil),  // 23: anchormesh.v1.SegmentsRequest
+	(*SegmentsReply)(nil),    // 24: anchormesh.v1.SegmentsReply
+	(*SegmentInfo)(nil),      // 25: anchormesh.v1.SegmentInfo
+	(*Rates)(nil),            // 26: anchormesh.v1.Rates
+	(*AnchorLag)(nil),        // 27: anchormesh.v1.AnchorLag
+	(*StatusRequest)(nil),    // 28: anchormesh.v1.StatusRequest
+	(*StatusReply)(nil),      // 29: anchormesh.v1.StatusReply
+	(*Addresses)(nil),        // 30: anchormesh.v1.Addresses
+	(*Descriptor)(nil),       // 31: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_mesh_proto_depIdxs = []int32{
 	3,  // 0: anchormesh.v1.LineageReply.replica:type_name -> anchormesh.v1.Replica
-	29, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
+	31, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
 	6,  // 2: anchormesh.v1.StructureItem.node:type_name -> anchormesh.v1.StructureNode
-	29, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
+	31, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
 	3,  // 4: anchormesh.v1.StructureItem.replica:type_name -> anchormesh.v1.Replica
 	11, // 5: anchormesh.v1.StructureNode.info:type_name -> anchormesh.v1.NodeInfo
 	11, // 6: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
 	0,  // 7: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
 	12, // 8: anchormesh.v1.NodeInfo.standing:type_name -> anchormesh.v1.Standing
-	29, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
-	29, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
-	23, // 11: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
-	29, // 12: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
-	24, // 13: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
-	25, // 14: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
-	11, // 15: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
-	28, // 16: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
-	9,  // 17: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
-	21, // 18: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
-	26, // 19: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
-	19, // 20: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
-	13, // 21: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
-	15, // 22: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
-	17, // 23: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
-	1,  // 24: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
-	4,  // 25: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
-	7,  // 26: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
-	10, // 27: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	22, // 28: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	27, // 29: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	20, // 30: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
-	14, // 31: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
-	16, // 32: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
-	18, // 33: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
-	2,  // 34: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
-	5,  // 35: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
-	8,  // 36: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	31, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
+	31, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
+	31, // 11: anchormesh.v1.MergeReply.left:type_name -> anchormesh.v1.Descriptor
+	31, // 12: anchormesh.v1.MergeReply.right:type_name -> anchormesh.v1.Descriptor
+	25, // 13: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
+	31, // 14: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
+	26, // 15: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
+	27, // 16: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
+	11, // 17: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
+	30, // 18: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
+	9,  // 19: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
+	23, // 20: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
+	28, // 21: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
+	19, // 22: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
+	21, // 23: anchormesh.v1.Mesh.Merge:input_type -> anchormesh.v1.MergeRequest
+	13, // 24: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
+	15, // 25: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
+	17, // 26: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
+	1,  // 27: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
+	4,  // 28: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
+	7,  // 29: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
+	10, // 30: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	24, // 31: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	29, // 32: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	20, // 33: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	22, // 34: anchormesh.v1.Mesh.Merge:output_type -> anchormesh.v1.MergeReply
+	14, // 35: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
+	16, // 36: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
+	18, // 37: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
+	2,  // 38: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
+	5,  // 39: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
+	8,  // 40: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
+	30, // [30:41] is the sub-list for method output_type
+	19, // [19:30] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_mesh_proto_init() }
@@ -2281,7 +2426,7 @@ func file_internal_meshpb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_mesh_proto_rawDesc), len(file_internal_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	Mesh_Segments_FullMethodName  = "/anchormesh.v1.Mesh/Segments"
 	Mesh_Status_FullMethodName    = "/anchormesh.v1.Mesh/Status"
 	Mesh_Split_FullMethodName     = "/anchormesh.v1.Mesh/Split"
+	Mesh_Merge_FullMethodName     = "/anchormesh.v1.Mesh/Merge"
 	Mesh_Drain_FullMethodName     = "/anchormesh.v1.Mesh/Drain"
 	Mesh_Move_FullMethodName      = "/anchormesh.v1.Mesh/Move"
 	Mesh_Transfer_FullMethodName  = "/anchormesh.v1.Mesh/Transfer"
@@ -50,6 +51,9 @@ type MeshClient interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*SplitReply, error)
+	// Merge joins a segment with its right neighbour. Any node takes it to the left
+	// one's leader.
+	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*MergeReply, error)
 	// Drain takes a node out of use: its leaderships and replicas go to others. Any
 	// node takes it to the one it names. The answer comes when that has begun.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error)
@@ -110,6 +114,16 @@ func (c *meshClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SplitReply)
 	err := c.cc.Invoke(ctx, Mesh_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*MergeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MergeReply)
+	err := c.cc.Invoke(ctx, Mesh_Merge_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +218,9 @@ type MeshServer interface {
 	// Split cuts a segment in two at a key. Any node takes it to the segment's
 	// leader.
 	Split(context.Context, *SplitRequest) (*SplitReply, error)
+	// Merge joins a segment with its right neighbour. Any node takes it to the left
+	// one's leader.
+	Merge(context.Context, *MergeRequest) (*MergeReply, error)
 	// Drain takes a node out of use: its leaderships and replicas go to others. Any
 	// node takes it to the one it names. The answer comes when that has begun.
 	Drain(context.Context, *DrainRequest) (*DrainReply, error)
@@ -241,6 +258,9 @@ func (UnimplementedMeshServer) Status(context.Context, *StatusRequest) (*StatusR
 }
 func (UnimplementedMeshServer) Split(context.Context, *SplitRequest) (*SplitReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedMeshServer) Merge(context.Context, *MergeRequest) (*MergeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Merge not implemented")
 }
 func (UnimplementedMeshServer) Drain(context.Context, *DrainRequest) (*DrainReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -349,6 +369,24 @@ func _Mesh_Split_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MeshServer).Split(ctx, req.(*SplitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Mesh_Merge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Merge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Merge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Merge(ctx, req.(*MergeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -476,6 +514,10 @@ var Mesh_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Split",
 			Handler:    _Mesh_Split_Handler,
+		},
+		{
+			MethodName: "Merge",
+			Handler:    _Mesh_Merge_Handler,
 		},
 		{
 			MethodName: "Drain",

@@ -32,6 +32,7 @@ type Config struct {
 	Started   time.Time
 	Steward   Steward
 	Peers     Peers
+	Merger    Merger
 	Proofs    Prover
 	Hasher    Hasher
 	// Check does one linearizable read.

@@ -35,6 +35,9 @@ type Record struct {
 	// Installed holds, per segment held here, the log index of the snapshot that
 	// its state came as. What lies at or below it this node did not apply itself.
 	Installed map[anchormesh.SegmentID]uint64
+	// Frozen holds the replicas here that another segment may have absorbed: a log of
+	// theirs without a state is no loss.
+	Frozen map[anchormesh.SegmentID]anchormesh.ReplicaID
 	// Scopes are the prefixes of the scopes whose store files this directory
 	// must hold: one that is gone took acknowledged writes with it.
 	Scopes []string
@@ -50,6 +53,7 @@ type stored struct {
 	Scopes  []string          `json:"stores,omitempty"` // names without .db
 	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
 	Snaps   map[string]uint64 `json:"installed_at,omitempty"`
+	Frozen  map[string]uint64 `json:"frozen_replicas,omitempty"`
 }
 
 // Record returns a copy of the record.
@@ -60,6 +64,8 @@ func (d *Dir) Record() Record {
 	maps.Copy(r.Retired, d.record.Retired)
 	r.Installed = make(map[anchormesh.SegmentID]uint64, len(d.record.Installed))
 	maps.Copy(r.Installed, d.record.Installed)
+	r.Frozen = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Frozen))
+	maps.Copy(r.Frozen, d.record.Frozen)
 	return r
 }
 
@@ -68,6 +74,7 @@ func (d *Dir) Save(r Record) error {
 	s := stored{
 		Format: format, Node: string(r.Node), Leaving: r.Leaving,
 		Retired: make(map[string]uint64, len(r.Retired)), Snaps: make(map[string]uint64, len(r.Installed)),
+		Frozen: make(map[string]uint64, len(r.Frozen)),
 	}
 	if r.Mesh != 0 {
 		s.Mesh = r.Mesh.String()
@@ -83,6 +90,9 @@ func (d *Dir) Save(r Record) error {
 	}
 	for segment, index := range r.Installed {
 		s.Snaps[segment.String()] = index
+	}
+	for segment, id := range r.Frozen {
+		s.Frozen[segment.String()] = uint64(id)
 	}
 	data, err := json.MarshalIndent(&s, "", "  ")
 	if err != nil {
@@ -157,13 +167,11 @@ func (d *Dir) parse(name string, s *stored) error {
 		}
 		d.record.Scopes = append(d.record.Scopes, string(prefix))
 	}
-	d.record.Retired = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(s.Retired))
-	for key, id := range s.Retired {
-		segment, err := anchormesh.ParseSegmentID(key)
-		if err != nil {
-			return bad(err)
-		}
-		d.record.Retired[segment] = anchormesh.ReplicaID(id)
+	if d.record.Retired, err = replicas(s.Retired); err != nil {
+		return bad(err)
+	}
+	if d.record.Frozen, err = replicas(s.Frozen); err != nil {
+		return bad(err)
 	}
 	d.record.Installed = make(map[anchormesh.SegmentID]uint64, len(s.Snaps))
 	for key, index := range s.Snaps {
@@ -174,6 +182,18 @@ func (d *Dir) parse(name string, s *stored) error {
 		d.record.Installed[segment] = index
 	}
 	return d.checkWhole()
+}
+
+func replicas(stored map[string]uint64) (map[anchormesh.SegmentID]anchormesh.ReplicaID, error) {
+	out := make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(stored))
+	for key, id := range stored {
+		segment, err := anchormesh.ParseSegmentID(key)
+		if err != nil {
+			return nil, err
+		}
+		out[segment] = anchormesh.ReplicaID(id)
+	}
+	return out, nil
 }
 
 // checkWhole refuses a directory that lacks what the record tells of.

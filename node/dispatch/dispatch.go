@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/host"
@@ -220,7 +221,8 @@ func translate(err error) error {
 		return nil
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
-		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken), errors.Is(err, keyspace.ErrLocked):
+		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken), errors.Is(err, keyspace.ErrLocked),
+		errors.Is(err, machine.ErrFrozen), errors.Is(err, mvcc.ErrGone):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

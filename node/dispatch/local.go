@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
@@ -110,6 +111,9 @@ func (d *Dispatcher) propose(ctx context.Context, r *host.Replica, desc *anchorm
 
 // readLocal reads from the replica here.
 func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
+	if r.Machine.State().Frozen() {
+		return nil, retry(machine.ErrFrozen)
+	}
 	at, err := d.readPoint(ctx, r, desc, call)
 	if err != nil {
 		return nil, err
@@ -144,7 +148,7 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 		}
 	}
 	// What was applied while the read waited may have moved the range away.
-	if now := r.Machine.Descriptor(); err == nil && now.Generation != desc.Generation {
+	if now := r.Machine.State(); err == nil && (now.Descriptor.Generation != desc.Generation || now.Frozen()) {
 		err = retry(etcdapi.ErrNotAnchor)
 	}
 	return at, err

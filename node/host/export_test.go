@@ -11,7 +11,7 @@ func (h *Host) StopAndResume(segment anchormesh.SegmentID) error {
 	if !ok {
 		return ErrNotInvited
 	}
-	h.stopReplica(segment, r)
+	h.stopReplica(segment, r, ErrMoved)
 	return h.resume(r.Store, segment, r.ID)
 }
 

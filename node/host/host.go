@@ -196,6 +196,7 @@ func (h *Host) Open() error {
 		return err
 	}
 	known := make(map[anchormesh.SegmentID]bool)
+	var present []anchormesh.SegmentID
 	for _, prefix := range prefixes {
 		store, err := h.openStore(prefix)
 		if err != nil {
@@ -206,6 +207,7 @@ func (h *Host) Open() error {
 			if err := h.reopen(store, id); err != nil {
 				return err
 			}
+			present = append(present, id)
 		}
 		for _, id := range store.Absent() { // cut short: an installation begins anew, a retirement ends
 			known[id] = true
@@ -223,6 +225,14 @@ func (h *Host) Open() error {
 			}
 		}
 	}
+	// Only now: what one replica replays may take in another.
+	for _, id := range present {
+		if r, ok := h.Get(id); ok {
+			if err := h.start(id, r, false); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -236,11 +246,17 @@ func (h *Host) openStore(prefix []byte) (*mvcc.Store, error) {
 	return store, h.dir.Holds(prefix)
 }
 
-// orphan judges a log without a state: the end of a retirement or the beginning
-// of a genesis that a crash cut short. Anything else has lost acknowledged
+// orphan judges a log without a state: the end of a retirement or of a merge, or the
+// beginning of a genesis that a crash cut short. Anything else has lost acknowledged
 // writes.
 func (h *Host) orphan(id anchormesh.SegmentID) error {
 	rec := h.dir.Record()
+	if replica, frozen := rec.Frozen[id]; frozen {
+		if err := h.retired(id, replica); err != nil {
+			return err
+		}
+		return h.engine.DropLog(id)
+	}
 	if _, retired := rec.Retired[id]; retired {
 		return h.engine.DropLog(id)
 	}
@@ -257,6 +273,7 @@ func (h *Host) orphan(id anchormesh.SegmentID) error {
 // remedy is what helps a node that has lost something.
 const remedy = "put back what is missing, or, if the mesh has its majority without this node, start with an empty directory"
 
+// reopen prepares a replica that the store holds.
 func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 	segment, ok := store.Segment(id)
 	if !ok {
@@ -278,7 +295,8 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 	if err := h.beginLog(segment); err != nil {
 		return err
 	}
-	return h.run(store, segment, self, false)
+	_, err = h.prepare(store, segment, self)
+	return err
 }
 
 // replicaOf finds this node's replica in a state, those leaving included.
@@ -294,22 +312,38 @@ func (h *Host) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
 // run opens a present segment and starts its group. first makes the replica stand
 // for election at once.
 func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.ReplicaID, first bool) error {
+	r, err := h.prepare(store, segment, id)
+	if err != nil {
+		return err
+	}
+	return h.start(segment.ID(), r, first)
+}
+
+// start starts the group of a replica that was prepared.
+func (h *Host) start(segment anchormesh.SegmentID, r *Replica, first bool) error {
+	return h.engine.StartGroup(consensus.GroupSpec{
+		Segment: segment, Replica: r.ID, Peers: r.Machine.State().Peers(), Start: r.Machine.Start(), Machine: r.Machine, Campaign: first,
+	})
+}
+
+// prepare opens a present segment; its group does not run yet.
+func (h *Host) prepare(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.ReplicaID) (*Replica, error) {
 	meta := segment.Meta()
 	if err := h.checkLog(segment.ID(), meta); err != nil {
-		return err
+		return nil, err
 	}
 	state, err := machine.DecodeState(meta.State)
 	if err != nil {
-		return fmt.Errorf("segment %s: %w", segment.ID(), err)
+		return nil, fmt.Errorf("segment %s: %w", segment.ID(), err)
 	}
 	identity := keyspace.Identity{ClusterID: uint64(state.Descriptor.Mesh), MemberID: h.cfg.Self.MemberID()}
 	space, err := keyspace.NewSpace(segment, identity, h.cfg.Limits)
 	if err != nil {
-		return fmt.Errorf("segment %s: %w", segment.ID(), err)
+		return nil, fmt.Errorf("segment %s: %w", segment.ID(), err)
 	}
 	hub, err := watch.NewHub(segment, h.cfg.Watch)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hub.Bound(state.Descriptor.Range, ErrSplit)
 	segment.SetPublisher(hub)
@@ -318,22 +352,21 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 	r := &Replica{ID: id, Hub: hub, Store: store, Since: h.dir.Record().Installed[segment.ID()], stamped: make(chan struct{})}
 	m, err := machine.New(segment, space, func(c machine.Change) { h.changed(r, c) })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Machine = m
+	m.OnAbsorb(h.surrendering)
 	m.OnCut(func(left anchormesh.KeyRange) { hub.Bound(left, ErrSplit) })
 	r.noteStamps(state)
 	h.running.Go(func() {
-		if err := hub.Run(context.Background()); err != nil {
+		if err := hub.Run(context.Background()); err != nil && !gone(err) {
 			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
 		}
 	})
 	h.hold(segment.ID(), r)
 	h.table.Learn(m.Descriptor())
 	delete(h.awaiting, segment.ID())
-	return h.engine.StartGroup(consensus.GroupSpec{
-		Segment: segment.ID(), Replica: id, Peers: m.State().Peers(), Start: m.Start(), Machine: m, Campaign: first,
-	})
+	return r, nil
 }
 
 // followHolds keeps the watches of a segment behind what is prepared in it.
@@ -387,18 +420,25 @@ func (h *Host) changed(r *Replica, c machine.Change) {
 	if h.cfg.Changed != nil {
 		defer h.cfg.Changed(r, c)
 	}
+	if c.Thawed {
+		go h.thawed(d.Segment, r) // not here: it may have to retire the replica
+	}
 	if d.Changed != c.Place.Index {
 		return // neither descriptor nor configuration
 	}
 	h.engine.SetPeers(d.Segment, s.Peers())
 	h.table.Learn(d)
-	if c.Child != nil {
+	switch {
+	case c.Child != nil:
 		h.split(r, c)
+		return
+	case c.Absorbed != nil:
+		h.absorbed(r, c)
 		return
 	}
 	h.cfg.Logger.Info("anchor group changed", "segment", d.Segment, "anchors", len(d.Anchors),
 		"voters", len(d.Voters()), "joint", s.Joint(), "index", d.Changed)
-	if _, stays := h.replicaOf(s); !stays {
+	if _, stays := h.replicaOf(s); !stays && !s.Frozen() {
 		// Not on this goroutine: to retire is to wait for it. A stop in between is
 		// made up for at the next start.
 		go h.leave(d.Segment)

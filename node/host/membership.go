@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
@@ -82,19 +81,20 @@ func (h *Host) giveUp(segment anchormesh.SegmentID) {
 }
 
 // Retire gives a replica up for good. Everybody must know already that it left:
-// its state and its votes are gone afterwards.
+// its state and its votes are gone afterwards. One that is frozen stays while a left
+// neighbour here may have to absorb it.
 func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	running, ok := h.Get(segment)
-	if !ok || running.ID != id {
+	if !ok || running.ID != id || h.needed(running) {
 		return nil
 	}
 	h.cfg.Logger.Info("replica retires from this node", "segment", segment, "replica", id)
 	if err := h.retired(segment, id); err != nil {
 		return err
 	}
-	h.stopReplica(segment, running)
+	h.stopReplica(segment, running, ErrMoved)
 	store, err := h.openStore(running.Machine.Descriptor().Scope)
 	if err != nil {
 		return err
@@ -107,13 +107,14 @@ func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) er
 	rec := h.dir.Record()
 	rec.Retired[segment] = max(rec.Retired[segment], id)
 	delete(rec.Installed, segment)
+	delete(rec.Frozen, segment)
 	return h.dir.Save(rec)
 }
 
-func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica) {
+func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica, reason error) {
 	h.hold(segment, nil)
 	h.engine.StopGroup(segment)
-	r.Hub.Stop(ErrMoved)
+	r.Hub.Stop(reason)
 }
 
 // discard removes what is left of a retired replica. The store goes first: a
@@ -167,12 +168,13 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		return nil, err
 	}
 	r, running := h.Get(d.Segment)
-	if running && h.has(d.Segment, at) {
+	if running && (h.has(d.Segment, at) || !brings(r, state)) {
 		return nil, nil
 	}
-	if err := h.refuseOverlap(d); err != nil {
+	if err := h.makeRoom(d, state.Chain); err != nil {
 		return nil, err
 	}
+	r, running = h.Get(d.Segment)
 	store, err := h.openStore(d.Scope)
 	if err != nil {
 		return nil, err
@@ -181,7 +183,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		return nil, fmt.Errorf("segment %s: %w", d.Segment, ErrBegins)
 	}
 	if running {
-		h.stopReplica(d.Segment, r)
+		h.stopReplica(d.Segment, r, ErrMoved)
 		// Entries that were on their way to the log when it was looked at are in
 		// it now, and their acknowledgements are sent: they must not be dropped.
 		if h.has(d.Segment, at) {
@@ -208,19 +210,6 @@ func (h *Host) refuseOlder(id anchormesh.SegmentID, at wal.Mark) error {
 	}
 	if first > at.Index+1 {
 		return fmt.Errorf("segment %s: the snapshot ends at log index %d, the log here begins at %d: %w", id, at.Index, first, ErrOlder)
-	}
-	return nil
-}
-
-// refuseOverlap refuses a snapshot of keys that another segment's replica here still
-// holds: it has not applied yet that it lost them, or lost its own place in its
-// group and does not know. The leader offers the snapshot again.
-func (h *Host) refuseOverlap(d *anchormesh.Descriptor) error {
-	for id, r := range *h.held.Load() {
-		held := r.Machine.Descriptor()
-		if id != d.Segment && bytes.Equal(held.Scope, d.Scope) && held.Range.Overlaps(d.Range) {
-			return fmt.Errorf("segment %s %s: segment %s holds %s here: %w", d.Segment, d.Range, id, held.Range, ErrOverlap)
-		}
 	}
 	return nil
 }

@@ -30,7 +30,11 @@ type Machine struct {
 	state   atomic.Pointer[State]
 	changed func(Change)
 	cutting func(left anchormesh.KeyRange) // nil: nobody wants to know
+	find    func(anchormesh.SegmentID) *Machine
 	refused atomic.Uint64
+
+	applying sync.Mutex // held while an entry is applied
+	gone     bool       // another segment has absorbed this one
 
 	mu     sync.Mutex
 	states []*State // those in force from the durable index on, oldest first
@@ -43,6 +47,10 @@ type Change struct {
 	// Child was cut off by the entry; nil at other changes. Its state is Born.
 	Child *mvcc.Segment
 	Born  *State
+	// Absorbed is what the right neighbour was that the entry took in; nil at others.
+	Absorbed *State
+	// Thawed: the segment was frozen before the entry, and is no more.
+	Thawed bool
 }
 
 // New returns the machine of an opened segment. changed is called from the
@@ -110,6 +118,11 @@ func (m *Machine) enter(s *State) {
 
 // Apply implements consensus.StateMachine.
 func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	if m.gone { // its group is about to be stopped
+		return failures(e, ErrFrozen)
+	}
 	if e.Conf != nil {
 		m.applyConf(e)
 		return []consensus.Outcome{{}}
@@ -120,10 +133,14 @@ func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
 	}
 	if e.Generation != m.Descriptor().Generation {
 		m.skip(e)
-		return refusals(len(e.Payloads))
+		return failures(e, ErrGeneration)
 	}
 	if op := e.Payloads[0]; len(op) > 0 && keyspace.Op(op[0]) >= keyspace.OpStructural {
 		return []consensus.Outcome{{Err: m.applyStructure(e)}}
+	}
+	if m.state.Load().Frozen() {
+		m.skip(e)
+		return failures(e, ErrFrozen)
 	}
 	outcomes := m.space.Apply(e.Index, e.Term, e.Payloads, want)
 	if !want {
@@ -144,10 +161,11 @@ func (m *Machine) skip(e *consensus.Entry) {
 	m.segment.Begin(e.Index, e.Term).End()
 }
 
-func refusals(n int) []consensus.Outcome {
-	out := make([]consensus.Outcome, n)
+// failures is the outcome of an entry that changes nothing.
+func failures(e *consensus.Entry, err error) []consensus.Outcome {
+	out := make([]consensus.Outcome, max(1, len(e.Payloads)))
 	for i := range out {
-		out[i].Err = ErrGeneration
+		out[i].Err = err
 	}
 	return out
 }
@@ -186,6 +204,16 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applySplit(e, body)
 	case OpWindow:
 		err = m.applyWindow(e, body)
+	case OpOpen:
+		err = m.applyOpen(e, body)
+	case OpFreeze:
+		err = m.applyFreeze(e, body)
+	case OpAbsorb:
+		err = m.applyAbsorb(e, body)
+	case OpAbort:
+		err = m.applyAbort(e, body)
+	case OpThaw:
+		err = m.applyThaw(e, body)
 	default:
 		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
 			m.segment.ID(), e.Index, op))

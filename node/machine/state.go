@@ -12,11 +12,12 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
 // stateVersion is the first byte of an encoded State.
-const stateVersion = 2
+const stateVersion = 3
 
 // ErrState says that stored bytes are not an encoded State.
 var ErrState = errors.New("stored state of the segment cannot be read")
@@ -24,8 +25,8 @@ var ErrState = errors.New("stored state of the segment cannot be read")
 // State is the segment's record of itself at some place of its log. It is not
 // modified once made.
 //
-// Encoded: version byte, uvarints wanted anchors, line and window, then four times uvarint length and
-// bytes: descriptor and leaving anchors (both as descriptors in canonical form), configuration, lineage.
+// Encoded: version byte, uvarints wanted anchors, line and window, then five times uvarint length and
+// bytes: descriptor and leaving anchors (both as descriptors in canonical form), configuration, lineage, merges.
 type State struct {
 	Descriptor *anchormesh.Descriptor
 	Conf       *raftpb.ConfState
@@ -42,6 +43,9 @@ type State struct {
 	// Window is the W of the line, where the segment is its home: numbers up to it
 	// may have been given out.
 	Window anchormesh.Revision
+	// Left and Right say which attempts to merge concern the segment as one of the two.
+	Left  merge.Left
+	Right merge.Right
 }
 
 // Encode returns the stored form.
@@ -54,7 +58,7 @@ func (s *State) Encode() []byte {
 	out := binary.AppendUvarint([]byte{stateVersion}, uint64(s.Want))
 	out = binary.AppendUvarint(out, s.Line)
 	out = binary.AppendUvarint(out, uint64(s.Window))
-	for _, part := range [][]byte{meshpb.EncodeDescriptor(s.Descriptor), meshpb.EncodeDescriptor(&leaving), conf, s.Chain.Encode()} {
+	for _, part := range [][]byte{meshpb.EncodeDescriptor(s.Descriptor), meshpb.EncodeDescriptor(&leaving), conf, s.Chain.Encode(), s.encodeMerge()} {
 		out = appendBytes(out, part)
 	}
 	return out
@@ -67,7 +71,7 @@ func DecodeState(b []byte) (*State, error) {
 	}
 	r := reader{b: b[1:]}
 	want, line, window := r.uint(1<<10), r.uint(math.MaxUint64), r.uint(math.MaxInt64)
-	var parts [4][]byte
+	var parts [5][]byte
 	for i := range parts {
 		parts[i] = r.bytes()
 	}
@@ -88,7 +92,7 @@ func DecodeState(b []byte) (*State, error) {
 	if s.Chain, err = lineage.DecodeChain(parts[3]); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	return s, nil
+	return s, s.decodeMerge(parts[4])
 }
 
 func decodeLeaving(b []byte) ([]anchormesh.Anchor, error) {
@@ -127,6 +131,7 @@ func (s *State) Joint() bool { return len(s.Conf.GetVotersOutgoing()) > 0 }
 func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState, place lineage.Place) *State {
 	out := *s
 	out.Descriptor, out.Conf, out.Leaving = next, conf, nil
+	out.Left.Open = false // nothing else may change while it is: so it has failed
 	for _, old := range append(slices.Clone(s.Descriptor.Anchors), s.Leaving...) {
 		if _, stays := next.Replica(old.Replica); !stays && slices.Contains(conf.GetVotersOutgoing(), uint64(old.Replica)) {
 			out.Leaving = append(out.Leaving, old)

@@ -44,7 +44,10 @@ func (s *Split) Command() []byte {
 	b := append(make([]byte, 0, 64+len(s.At)), byte(OpSplit), 1)
 	b = s.Right.AppendKey(b)
 	b = appendBytes(b, s.At)
-	e := &s.Evidence
+	return appendEvidence(b, &s.Evidence)
+}
+
+func appendEvidence(b []byte, e *lineage.Evidence) []byte {
 	for _, v := range []uint64{uint64(e.Reason), e.Pressure, e.Spread, uint64(len(e.Numbers))} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -52,6 +55,18 @@ func (s *Split) Command() []byte {
 		b = binary.AppendUvarint(b, v)
 	}
 	return appendBytes(b, []byte(e.Operator))
+}
+
+func (r *reader) evidence() (e lineage.Evidence) {
+	e.Reason = lineage.Reason(r.uint(1<<16 - 1))
+	e.Pressure, e.Spread = r.uint(1<<63), r.uint(1<<63)
+	for range r.uint(lineage.NumbersMax) {
+		e.Numbers = append(e.Numbers, r.uint(1<<63))
+	}
+	if e.Operator = string(r.bytes()); len(e.Operator) > lineage.OperatorBytesMax {
+		r.bad = true
+	}
+	return e
 }
 
 // parseSplit reads what Command wrote, behind the op.
@@ -62,16 +77,8 @@ func parseSplit(b []byte) (*Split, error) {
 	s := &Split{Right: anchormesh.SegmentID(binary.BigEndian.Uint64(b[1:]))}
 	r := reader{b: b[9:]}
 	s.At = r.bytes()
-	s.Evidence.Reason = lineage.Reason(r.uint(1<<16 - 1))
-	s.Evidence.Pressure, s.Evidence.Spread = r.uint(1<<63), r.uint(1<<63)
-	for range r.uint(lineage.NumbersMax) {
-		s.Evidence.Numbers = append(s.Evidence.Numbers, r.uint(1<<63))
-	}
-	s.Evidence.Operator = string(r.bytes())
-	if r.bad || len(r.b) > 0 || len(s.Evidence.Operator) > lineage.OperatorBytesMax {
-		return nil, errCommand
-	}
-	return s, nil
+	s.Evidence = r.evidence()
+	return s, r.end()
 }
 
 // Window returns the command that moves the home's window to w.
@@ -120,6 +127,8 @@ const (
 func (s *State) Allows(split *Split) error {
 	d := s.Descriptor
 	switch {
+	case s.Merging():
+		return fmt.Errorf("%w: the segment is being merged", ErrRefused)
 	case s.Joint():
 		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
 	case len(d.Voters()) != len(d.Anchors):
@@ -145,7 +154,8 @@ func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision)
 	d.Generation++
 	d.Range.End = bytes.Clone(split.At)
 	d.Changed, d.Stamped, d.Lineage = place.Index, true, leftChain.Head()
-	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window}
+	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window,
+		Left: s.Left, Right: s.Right}
 	if left.Line == 0 {
 		left.Line, left.Window = uint64(d.Segment), at
 	}

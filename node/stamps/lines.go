@@ -38,6 +38,7 @@ type Standing struct {
 	Line       line.ID               // 0: the scope was never split
 	Window     anchormesh.Revision   // the home's W
 	Last       anchormesh.Revision   // the newest revision
+	Frozen     bool                  // it serves nothing, and is given no stamps
 	Held       []anchormesh.Revision // stamps of prepared transactions
 	HeldAt     uint64                // as of the entry at this index: see Lines.Held
 	Applied    uint64                // index of the last applied entry
@@ -177,8 +178,8 @@ func (l *Lines) Held(segment anchormesh.SegmentID, index uint64, stamp anchormes
 
 // seek leads the segment's cores once an entry of the term is applied here.
 func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
-	if at, ok := l.segments.Standing(segment); !ok || at.Line == 0 {
-		return // not yet split: its first split tells (Changed)
+	if at, ok := l.segments.Standing(segment); !ok || at.Line == 0 || at.Frozen {
+		return // not yet split: its first split tells (Changed); likewise its thaw
 	}
 	l.engine.ReadIndex(segment, func(_ uint64, err error) {
 		if err == nil {
@@ -278,7 +279,7 @@ func (l *Lines) again(segment anchormesh.SegmentID) {
 func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
 	st, ok := l.engine.Status(segment)
 	at, here := l.segments.Standing(segment)
-	if !ok || !here || !st.Leads() || st.Term != term || at.Line == 0 {
+	if !ok || !here || !st.Leads() || st.Term != term || at.Line == 0 || at.Frozen {
 		return
 	}
 	prefix := string(at.Descriptor.Scope)
@@ -299,6 +300,10 @@ func (l *Lines) depose(segment anchormesh.SegmentID) {
 }
 
 func (l *Lines) changed(segment anchormesh.SegmentID, now Standing) {
+	if now.Frozen { // what waits is given back, and finds the segment that comes of it
+		l.depose(segment)
+		return
+	}
 	if s := l.led[segment]; s != nil {
 		s.changed(segment, now)
 		return

@@ -1,0 +1,250 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+var (
+	// ErrMerged ends the watches of a segment that was merged into another.
+	ErrMerged = errors.New("the segment was merged into its left neighbour")
+	// ErrNotFrozen says that the replica here has not applied the freeze of an attempt.
+	ErrNotFrozen = errors.New("the replica here is not frozen by that attempt")
+)
+
+// Confirm makes sure that a replica here is frozen by an attempt to merge, and that
+// a crash does not change that: whatever the group's others do then, this node can
+// apply the absorb. The errors are consensus.ErrNoGroup's kind, ErrNotFrozen and the
+// disk's.
+func (h *Host) Confirm(segment anchormesh.SegmentID, n merge.Attempt) error {
+	r, ok := h.Get(segment)
+	if !ok {
+		return fmt.Errorf("segment %s: %w", segment, ErrNotFrozen)
+	}
+	if s := r.Machine.State(); !s.Frozen() || s.Right.By != n {
+		return fmt.Errorf("segment %s: %w", segment, ErrNotFrozen)
+	}
+	index, _ := r.Machine.Segment().Applied()
+	if err := h.noteFrozen(segment, r); err != nil {
+		return err
+	}
+	if err := r.Store.Commit(); err != nil {
+		return err
+	}
+	if r.Machine.Segment().Durable() < index {
+		return fmt.Errorf("segment %s was decided meanwhile: %w", segment, ErrNotFrozen)
+	}
+	return nil
+}
+
+// noteFrozen notes that the state of a replica may go into another's without a word:
+// its log without a state is the end of a merge then.
+func (h *Host) noteFrozen(segment anchormesh.SegmentID, r *Replica) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now, ok := h.Get(segment); !ok || now != r {
+		return fmt.Errorf("segment %s: %w", segment, ErrNotFrozen)
+	}
+	rec := h.dir.Record()
+	if rec.Frozen[segment] == r.ID {
+		return nil
+	}
+	rec.Frozen[segment] = r.ID
+	return h.dir.Save(rec)
+}
+
+// thawed takes the note back; a replica that its group removed meanwhile leaves.
+func (h *Host) thawed(segment anchormesh.SegmentID, r *Replica) {
+	h.mu.Lock()
+	rec := h.dir.Record()
+	if now, ok := h.Get(segment); ok && now == r && !r.Machine.State().Frozen() && rec.Frozen[segment] != 0 {
+		delete(rec.Frozen, segment)
+		if err := h.dir.Save(rec); err != nil {
+			h.cfg.Logger.Error("node record", "err", err)
+		}
+	}
+	h.mu.Unlock()
+	if _, stays := h.replicaOf(r.Machine.State()); !stays {
+		h.leave(segment)
+	}
+}
+
+// surrendering finds the machine that a left neighbour is about to absorb; it runs on
+// the left's apply goroutine.
+func (h *Host) surrendering(segment anchormesh.SegmentID) *machine.Machine {
+	r, ok := h.Get(segment)
+	if !ok {
+		return nil
+	}
+	r.Hub.Stop(ErrMerged)
+	return r.Machine
+}
+
+// absorbed follows an applied merge; it runs on the left's apply goroutine. What is
+// left of the right goes on another: its group may be applying right now, and its log
+// must stay until the store holds the merge (counterexample 5c).
+func (h *Host) absorbed(left *Replica, c machine.Change) {
+	d, gone := c.State.Descriptor, c.Absorbed.Descriptor
+	h.cfg.Logger.Info("segments were merged", "segment", d.Segment, "generation", d.Generation, "index", d.Changed,
+		"range", d.Range.String(), "absorbed", gone.Segment)
+	left.Hub.Bound(d.Range, ErrSplit)
+	h.table.Bury(anchormesh.Tombstone{
+		Segment: gone.Segment, Generation: gone.Generation, Range: gone.Range, Successors: []anchormesh.SegmentID{d.Segment},
+	})
+	if right, ok := h.Get(gone.Segment); ok {
+		h.running.Go(func() { h.letGo(left, gone.Segment, right, c.Place.Index) })
+	}
+}
+
+// letGo stops a replica that was absorbed and, once the store holds the merge, drops
+// its log.
+func (h *Host) letGo(left *Replica, segment anchormesh.SegmentID, right *Replica, index uint64) {
+	if !h.ifOpen(func() error {
+		if now, ok := h.Get(segment); ok && now == right {
+			h.stopReplica(segment, right, ErrMerged)
+		}
+		return nil
+	}) {
+		return // the next start goes on
+	}
+	if err := left.Store.Commit(); err != nil {
+		return // the store has failed: its own committer stops the node
+	}
+	if left.Machine.Segment().Durable() < index {
+		return // absorbed or replaced itself: the next start drops the log
+	}
+	h.ifOpen(func() error {
+		if err := h.retired(segment, right.ID); err != nil {
+			return err
+		}
+		return h.engine.DropLog(segment)
+	})
+}
+
+// ifOpen runs f unless the host is closed, and reports whether it went well.
+func (h *Host) ifOpen(f func() error) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	err := f()
+	if err != nil {
+		h.cfg.Logger.Error("what is left of a merged segment cannot be given up; the next start tries again", "err", err)
+	}
+	return err == nil
+}
+
+// Sweep gives up frozen replicas here whose segment was absorbed elsewhere, while this
+// node was no anchor of the left any more.
+func (h *Host) Sweep() {
+	for id, r := range *h.held.Load() {
+		s := r.Machine.State()
+		if !s.Frozen() || h.Holds(s.Right.Pair.Left.Segment) {
+			continue // thawed, or absorbed here, sooner or later
+		}
+		if _, buried := h.table.Tombstone(id); !buried {
+			continue
+		}
+		if err := h.Retire(id, r.ID); err != nil {
+			h.cfg.Logger.Error("a merged replica cannot be given up", "segment", id, "err", err)
+		}
+	}
+}
+
+// needed reports whether a left neighbour on this node may still have to absorb a
+// replica. mu is held.
+func (h *Host) needed(r *Replica) bool {
+	s := r.Machine.State()
+	if !s.Frozen() {
+		return false
+	}
+	left := s.Right.Pair.Left.Segment
+	_, held := h.Get(left)
+	_, awaited := h.awaiting[left]
+	return held || awaited
+}
+
+// makeRoom gives up the replicas here that a snapshot's segment absorbed, after it has
+// refused the snapshot if others are in its way: they have not applied yet that they
+// lost the keys, or lost their own place in their group and do not know. The leader
+// offers the snapshot again. mu is held.
+//
+// A replica of the left that is here may have its absorb still before it, and needs
+// the right for that: it goes first.
+func (h *Host) makeRoom(d *anchormesh.Descriptor, chain *lineage.Chain) error {
+	stale := make(map[anchormesh.SegmentID]*Replica)
+	for id, r := range *h.held.Load() {
+		held := r.Machine.Descriptor()
+		if id == d.Segment || !bytes.Equal(held.Scope, d.Scope) || !held.Range.Overlaps(d.Range) {
+			continue
+		}
+		if !h.wasAbsorbed(r, chain) {
+			return fmt.Errorf("segment %s %s: segment %s holds %s here: %w", d.Segment, d.Range, id, held.Range, ErrOverlap)
+		}
+		stale[id] = r
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	if left, ok := h.Get(d.Segment); ok {
+		h.stopReplica(d.Segment, left, ErrMoved)
+		into, err := left.Store.Install(d.Segment, left.Machine.Descriptor().Range)
+		if err != nil {
+			return err
+		}
+		into.Abort() // absent from now on, also after a crash
+	}
+	for id, r := range stale {
+		h.cfg.Logger.Info("replica of a merged segment gives way", "segment", id, "to", d.Segment)
+		if err := h.retired(id, r.ID); err != nil {
+			return err
+		}
+		h.stopReplica(id, r, ErrMerged)
+		if err := h.discard(r.Store, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wasAbsorbed reports whether a replica here is frozen for good: a lineage says so, or
+// the tombstone of those who applied the merge.
+func (h *Host) wasAbsorbed(r *Replica, chain *lineage.Chain) bool {
+	s := r.Machine.State()
+	if !s.Frozen() {
+		return false
+	}
+	if _, buried := h.table.Tombstone(s.Descriptor.Segment); buried {
+		return true
+	}
+	return Absorbs(chain, s.Descriptor.Segment)
+}
+
+// Absorbs reports whether a lineage tells of the merge of a right neighbour.
+func Absorbs(chain *lineage.Chain, right anchormesh.SegmentID) bool {
+	for _, e := range chain.Entries() {
+		if e.Kind == lineage.Merge && e.Other.Segment == right {
+			return true
+		}
+	}
+	return false
+}
+
+// brings reports whether a snapshot has something for a replica here that is frozen:
+// only that it was thawed would be news, and a left neighbour may need it right now.
+func brings(r *Replica, offered *machine.State) bool {
+	now := r.Machine.State()
+	return !now.Frozen() || !offered.Frozen() || offered.Right.By != now.Right.By
+}
+
+// gone reports whether a hub ended because its segment was absorbed or removed while
+// it read.
+func gone(err error) bool { return errors.Is(err, mvcc.ErrGone) }

@@ -1,0 +1,221 @@
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+)
+
+// couple is a left and a right of one store.
+type couple struct {
+	*bench
+	right *Machine
+	index uint64 // of the right's log
+}
+
+func newCouple(t *testing.T) *couple {
+	b := newBench(t)
+	b.apply(1, put("a", "v"), put("z", "v"))
+	b.apply(1, (&Split{At: []byte("m"), Right: 11}).Command())
+	c := &couple{bench: b, index: BirthIndex}
+	c.right = b.machine(b.changes[0].Child)
+	b.m.OnAbsorb(func(id anchormesh.SegmentID) *Machine {
+		if id == 11 {
+			return c.right
+		}
+		return nil
+	})
+	return c
+}
+
+func (c *couple) applyRight(payloads ...[]byte) error {
+	c.index++
+	e := &consensus.Entry{Index: c.index, Term: 3, Generation: 2, Payloads: payloads}
+	return c.right.Apply(e, true)[0].Err
+}
+
+func (c *couple) pair() merge.Pair {
+	return merge.Pair{Left: c.m.State().Side(), Right: c.right.State().Side()}
+}
+
+func value(t *testing.T, seg *mvcc.Segment, key string) string {
+	t.Helper()
+	v := seg.Read()
+	defer v.Close()
+	found, err := v.Range([]byte(key), nil, 0, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.KVs) == 0 {
+		return ""
+	}
+	return string(found.KVs[0].Value())
+}
+
+// A merge, from the attempt's opening to the writes of the merged segment.
+func TestMerge(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 1}, c.pair()
+	if out := c.apply(2, Open(n, &pair)); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if err := c.applyRight(stamped(20, put("z", "last"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.applyRight(Freeze(n, &pair)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.applyRight(stamped(30, put("z", "late"))); !errors.Is(err, ErrFrozen) {
+		t.Errorf("a write of the frozen right: %v", err)
+	}
+	if err := c.applyRight((&Split{At: []byte("t"), Right: 12}).Command()); !errors.Is(err, ErrRefused) {
+		t.Errorf("a split of the frozen right: %v", err)
+	}
+	if out := c.apply(2, (&Split{At: []byte("f"), Right: 12}).Command()); !errors.Is(out.Err, ErrRefused) {
+		t.Errorf("a split of the left with an open attempt: %v", out.Err)
+	}
+	if out := c.apply(2, stamped(25, put("a", "left"))); out.Err != nil {
+		t.Errorf("a write of the left: %v", out.Err)
+	}
+	if out := c.apply(2, Absorb(n, &lineage.Evidence{Operator: "me"})); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	d := c.m.Descriptor()
+	if d.Generation != 3 || len(d.Range.End) != 0 || d.Changed != c.bench.index || d.Lineage != c.m.State().Chain.Head() {
+		t.Errorf("the merged segment: %+v", d)
+	}
+	if s := c.m.State(); s.Line != 9 || s.Left.Open || !s.Left.Absorbed || s.Chain.Last().Kind != lineage.Merge {
+		t.Errorf("the merged state: %+v", s)
+	}
+	if z, a := value(t, c.m.Segment(), "z"), value(t, c.m.Segment(), "a"); z != "last" || a != "left" {
+		t.Errorf("z is %q, a is %q", z, a)
+	}
+	if err := c.applyRight(stamped(40, put("z", "dead"))); !errors.Is(err, ErrFrozen) || !c.right.State().Frozen() {
+		t.Errorf("a write of the right that was absorbed: %v", err)
+	}
+	if out := c.apply(2, stamped(41, put("a", "old"))); !errors.Is(out.Err, ErrGeneration) {
+		t.Errorf("an entry from before the merge: %v", out.Err)
+	}
+	if out := c.apply(3, stamped(24, put("z", "pooled"))); out.Err == nil {
+		t.Error("a stamp from below what the left had reached was taken (counterexample 22b)")
+	}
+	if out := c.apply(3, stamped(42, put("z", "new"))); out.Err != nil || value(t, c.m.Segment(), "z") != "new" {
+		t.Errorf("a write of the merged segment: %v", out.Err)
+	}
+	if last := c.changes[len(c.changes)-1]; last.Absorbed == nil || last.Absorbed.Descriptor.Segment != 11 {
+		t.Errorf("the change told: %+v", last)
+	}
+	again := c.machine(c.m.Segment())
+	if got, want := again.State().Encode(), c.m.State().Encode(); !bytes.Equal(got, want) {
+		t.Error("the merged state is not read back as it was")
+	}
+}
+
+// Counterexample 10a: a freeze that comes after its abort thaws, and neither the attempt
+// nor an earlier one freezes again. What stands in the states survives a restart.
+func TestAnAbortedMergeChangesNothing(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 1}, c.pair()
+	c.apply(2, Open(n, &pair))
+	if out := c.apply(2, Open(merge.Attempt{Generation: 2, Number: 2}, &pair)); !errors.Is(out.Err, ErrRefused) {
+		t.Errorf("a second attempt beside an open one: %v", out.Err)
+	}
+	if out := c.apply(2, Abort(n)); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if out := c.apply(2, Absorb(n, &lineage.Evidence{})); !errors.Is(out.Err, ErrRefused) {
+		t.Errorf("an absorb behind its abort: %v", out.Err)
+	}
+	if err := c.applyRight(Freeze(n, &pair)); err != nil {
+		t.Fatal(err)
+	}
+	c.right = c.machine(c.right.Segment())
+	if !c.right.State().Frozen() || c.right.State().Right.By != n {
+		t.Fatalf("read back: %+v", c.right.State().Right)
+	}
+	for _, v := range []merge.Verdict{merge.Undecided, merge.Merged} {
+		if err := c.applyRight(Thaw(n, v)); !errors.Is(err, merge.ErrNoProof) {
+			t.Errorf("a thaw on verdict %d: %v", v, err)
+		}
+	}
+	if v := c.m.State().Left.Judge(2, n, 11); v != merge.Aborted {
+		t.Fatalf("the left says %d", v)
+	}
+	if err := c.applyRight(Thaw(n, merge.Aborted)); err != nil {
+		t.Fatal(err)
+	}
+	if last := c.changes[len(c.changes)-1]; !last.Thawed {
+		t.Errorf("the change told: %+v", last)
+	}
+	if err := c.applyRight(Freeze(n, &pair)); !errors.Is(err, merge.ErrNumber) {
+		t.Errorf("the same freeze again: %v", err)
+	}
+	if err := c.applyRight(stamped(30, put("z", "w"))); err != nil {
+		t.Errorf("a write behind the thaw: %v", err)
+	}
+	next := merge.Attempt{Generation: 2, Number: 2}
+	if out := c.apply(2, Open(next, &pair)); out.Err != nil {
+		t.Errorf("the next attempt: %v", out.Err)
+	}
+}
+
+// Counterexample 10d: whatever changes the left's anchors ends the attempt.
+func TestAChangeOfAnchorsAbortsTheMerge(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 1}, c.pair()
+	c.apply(2, Open(n, &pair))
+	now := c.m.State()
+	next := now.after(now.Descriptor.Clone(), now.Conf, lineage.Place{Index: 50, Term: 2})
+	if next.Left.Open || next.Left.Judge(2, n, 11) != merge.Aborted {
+		t.Errorf("behind a change of the group: %+v", next.Left)
+	}
+	other := pair
+	other.Right.Changed++
+	if err := c.applyRight(Freeze(n, &other)); !errors.Is(err, merge.ErrChanged) {
+		t.Errorf("a freeze that names another descriptor: %v", err)
+	}
+}
+
+func TestStatesOfMergesReadBack(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 7}, c.pair()
+	for name, s := range map[string]State{
+		"none":     {},
+		"open":     {Left: merge.Left{Last: n, Pair: pair, Open: true}},
+		"absorbed": {Left: merge.Left{Last: n, Pair: pair, Absorbed: true}},
+		"aborted":  {Left: merge.Left{Last: n}},
+		"frozen":   {Right: merge.Right{Frozen: true, By: n, Pair: pair, Decided: merge.Attempt{Generation: 1, Number: 3}}},
+		"thawed":   {Right: merge.Right{Decided: n}},
+	} {
+		var got State
+		if err := got.decodeMerge(s.encodeMerge()); err != nil || !reflect.DeepEqual(got, s) {
+			t.Errorf("%s: %+v came back as %+v, %v", name, s, got, err)
+		}
+		if err := got.decodeMerge(append(s.encodeMerge(), 0)); !errors.Is(err, ErrState) {
+			t.Errorf("%s with a byte too many: %v", name, err)
+		}
+	}
+}
+
+func FuzzParseAttempt(f *testing.F) {
+	side := merge.Side{Segment: 9, Generation: 2, Changed: 7, Nodes: []anchormesh.NodeID{"a", "b"}}
+	pair := merge.Pair{Left: side, Right: side}
+	f.Add(Open(merge.Attempt{Generation: 2, Number: 1}, &pair)[1:])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, pair, err := ParseAttempt(data)
+		if err != nil {
+			return
+		}
+		again, p, err := ParseAttempt(Freeze(n, &pair)[1:])
+		if err != nil || again != n || !reflect.DeepEqual(p, pair) {
+			t.Fatalf("%v %+v came back as %v %+v, %v", n, pair, again, p, err)
+		}
+	})
+}

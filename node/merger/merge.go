@@ -1,0 +1,106 @@
+package merger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/anchors/place"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// ErrNotLeader says that this node does not lead the left segment.
+var ErrNotLeader = errors.New("this node does not lead the segment")
+
+// ErrUnknown says that the merge may or may not happen.
+var ErrUnknown = errors.New("the outcome is not known: look at the segments")
+
+// Merge joins a segment that this node leads with its right neighbour, and returns that
+// one's descriptor. dry stops before anything is proposed. The errors are ErrNotLeader,
+// machine.ErrRefused, ErrAborted, ErrUnknown and the context's.
+func (m *Merger) Merge(ctx context.Context, left anchormesh.SegmentID, why lineage.Evidence, dry bool) (*anchormesh.Descriptor, error) {
+	r, here := m.host.Get(left)
+	st, ok := m.engine.Status(left)
+	if !here || !ok || !st.Leads() {
+		return nil, ErrNotLeader
+	}
+	state := r.Machine.State()
+	right, err := m.neighbour(state)
+	if err != nil || dry {
+		return right, err
+	}
+	pair := merge.Pair{Left: state.Side(), Right: machine.SideOf(right)}
+	done := make(chan error, 1)
+	began := m.run(m.drives, left, func() {
+		core, fx := merge.NewDriver(0, state.Left.Next(state.Descriptor.Generation), pair)
+		done <- m.newDrive(core, r, st.Term, why).run(fx)
+	})
+	if !began {
+		return right, fmt.Errorf("%w: %w", machine.ErrRefused, merge.ErrBusy)
+	}
+	select {
+	case err := <-done:
+		return right, outcome(err)
+	case <-ctx.Done():
+		return right, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+func outcome(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrAborted), errors.Is(err, machine.ErrRefused):
+		return err
+	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup):
+		return ErrNotLeader
+	case errors.Is(err, machine.ErrGeneration):
+		return fmt.Errorf("%w: another change of structure came first", machine.ErrRefused)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// neighbour finds the right neighbour of a segment and says why the two cannot merge
+// now, if they cannot.
+func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) {
+	d := left.Descriptor
+	refused := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", machine.ErrRefused, fmt.Sprintf(format, args...))
+	}
+	if len(d.Range.End) == 0 {
+		return nil, refused("segment %s has no right neighbour", d.Segment)
+	}
+	right, ok := m.table.Lookup(d.Range.End)
+	if !ok || !bytes.Equal(right.Range.Start, d.Range.End) {
+		return nil, refused("this node does not know yet who holds the keys behind segment %s", d.Segment)
+	}
+	if err := left.Settled(); err != nil {
+		return right, err
+	}
+	if right.Joint {
+		return right, refused("the anchor group of segment %s is changing", right.Segment)
+	}
+	verdict := place.Pair(place.Side{Descriptor: d, Dormant: true}, place.Side{Descriptor: right, Dormant: true}, nil, nil)
+	if !verdict.Ready {
+		return right, refused("%s%s", verdict.Reason, moves(verdict.Orders))
+	}
+	for _, a := range d.Anchors {
+		if a.Node != m.self && !m.mesh.Connected(a.Node) {
+			return right, refused("node %s, which holds both, cannot be reached", a.Node)
+		}
+	}
+	return right, nil
+}
+
+// moves words the moves that would align two segments.
+func moves(orders []place.Order) string {
+	var out strings.Builder
+	for _, o := range orders {
+		fmt.Fprintf(&out, "; anchormesh move %s %s %s", o.Segment, o.From, o.To)
+	}
+	return out.String()
+}

@@ -1,0 +1,221 @@
+package merger
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+const (
+	// interval is how often the replicas here are looked at.
+	interval = 100 * time.Millisecond
+	// sweepEvery is how often replicas are looked for that nobody needs any more.
+	sweepEvery = 5 * time.Second
+	// tick is a driver's clock.
+	tick = 25 * time.Millisecond
+	// readyTimeout bounds the wait for one node before anything is frozen, and
+	// callTimeout any other question.
+	readyTimeout = 5 * time.Second
+	callTimeout  = time.Second
+)
+
+// Mesh is what the merger needs of the mesh.
+type Mesh interface {
+	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+	Connected(id anchormesh.NodeID) bool
+}
+
+// Merger runs attempts to merge.
+type Merger struct {
+	self   anchormesh.NodeID
+	host   *host.Host
+	engine *consensus.Engine
+	table  *route.Table
+	mesh   Mesh
+	log    *slog.Logger
+
+	ctx  context.Context // ends with Stop
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	drives  map[anchormesh.SegmentID]bool // left segments whose attempt is driven here
+	askers  map[anchormesh.SegmentID]*merge.Asker
+	asking  map[anchormesh.SegmentID]bool
+	stopped bool
+}
+
+// New returns a merger; Run starts it.
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh, log *slog.Logger) *Merger {
+	ctx, stop := context.WithCancel(context.Background())
+	return &Merger{
+		self: self, host: h, engine: e, table: t, mesh: m, log: log, ctx: ctx, stop: stop,
+		drives: make(map[anchormesh.SegmentID]bool), askers: make(map[anchormesh.SegmentID]*merge.Asker),
+		asking: make(map[anchormesh.SegmentID]bool),
+	}
+}
+
+// Run looks after open attempts and frozen segments until ctx ends.
+func (m *Merger) Run(ctx context.Context) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	begin := time.Now()
+	swept := begin
+	for {
+		select {
+		case <-ctx.Done():
+			m.close()
+			return nil
+		case now := <-ticker.C:
+			m.look(now.Sub(begin))
+			if now.Sub(swept) >= sweepEvery {
+				swept = now
+				m.host.Sweep()
+			}
+		}
+	}
+}
+
+// close ends everything under way.
+func (m *Merger) close() {
+	m.mu.Lock()
+	m.stopped = true
+	m.mu.Unlock()
+	m.stop()
+	m.wg.Wait()
+}
+
+// run starts f unless the merger is stopped, or what f does is being done: busy says
+// so.
+func (m *Merger) run(busy map[anchormesh.SegmentID]bool, id anchormesh.SegmentID, f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped || busy[id] {
+		return false
+	}
+	busy[id] = true
+	m.wg.Go(func() {
+		defer func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(busy, id)
+		}()
+		f()
+	})
+	return true
+}
+
+// look starts what the segments led here need.
+func (m *Merger) look(now time.Duration) {
+	for _, id := range m.host.Segments() {
+		r, here := m.host.Get(id)
+		if !here {
+			continue
+		}
+		state := r.Machine.State()
+		if !state.Merging() {
+			m.forget(id)
+			continue
+		}
+		st, ok := m.engine.Status(id)
+		if !ok || !st.Leads() {
+			m.forget(id)
+			continue
+		}
+		if state.Left.Open {
+			m.run(m.drives, id, func() {
+				d, fx := merge.Inherit(&state.Left)
+				m.log.Info("an attempt to merge is aborted: its leader is gone", "segment", id)
+				m.newDrive(d, r, st.Term, lineage.Evidence{}).run(fx)
+			})
+		}
+		if state.Right.Frozen && m.asker(id, state).Tick(now) {
+			m.run(m.asking, id, func() { m.ask(r, st.Term, state) })
+		}
+	}
+}
+
+func (m *Merger) asker(id anchormesh.SegmentID, state *machine.State) *merge.Asker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a := m.askers[id]; a != nil && a.Hear(state.Right.By, merge.Aborted) {
+		return a
+	}
+	m.askers[id] = merge.NewAsker(&state.Right)
+	return m.askers[id]
+}
+
+func (m *Merger) forget(id anchormesh.SegmentID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.askers, id)
+}
+
+// ask finds out what became of the attempt that froze a segment led here.
+func (m *Merger) ask(r *host.Replica, term uint64, state *machine.State) {
+	ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
+	defer cancel()
+	by := &state.Right
+	q := question{kind: askJudge, attempt: by.By, pair: by.Pair}
+	for _, d := range m.leftRange(by.Pair.Left.Segment) {
+		q.number = uint64(d.Segment)
+		leader, ok := m.table.Leader(d.Segment)
+		if !ok {
+			continue
+		}
+		answer, err := m.call(ctx, leader, &q)
+		if err != nil || len(answer) != 1 {
+			continue
+		}
+		if merge.NewAsker(by).Hear(by.By, merge.Verdict(answer[0])) && !m.overtaken(state) {
+			m.log.Info("a segment is thawed: the merge was aborted", "segment", state.Descriptor.Segment)
+			_, err := m.propose(ctx, state, term, machine.Thaw(by.By, merge.Verdict(answer[0])))
+			if err != nil {
+				m.log.Warn("a segment could not be thawed; it is tried again", "segment", state.Descriptor.Segment, "err", err)
+			}
+		}
+		return
+	}
+}
+
+// leftRange is who may know of an attempt of a left segment: itself, or who holds its
+// first key now.
+func (m *Merger) leftRange(left anchormesh.SegmentID) []*anchormesh.Descriptor {
+	if d, ok := m.table.Segment(left); ok {
+		return []*anchormesh.Descriptor{d}
+	}
+	found := m.table.Successors(left)
+	return found[:min(1, len(found))]
+}
+
+// overtaken reports whether somebody claims the keys of a frozen segment with a higher
+// generation. It may be a wrong hint, but then it is worth waiting for a better one.
+func (m *Merger) overtaken(state *machine.State) bool {
+	d, ok := m.table.Lookup(state.Descriptor.Range.Start)
+	return ok && d.Segment != state.Descriptor.Segment && d.Generation > state.Descriptor.Generation
+}
+
+// propose puts a structural command into the log of a segment led here, and returns its
+// index.
+func (m *Merger) propose(ctx context.Context, state *machine.State, term uint64, command []byte) (uint64, error) {
+	done := make(chan consensus.Result, 1)
+	m.engine.Submit(state.Descriptor.Segment, consensus.Proposal{
+		Generation: state.Descriptor.Generation, Term: term, Alone: true, Payload: command,
+		Done: func(res consensus.Result) { done <- res },
+	})
+	select {
+	case res := <-done:
+		return res.Index, res.Err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
