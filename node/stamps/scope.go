@@ -128,6 +128,7 @@ func (s *scope) take(w incoming) {
 	h := s.collector.Holder(w.segment)
 	if h.Seat().Generation != w.generation {
 		w.write.done(consensus.Result{Err: consensus.ErrDropped})
+		s.lines.again(w.segment)
 		return
 	}
 	if err := s.collector.Write(w.segment, w.write); err != nil {
