@@ -167,7 +167,7 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 	out := recruit.Situation{
 		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
-		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint(), Members: l.members,
+		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: l.members,
 	}
 	if m, wished := s.wishes[id]; wished {
 		out.Move = m.Wish()
