@@ -107,7 +107,7 @@ func (s *Service) Segments(context.Context, *meshpb.SegmentsRequest) (*meshpb.Se
 }
 
 func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
-	leader, _ := s.cfg.Table.Leader(d.Segment)
+	leader := s.leading(d.Segment)
 	info := &meshpb.SegmentInfo{Descriptor_: meshpb.ToPB(d), Leader: string(leader)}
 	r, here := s.cfg.Host.Get(d.Segment)
 	st, ok := s.cfg.Engine.Status(d.Segment)

@@ -81,11 +81,21 @@ const hopsMax = 3
 
 // leader returns a connection to the segment's leader.
 func (s *Service) leader(ctx context.Context, id anchormesh.SegmentID) (grpc.ClientConnInterface, error) {
-	node, ok := s.cfg.Table.Leader(id)
-	if !ok || forwarded(ctx) {
+	node := s.leading(id)
+	if node == "" || node == s.cfg.Mesh.Self().ID || forwarded(ctx) {
 		return nil, status.Error(codes.Unavailable, "the segment has no known leader at the moment")
 	}
 	return s.cfg.Peers.Conn(node)
+}
+
+// leading returns the node that leads a segment, "" if none is known: as the replica
+// here knows it, or else as the routes tell.
+func (s *Service) leading(id anchormesh.SegmentID) anchormesh.NodeID {
+	if st, ok := s.cfg.Engine.Status(id); ok && st.Leader != "" {
+		return st.Leader
+	}
+	node, _ := s.cfg.Table.Leader(id)
+	return node
 }
 
 // structural gives the errors of structural changes their codes.
