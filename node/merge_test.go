@@ -194,7 +194,7 @@ func TestMergesUnderClients(t *testing.T) {
 	defer cancel()
 	p := startPairs(ctx, m, 4)
 	p.more(m, 10)
-	rounds := 6
+	rounds := 3
 	if testing.Short() {
 		rounds = 2
 	}
@@ -295,9 +295,9 @@ func TestMergesWhileNodesDie(t *testing.T) {
 	defer cancel()
 	p := startPairs(ctx, m, 3)
 	p.more(m, 10)
-	rounds := 6
+	rounds := 3 // each node once
 	if testing.Short() {
-		rounds = 3
+		rounds = 1
 	}
 	for i := range rounds {
 		at := fmt.Sprintf("c/%03d", 300+i*50)

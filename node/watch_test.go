@@ -298,7 +298,7 @@ func TestWatchAcrossSplits(t *testing.T) {
 	}
 	stop := m.write(ctx, h, 6)
 	rng := rand.New(rand.NewPCG(3, 4))
-	splits := 8
+	splits := 5
 	if testing.Short() {
 		splits = 4
 	}

@@ -54,7 +54,7 @@ func TestThreeNodesAnswerLikeEtcd(t *testing.T) {
 func compareSeeds(t *testing.T, reference, subject *Server) {
 	n := *seeds
 	if n == 0 {
-		n = 40
+		n = 30
 		if testing.Short() {
 			n = 8
 		}

@@ -32,7 +32,7 @@ func TestSplitsUnderClients(t *testing.T) {
 	w := startCounters(ctx, l, 6)
 	r := startSnapshots(ctx, l, w)
 	rng := rand.New(rand.NewPCG(7, 9))
-	splits := 12
+	splits := 8
 	if testing.Short() {
 		splits = 4
 	}

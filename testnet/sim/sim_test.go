@@ -15,7 +15,7 @@ import (
 
 var (
 	firstSeed = flag.Uint64("seed", 1, "first seed of the random runs")
-	seedCount = flag.Uint64("seeds", 12, "number of random runs")
+	seedCount = flag.Uint64("seeds", 6, "number of random runs")
 )
 
 func TestRandomMeshesKeepEveryPromise(t *testing.T) {

@@ -52,7 +52,10 @@ func TestSplitMeetsFaults(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if shown = shown || s.shown(report.Stats); seed == 2 && !shown {
+				if shown = s.shown(report.Stats); shown {
+					break // one seed that meets it is enough here; soaks run many
+				}
+				if seed == 2 {
 					t.Errorf("the schedule did not come about: %+v", report.Stats)
 				}
 			}
