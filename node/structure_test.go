@@ -129,6 +129,9 @@ func TestStructureIsProved(t *testing.T) {
 func (m *testMesh) oneHash(ctx context.Context, endpoints []string) {
 	t, c := m.t, m.client()
 	t.Helper()
+	for k := range 8 { // versions for the compaction to remove
+		put(ctx, t, c, "b", fmt.Sprint(k))
+	}
 	at := put(ctx, t, c, "z", "last")
 	put(ctx, t, c, "a", "behind it")
 	check := func(want int64) (hash uint32) {

@@ -101,7 +101,7 @@ func (w *world) grown() {
 func TestLeadershipAndReplicasSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil)
-		w.load = func(anchormesh.SegmentID) uint64 { return 500 }
+		w.heavy.Store(500)
 		w.grown()
 		ids := w.cutInto(9)
 		hosttest.Eventually(t, 10*time.Minute, "leaders on all three", func() bool {
@@ -252,7 +252,7 @@ func TestNothingOptionalWhileDegraded(t *testing.T) {
 			silent = w.all()[1]
 		}
 		w.die(silent)
-		w.load = func(anchormesh.SegmentID) uint64 { return 500 }
+		w.heavy.Store(500)
 		time.Sleep(10 * time.Second)
 		before := w.did.get("transferred load")
 		time.Sleep(5 * time.Minute)

@@ -48,7 +48,7 @@ type world struct {
 	net   *meshtest.Network
 	mu    sync.Mutex
 	nodes []*member
-	load  func(anchormesh.SegmentID) uint64
+	heavy atomic.Uint64 // load of every segment
 	did   counts
 }
 
@@ -76,7 +76,7 @@ func (c *counts) get(what string) int {
 }
 
 func newWorld(t *testing.T, size int, with func(i int, m *member)) *world {
-	w := &world{t: t, net: meshtest.NewNetwork(1), load: func(anchormesh.SegmentID) uint64 { return 0 }}
+	w := &world{t: t, net: meshtest.NewNetwork(1)}
 	for i := range size {
 		w.add(i, with)
 	}
@@ -111,6 +111,9 @@ func (w *world) all() []*member {
 	defer w.mu.Unlock()
 	return slices.Clone(w.nodes)
 }
+
+// load is what a segment carries.
+func (w *world) load(anchormesh.SegmentID) uint64 { return w.heavy.Load() }
 
 // stands is how a node stands.
 func (w *world) stands(m *member) place.Node {
