@@ -290,15 +290,15 @@ func (m *testMesh) follower() int { return (m.leader() + 1) % len(m.nodes) }
 // aborted or completed, nothing stays frozen, nothing acknowledged is lost, and what is
 // left can be merged once the node is back.
 func TestMergesWhileNodesDie(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	p := startPairs(ctx, m, 3)
 	p.more(m, 10)
-	rounds := 3 // each node once
-	if testing.Short() {
-		rounds = 1
-	}
+	const rounds = 3 // each node once
 	for i := range rounds {
 		at := fmt.Sprintf("c/%03d", 300+i*50)
 		m.split(at)

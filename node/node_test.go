@@ -114,6 +114,9 @@ func TestLeasesEndAndKeepAlivesHold(t *testing.T) {
 }
 
 func TestLeasesEndAfterTheirLeaderIsGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -178,6 +181,9 @@ func TestRestartOfAllKeepsEverything(t *testing.T) {
 }
 
 func TestWritesGoOnWithoutAnyOneNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()

@@ -91,6 +91,9 @@ func TestSplitsSurviveARestartOfAll(t *testing.T) {
 // all of them, a revoke takes all of them, and so does its end by time, with a home
 // that changed its leader in between.
 func TestLeasesOverSegments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()

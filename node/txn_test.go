@@ -263,6 +263,9 @@ func (m *testMesh) auditAt(ctx context.Context, c *clientv3.Client, rev int64) {
 // and leaders vanish between any two steps, nothing is lost or made, and nothing stays
 // locked.
 func TestBankWithoutAnyOneNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 180*time.Second)
 	defer cancel()
@@ -296,6 +299,9 @@ func TestBankWithoutAnyOneNode(t *testing.T) {
 // Random requests over several segments are answered as by a mesh that was never
 // split, but for the revisions: those are compared by their order.
 func TestTransactionsOverSegmentsAsInOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	whole, cut := newMesh(t, 1), newMesh(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()

@@ -413,6 +413,9 @@ func TestProgressCoversWhatWasAcknowledged(t *testing.T) {
 }
 
 func TestWatchSurvivesTheEndOfANode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -443,6 +446,9 @@ func TestWatchSurvivesTheEndOfANode(t *testing.T) {
 
 // A node without replicas serves watches from other nodes'.
 func TestWatchThroughANodeWithoutReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
 	m := newMesh(t, 4)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
