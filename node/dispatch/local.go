@@ -123,6 +123,13 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 		return nil, retry(consensus.ErrNoGroup)
 	}
 	answer, err := d.read(ctx, r, status.Term, call, at)
+	if errors.Is(err, keyspace.ErrFutureRev) && call.Serializable && r.Machine.State().Line != 0 {
+		// The scope may have given that revision to other segments, or to a
+		// transaction that is not decided yet: only a barrier can tell.
+		behind := *call
+		behind.Serializable = false
+		return d.readLocal(ctx, r, desc, &behind)
+	}
 	if err != nil {
 		return nil, translate(err)
 	}
@@ -134,7 +141,7 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 // to read at: that of the scope's line if it has one, 0 for the newest here.
 func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (at anchormesh.Revision, err error) {
 	switch {
-	case call.Serializable && !beyond(r, call):
+	case call.Serializable:
 		d.host.CatchUp(ctx, r)
 		return 0, nil
 	case r.Machine.State().Line == 0 && call.At == 0:
@@ -152,36 +159,6 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 		err = retry(etcdapi.ErrNotAnchor)
 	}
 	return at, err
-}
-
-// beyond reports whether a read names a revision that its scope may have given to
-// other segments only: what is applied here cannot tell that from a future one.
-func beyond(r *host.Replica, call *etcdapi.Call) bool {
-	if r.Machine.State().Line == 0 {
-		return false
-	}
-	named := call.Range.Revision
-	if call.Method == etcdapi.MethodTxn {
-		var req codec.TxnRequest
-		if codec.ParseTxn(call.Raw(), &req) == nil {
-			named = newestNamed(&req)
-		}
-	}
-	current, _ := r.Machine.Segment().Revision()
-	return named > current
-}
-
-// newestNamed is the highest revision that a transaction's ranges name.
-func newestNamed(r *codec.TxnRequest) (named anchormesh.Revision) {
-	for _, ops := range [][]codec.RequestOp{r.Success, r.Failure} {
-		for i := range ops {
-			named = max(named, ops[i].Range.Revision)
-			if ops[i].Txn != nil {
-				named = max(named, newestNamed(ops[i].Txn))
-			}
-		}
-	}
-	return named
 }
 
 // now asks for the newest revision of a scope that was split.
