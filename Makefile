@@ -7,7 +7,7 @@ VERSION  ?= $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//')
 COMMIT   ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # Race runs of what has goroutines and shared memory; the rest is values.
-CORE     := ./client/... ./cmd/... ./consensus/... ./internal/... ./keyspace/... ./mesh/... ./node/...
+CORE     := ./client/... ./cmd/... ./consensus/... ./internal/... ./keyspace/... ./mesh/... ./node/*/
 FUZZTIME ?= 30s
 TIMEOUT  ?= 10m
 SEEDS    ?= 100
@@ -42,6 +42,10 @@ test: ## run all tests
 .PHONY: race
 race: ## run the tests of the core packages under the race detector, costly checks on
 	$(GO) test -race -short -tags invariants -timeout $(TIMEOUT) $(CORE)
+
+.PHONY: race-mesh
+race-mesh: ## the same with whole meshes in one process; minutes
+	$(GO) test -race -tags invariants -timeout $(TIMEOUT) ./node
 
 .PHONY: lint
 lint: ## vet, the house rules as tests, and golangci-lint if it is installed
