@@ -45,6 +45,18 @@ func (r KeyRange) Intersect(o KeyRange) KeyRange {
 	return out
 }
 
+// Hull returns the smallest range that covers both.
+func (r KeyRange) Hull(o KeyRange) KeyRange {
+	out := r
+	if bytes.Compare(o.Start, out.Start) < 0 {
+		out.Start = o.Start
+	}
+	if len(o.End) == 0 || (len(out.End) > 0 && bytes.Compare(o.End, out.End) > 0) {
+		out.End = o.End
+	}
+	return out
+}
+
 // Empty reports whether the range holds no key.
 func (r KeyRange) Empty() bool {
 	return len(r.End) != 0 && bytes.Compare(r.Start, r.End) >= 0

@@ -60,7 +60,7 @@ func (r *leaseRow) cover(rng anchormesh.KeyRange) bool {
 	var out []anchormesh.KeyRange
 	for _, have := range r.ranges {
 		if have.Overlaps(rng) || bytes.Equal(have.End, rng.Start) || bytes.Equal(rng.End, have.Start) {
-			rng = hull(have, rng)
+			rng = have.Hull(rng)
 		} else {
 			out = append(out, have)
 		}
@@ -76,34 +76,13 @@ func (r *leaseRow) clipped(rng anchormesh.KeyRange) *leaseRow {
 	out := &leaseRow{Lease: r.Lease, ending: r.ending, since: r.since}
 	for _, have := range r.ranges {
 		if have.Overlaps(rng) {
-			out.ranges = append(out.ranges, shared(have, rng))
+			out.ranges = append(out.ranges, have.Intersect(rng))
 		}
 	}
 	if len(out.ranges) == 0 {
 		return nil
 	}
 	return out
-}
-
-// shared is what two ranges that overlap have in common.
-func shared(a, b anchormesh.KeyRange) anchormesh.KeyRange {
-	if bytes.Compare(b.Start, a.Start) > 0 {
-		a.Start = b.Start
-	}
-	if len(a.End) == 0 || len(b.End) > 0 && bytes.Compare(b.End, a.End) < 0 {
-		a.End = b.End
-	}
-	return a
-}
-
-func hull(a, b anchormesh.KeyRange) anchormesh.KeyRange {
-	if bytes.Compare(b.Start, a.Start) < 0 {
-		a.Start = b.Start
-	}
-	if len(a.End) > 0 && (len(b.End) == 0 || bytes.Compare(b.End, a.End) > 0) {
-		a.End = b.End
-	}
-	return a
 }
 
 // isHome reports whether this is the home of the leases: the segment at the beginning
@@ -211,7 +190,7 @@ func (a *applier) leaseOpen(row *leaseRow, m codec.LeaseMark) Outcome {
 	case !same:
 		row = a.putMark(m, false)
 	}
-	if row.cover(shared(rng, own)) {
+	if row.cover(rng.Intersect(own)) {
 		a.saveMark(row)
 	}
 	return a.done()
@@ -238,7 +217,7 @@ func (a *applier) leaseEnd(row *leaseRow, m codec.LeaseMark) Outcome {
 		if row != nil && row.since == m.Since {
 			ended.ranges = row.ranges
 		}
-		ended.cover(shared(rng, own))
+		ended.cover(rng.Intersect(own))
 		a.saveMark(ended)
 	}
 	a.deleteKeys(m.ID)

@@ -42,12 +42,7 @@ func subtract(spans []anchormesh.KeyRange, r anchormesh.KeyRange) []anchormesh.K
 func hull(locks []Lock) anchormesh.KeyRange {
 	out := locks[0].Range
 	for _, l := range locks[1:] {
-		if bytes.Compare(l.Range.Start, out.Start) < 0 {
-			out.Start = l.Range.Start
-		}
-		if len(out.End) != 0 && (len(l.Range.End) == 0 || bytes.Compare(l.Range.End, out.End) > 0) {
-			out.End = l.Range.End
-		}
+		out = out.Hull(l.Range)
 	}
 	return out
 }

@@ -192,23 +192,6 @@ func (s *Store) settleShape() error {
 	return nil
 }
 
-// lowerEnd is the lower of two ends, where none is the end of the keyspace.
-func lowerEnd(a, b []byte) []byte {
-	if len(a) == 0 || len(b) != 0 && bytes.Compare(b, a) < 0 {
-		return b
-	}
-	return a
-}
-
-// intersect is what two ranges share; it is Empty if they share nothing.
-func intersect(a, b anchormesh.KeyRange) anchormesh.KeyRange {
-	out := anchormesh.KeyRange{Start: a.Start, End: lowerEnd(a.End, b.End)}
-	if bytes.Compare(b.Start, a.Start) > 0 {
-		out.Start = b.Start
-	}
-	return out
-}
-
 // without is what of r lies outside of o: nothing, one range or two.
 func without(r, o anchormesh.KeyRange) (out []anchormesh.KeyRange) {
 	if !r.Overlaps(o) {

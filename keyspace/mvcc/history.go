@@ -30,7 +30,7 @@ func (g *Segment) History(from, to int64, rng anchormesh.KeyRange, maxBytes int)
 	if to <= 0 || to > v.rev {
 		to = v.rev
 	}
-	h := history{src: &v.src, from: max(from, 1), to: to, rng: intersect(rng, v.rng), maxBytes: maxBytes}
+	h := history{src: &v.src, from: max(from, 1), to: to, rng: rng.Intersect(v.rng), maxBytes: maxBytes}
 	if from > to {
 		return nil, from, nil
 	}

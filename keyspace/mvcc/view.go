@@ -134,14 +134,14 @@ func (v *View) version(key []byte, rev int64) (keyindex.Version, bool) {
 // find asks the index in steps.
 func (v *View) find(found []keyindex.Found, start, stop []byte, rev int64, limit int) ([]keyindex.Found, int64) {
 	total := int64(0)
-	asked := intersect(v.rng, anchormesh.KeyRange{Start: start, End: stop})
+	asked := v.rng.Intersect(anchormesh.KeyRange{Start: start, End: stop})
 	if asked.Empty() {
 		return found, 0
 	}
 	q := keyindex.Query{Start: asked.Start, Rev: rev, Limit: limit, Step: rangeStep}
 	for {
 		g := v.holder(q.Start)
-		q.End = lowerEnd(asked.End, g.head.rng.End)
+		q.End = asked.Intersect(anchormesh.KeyRange{End: g.head.rng.End}).End
 		var n int
 		var next string
 		var more bool

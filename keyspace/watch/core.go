@@ -209,7 +209,7 @@ func (c *core) nextScan(most int) (scan, bool) {
 		if s.group = append(s.group, w); len(s.group) == 1 {
 			s.rng = w.entry.Range()
 		} else {
-			s.rng = hull(s.rng, w.entry.Range())
+			s.rng = s.rng.Hull(w.entry.Range())
 		}
 		if len(s.group) == most {
 			break
@@ -331,17 +331,6 @@ func (p *plan) stage(w *watch, change int) {
 	}
 	w.stream.staged = append(w.stream.staged, delivery{w, change})
 	p.forms[change] |= w.form()
-}
-
-// hull is the smallest range that covers both.
-func hull(a, b anchormesh.KeyRange) anchormesh.KeyRange {
-	if string(b.Start) < string(a.Start) {
-		a.Start = b.Start
-	}
-	if len(b.End) == 0 || (len(a.End) != 0 && string(b.End) > string(a.End)) {
-		a.End = b.End
-	}
-	return a
 }
 
 // everything is the range of the whole keyspace.
