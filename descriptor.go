@@ -34,14 +34,45 @@ type Anchor struct {
 	Zone    string
 }
 
+// Class says what an acknowledged write of a scope survives. The policy of the
+// scope decides it.
+type Class uint8
+
+const (
+	// Normal is etcd's contract: a majority has it on disk.
+	Normal Class = iota
+	// Light: a majority has it in memory; the disks follow.
+	Light
+	// Strong is Normal, with more acknowledgements and with approvals.
+	Strong
+)
+
+// String is the word used in policies, tables and metrics.
+func (c Class) String() string {
+	switch c {
+	case Normal:
+		return "normal"
+	case Light:
+		return "light"
+	case Strong:
+		return "strong"
+	}
+	return "unknown"
+}
+
 // Descriptor says what a segment is and who holds it. The segment's own log
 // decides it; a descriptor learnt from anywhere else is a hint. Two descriptors
 // of one range are ordered by (Generation, Changed).
 type Descriptor struct {
-	Mesh       MeshID
-	Segment    SegmentID
-	Range      KeyRange
-	Scope      []byte // the scope's key prefix; empty is the root scope
+	Mesh    MeshID
+	Segment SegmentID
+	Range   KeyRange
+	Scope   []byte // the scope's key prefix; empty is the root scope
+	// Line is the prefix of the scope that keeps the line of revisions on which this
+	// segment's writes are: Scope itself, or a scope around it.
+	Line       []byte
+	Policy     uint64 // version of the scope's policy that the segment has adopted; 0: the mesh's default
+	Class      Class
 	Generation Generation
 	Changed    uint64   // log index of the entry that last changed this descriptor
 	Anchors    []Anchor // sorted by Replica
@@ -58,9 +89,13 @@ type Descriptor struct {
 	Joint bool
 }
 
-// Home reports whether this is its scope's home: the segment whose range begins
-// at the scope's prefix, whether or not it holds a key. The scope's line of
-// revisions is kept there. To find the home of a scope, look up its prefix.
+// LineHome reports whether this is its line's home: the segment whose range begins
+// at the prefix of the line's scope, whether or not it holds a key. The line of
+// revisions is kept there. To find the home of a line, look up its prefix.
+func (d *Descriptor) LineHome() bool { return bytes.Equal(d.Range.Start, d.Line) }
+
+// Home reports whether this is its scope's home: the segment whose range begins at
+// the scope's prefix. The policy and its history are kept there.
 func (d *Descriptor) Home() bool { return bytes.Equal(d.Range.Start, d.Scope) }
 
 // Newer reports whether d replaces o as knowledge about the same segment.

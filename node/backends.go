@@ -122,7 +122,7 @@ func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVRespon
 		return nil, etcdapi.ErrNoLeader
 	}
 	if d.Stamped {
-		return b.hashLine(ctx, d.Scope, revision)
+		return b.hashLine(ctx, d.Line, revision)
 	}
 	r, here := b.host.Get(d.Segment)
 	if !here {
@@ -299,8 +299,8 @@ func (c compactions) Led(ctx context.Context) map[anchormesh.SegmentID]int64 {
 		switch d := r.Machine.Descriptor(); {
 		case !d.Stamped:
 			out[id], _ = r.Machine.Segment().Revision()
-		case d.Home():
-			if newest, err := c.lines.Now(ctx, d.Scope); err == nil {
+		case d.LineHome():
+			if newest, err := c.lines.Now(ctx, d.Line); err == nil {
 				out[id] = newest
 			}
 		}

@@ -93,7 +93,7 @@ func (a *assembly) complete(ctx context.Context, r *host.Replica, at anchormesh.
 // writers.
 func (a *assembly) Hash(ctx context.Context, d *anchormesh.Descriptor, at, floor anchormesh.Revision) (uint64, anchormesh.Revision, error) {
 	if r, here := a.host.Get(d.Segment); here && r.Machine.State().Line != 0 {
-		newest, err := a.lines.Now(ctx, r.Machine.Descriptor().Scope)
+		newest, err := a.lines.Now(ctx, r.Machine.Descriptor().Line)
 		if err != nil {
 			return 0, 0, err
 		}

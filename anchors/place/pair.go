@@ -73,7 +73,7 @@ func unfit(left, right *Side) string {
 	switch {
 	case l.Mesh != r.Mesh || len(l.Range.End) == 0 || !bytes.Equal(l.Range.End, r.Range.Start):
 		return fmt.Sprintf("segments %v and %v are no neighbours", l.Segment, r.Segment)
-	case !bytes.Equal(l.Scope, r.Scope):
+	case !bytes.Equal(l.Scope, r.Scope) || !bytes.Equal(l.Line, r.Line):
 		return "they are of two scopes"
 	case left.Policy != right.Policy:
 		return fmt.Sprintf("one is at version %d of the policy, the other at %d", left.Policy, right.Policy)

@@ -47,7 +47,9 @@ func AppendDescriptor(dst []byte, d *anchormesh.Descriptor) []byte {
 	if d.Joint {
 		dst = appendVarint(dst, 12, 1)
 	}
-	return dst
+	dst = appendBytes(dst, 13, d.Line)
+	dst = appendVarint(dst, 14, d.Policy)
+	return appendVarint(dst, 15, uint64(d.Class))
 }
 
 func appendAnchor(dst []byte, a *anchormesh.Anchor) []byte {
@@ -103,7 +105,7 @@ func ToPB(d *anchormesh.Descriptor) *Descriptor {
 		Mesh: uint64(d.Mesh), Segment: uint64(d.Segment),
 		Start: d.Range.Start, End: d.Range.End, Scope: d.Scope,
 		Generation: uint64(d.Generation), Changed: d.Changed, NextReplica: uint64(d.NextReplica),
-		Stamped: d.Stamped, Joint: d.Joint,
+		Stamped: d.Stamped, Joint: d.Joint, Line: d.Line, Policy: d.Policy, Class: uint32(d.Class),
 	}
 	if !d.Lineage.IsZero() {
 		pb.Lineage = bytes.Clone(d.Lineage[:])
@@ -131,8 +133,12 @@ func FromPB(pb *Descriptor) (*anchormesh.Descriptor, error) {
 		Scope:      pb.Scope,
 		Generation: anchormesh.Generation(pb.Generation), Changed: pb.Changed,
 		NextReplica: anchormesh.ReplicaID(pb.NextReplica),
-		Stamped:     pb.Stamped, Joint: pb.Joint,
+		Stamped:     pb.Stamped, Joint: pb.Joint, Line: pb.Line, Policy: pb.Policy,
 	}
+	if pb.Class > uint32(anchormesh.Strong) {
+		return nil, fmt.Errorf("%w: class %d", ErrInvalid, pb.Class)
+	}
+	d.Class = anchormesh.Class(pb.Class)
 	if n := len(pb.Lineage); n != 0 && n != len(d.Lineage) {
 		return nil, fmt.Errorf("%w: the lineage head has %d bytes", ErrInvalid, n)
 	}

@@ -156,6 +156,9 @@ type Descriptor struct {
 	NextReplica   uint64                 `protobuf:"varint,9,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
 	Lineage       []byte                 `protobuf:"bytes,10,opt,name=lineage,proto3" json:"lineage,omitempty"`  // 32 bytes: head of the hash chain of structural decisions
 	Stamped       bool                   `protobuf:"varint,11,opt,name=stamped,proto3" json:"stamped,omitempty"` // the scope was split: its home hands out the revisions
+	Line          []byte                 `protobuf:"bytes,13,opt,name=line,proto3" json:"line,omitempty"`        // prefix of the scope that keeps the line of revisions
+	Policy        uint64                 `protobuf:"varint,14,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the scope's policy that is adopted
+	Class         uint32                 `protobuf:"varint,15,opt,name=class,proto3" json:"class,omitempty"`     // 0 normal, 1 light, 2 strong
 	Joint         bool                   `protobuf:"varint,12,opt,name=joint,proto3" json:"joint,omitempty"`     // a change of voters is half way: those that leave still count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -268,6 +271,27 @@ func (x *Descriptor) GetStamped() bool {
 	return false
 }
 
+func (x *Descriptor) GetLine() []byte {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *Descriptor) GetPolicy() uint64 {
+	if x != nil {
+		return x.Policy
+	}
+	return 0
+}
+
+func (x *Descriptor) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
 func (x *Descriptor) GetJoint() bool {
 	if x != nil {
 		return x.Joint
@@ -284,7 +308,7 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12'\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x13.anchormesh.v1.RoleR\x04role\x12\x12\n" +
-	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xd0\x02\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\"\x92\x03\n" +
 	"\n" +
 	"Descriptor\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x12\x18\n" +
@@ -300,7 +324,10 @@ const file_internal_meshpb_descriptor_proto_rawDesc = "" +
 	"\fnext_replica\x18\t \x01(\x04R\vnextReplica\x12\x18\n" +
 	"\alineage\x18\n" +
 	" \x01(\fR\alineage\x12\x18\n" +
-	"\astamped\x18\v \x01(\bR\astamped\x12\x14\n" +
+	"\astamped\x18\v \x01(\bR\astamped\x12\x12\n" +
+	"\x04line\x18\r \x01(\fR\x04line\x12\x16\n" +
+	"\x06policy\x18\x0e \x01(\x04R\x06policy\x12\x14\n" +
+	"\x05class\x18\x0f \x01(\rR\x05class\x12\x14\n" +
 	"\x05joint\x18\f \x01(\bR\x05joint*>\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +

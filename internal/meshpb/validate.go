@@ -1,6 +1,7 @@
 package meshpb
 
 import (
+	"bytes"
 	"fmt"
 	"unicode/utf8"
 
@@ -32,6 +33,8 @@ func ValidateDescriptor(d *anchormesh.Descriptor) error {
 		return fmt.Errorf("%w: the range %v is empty", ErrInvalid, d.Range)
 	case !prefixRange(d.Scope).Covers(d.Range):
 		return fmt.Errorf("%w: the range %v leaves the scope %q", ErrInvalid, d.Range, d.Scope)
+	case !bytes.HasPrefix(d.Scope, d.Line):
+		return fmt.Errorf("%w: the scope %q is not inside that of the line, %q", ErrInvalid, d.Scope, d.Line)
 	case len(d.Anchors) > AnchorsMax:
 		return fmt.Errorf("%w: %d anchors, at most %d", ErrInvalid, len(d.Anchors), AnchorsMax)
 	}

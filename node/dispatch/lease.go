@@ -20,7 +20,7 @@ func (d *Dispatcher) openLeases(ctx context.Context, call *etcdapi.Call) bool {
 	opened := false
 	for key, id := range leasesOf(call) {
 		desc, ok := d.table.Lookup([]byte(key))
-		if !ok || !desc.Stamped || desc.Home() {
+		if !ok || !desc.Stamped || desc.LineHome() {
 			continue
 		}
 		if err := d.leases.OpenLease(ctx, id, desc.Range); err != nil {
@@ -76,7 +76,7 @@ func (d *Dispatcher) endLease(ctx context.Context, r *host.Replica, desc *anchor
 	if err := d.leases.EndLease(ctx, r, id); err != nil {
 		return nil, err
 	}
-	at, err := d.now(ctx, desc.Scope)
+	at, err := d.now(ctx, desc.Line)
 	if err != nil { // it has ended all the same
 		at, _ = r.Machine.Segment().Revision()
 	}

@@ -148,7 +148,7 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 		err = d.readIndex(ctx, desc.Segment)
 	default: // a replica that has not applied the split yet waits for it behind the barrier
 		if at = call.At; at == 0 {
-			at, err = d.now(ctx, desc.Scope)
+			at, err = d.now(ctx, desc.Line)
 		}
 		if err == nil {
 			err = d.barrier(ctx, desc, at)

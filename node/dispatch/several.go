@@ -54,7 +54,7 @@ func (d *Dispatcher) rangeOver(ctx context.Context, parts []*anchormesh.Descript
 	at := call.At
 	if at == 0 {
 		var err error
-		if at, err = d.now(ctx, parts[0].Scope); err != nil {
+		if at, err = d.now(ctx, parts[0].Line); err != nil {
 			return nil, err
 		}
 	}
@@ -127,7 +127,7 @@ func (d *Dispatcher) compactOver(ctx context.Context, parts []*anchormesh.Descri
 	if err := proto.Unmarshal(call.Raw(), &req); err != nil {
 		return nil, err
 	}
-	at, err := d.now(ctx, parts[0].Scope)
+	at, err := d.now(ctx, parts[0].Line)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (d *Dispatcher) alarmOver(ctx context.Context, parts []*anchormesh.Descript
 			}
 		}
 	}
-	at, err := d.now(ctx, parts[0].Scope)
+	at, err := d.now(ctx, parts[0].Line)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) err
 		return err
 	}
 	h.stopReplica(segment, running, ErrMoved)
-	store, err := h.openStore(running.Machine.Descriptor().Scope)
+	store, err := h.openStore(fileOf(running.Machine.Descriptor()))
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		return nil, err
 	}
 	r, running = h.Get(d.Segment)
-	store, err := h.openStore(d.Scope)
+	store, err := h.openStore(fileOf(d))
 	if err != nil {
 		return nil, err
 	}

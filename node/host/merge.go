@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -183,7 +182,7 @@ func (h *Host) makeRoom(d *anchormesh.Descriptor, chain *lineage.Chain) error {
 	stale := make(map[anchormesh.SegmentID]*Replica)
 	for id, r := range *h.held.Load() {
 		held := r.Machine.Descriptor()
-		if id == d.Segment || !bytes.Equal(held.Scope, d.Scope) || !held.Range.Overlaps(d.Range) {
+		if id == d.Segment || !held.Range.Overlaps(d.Range) {
 			continue
 		}
 		if !h.wasAbsorbed(r, chain) {

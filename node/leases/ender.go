@@ -72,7 +72,7 @@ func (x *Ender) Run(ctx context.Context) error {
 		}
 		for _, segment := range x.host.Segments() {
 			r, ok := x.host.Get(segment)
-			if !ok || !r.Machine.Descriptor().Home() || r.Machine.State().Line == 0 {
+			if !ok || !r.Machine.Descriptor().LineHome() || r.Machine.State().Line == 0 {
 				continue
 			}
 			if st, ok := x.engine.Status(segment); !ok || !st.Leads() {

@@ -113,7 +113,7 @@ func (m *Machine) enter(s *State) {
 	defer m.mu.Unlock()
 	m.states = append(m.states, s)
 	m.state.Store(s)
-	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Scope))
+	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Line))
 }
 
 // Apply implements consensus.StateMachine.
@@ -256,7 +256,7 @@ func (m *Machine) applyWindow(e *consensus.Entry, body []byte) error {
 		return errCommand
 	}
 	now := *m.state.Load()
-	if now.Line == 0 || !now.Descriptor.Home() {
+	if now.Line == 0 || !now.Descriptor.LineHome() {
 		return fmt.Errorf("%w: the segment is not the home of a line", ErrRefused)
 	}
 	if anchormesh.Revision(w) <= now.Window {

@@ -168,7 +168,8 @@ func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision)
 func (s *State) born(split *Split, generation anchormesh.Generation, chain *lineage.Chain) *State {
 	old := s.Descriptor
 	d := &anchormesh.Descriptor{
-		Mesh: old.Mesh, Segment: split.Right, Scope: old.Scope, Generation: generation,
+		Mesh: old.Mesh, Segment: split.Right, Scope: old.Scope, Line: old.Line,
+		Policy: old.Policy, Class: old.Class, Generation: generation,
 		Range:   anchormesh.KeyRange{Start: bytes.Clone(split.At), End: old.Range.End},
 		Changed: BirthIndex, Stamped: true, Lineage: chain.Head(),
 	}

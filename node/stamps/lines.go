@@ -282,10 +282,10 @@ func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
 	if !ok || !here || !st.Leads() || st.Term != term || at.Line == 0 || at.Frozen {
 		return
 	}
-	prefix := string(at.Descriptor.Scope)
+	prefix := string(at.Descriptor.Line)
 	s := l.scopes[prefix]
 	if s == nil {
-		s = newScope(l, at.Descriptor.Scope)
+		s = newScope(l, at.Descriptor.Line)
 		l.scopes[prefix] = s
 	}
 	l.led[segment] = s

@@ -67,7 +67,7 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at Standing) {
 	s.known[segment], s.heldAt[segment] = at.Applied, at.HeldAt
 	h.Lead(seat, at.Descriptor.Range, at.Held)
 	s.stir(h)
-	if at.Descriptor.Home() {
+	if at.Descriptor.LineHome() {
 		s.home.Lead(line.Lead{Seat: seat, Range: at.Descriptor.Range, Window: at.Window, Last: at.Last})
 		s.homeAt = segment
 		s.collector.SetHome(segment)
@@ -269,7 +269,7 @@ func (s *scope) ask() {
 func (s *scope) send(req line.Request, done func(line.Answer)) {
 	l := s.lines
 	d, ok := l.table.Lookup(s.prefix)
-	if !ok || !d.Home() {
+	if !ok || !d.LineHome() {
 		done(line.Answer{Err: ErrNoHome})
 		return
 	}

@@ -113,7 +113,7 @@ func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, d *comm
 	answer := make(chan commit.Answer, 1)
 	x.running.Go(func() {
 		defer func() { <-x.attempts }()
-		r := run{x: x, scope: home.Scope, id: id, answer: answer}
+		r := run{x: x, scope: home.Line, id: id, answer: answer}
 		r.drive(ctx, commit.NewCoordinator(id, d, ordered))
 	})
 	a := <-answer

@@ -72,7 +72,7 @@ func (x *Txns) look(now time.Duration) {
 		var records []*commit.Record
 		var decisions []*commit.Decision
 		r.Machine.Space().Participant(func(p *commit.Participant) { records, decisions = p.Records(), p.Decisions() })
-		scope := r.Machine.Descriptor().Scope
+		scope := r.Machine.Descriptor().Line
 		for _, rec := range records {
 			if s := (stay{id, rec.Txn, false}); x.stayed(seen, s, now, RecoverAfter) {
 				x.recover(s, scope, commit.Recover(rec))

@@ -106,7 +106,7 @@ func (x *Txns) lead(ctx context.Context, g *gate, r *host.Replica, d *anchormesh
 	if !ok || !st.Leads() {
 		return fmt.Errorf("%w: %w", errNowhere, consensus.ErrNotLeader)
 	}
-	place := commit.Place{Term: st.Term, Generation: d.Generation, Scope: string(d.Scope)}
+	place := commit.Place{Term: st.Term, Generation: d.Generation, Scope: string(d.Line)}
 	if g.at(place) {
 		return nil
 	}
@@ -145,7 +145,7 @@ func (x *Txns) past(ctx context.Context, d *anchormesh.Descriptor, reads []commi
 	if !wants {
 		return 0, nil
 	}
-	if now, err = x.lines.Now(ctx, d.Scope); err == nil && highest > 0 {
+	if now, err = x.lines.Now(ctx, d.Line); err == nil && highest > 0 {
 		_, err = x.lines.Barrier(ctx, d, min(highest, now))
 	}
 	if err != nil {

@@ -166,7 +166,7 @@ func (l *look) states() {
 }
 
 func equal(a, b *anchormesh.Descriptor) bool {
-	return a.Mesh == b.Mesh && a.Segment == b.Segment && a.Range.Equal(b.Range) && bytes.Equal(a.Scope, b.Scope) &&
+	return a.Mesh == b.Mesh && a.Segment == b.Segment && a.Range.Equal(b.Range) && bytes.Equal(a.Scope, b.Scope) && bytes.Equal(a.Line, b.Line) && a.Policy == b.Policy && a.Class == b.Class &&
 		a.Generation == b.Generation && a.Changed == b.Changed && slices.Equal(a.Anchors, b.Anchors) &&
 		a.NextReplica == b.NextReplica && a.Lineage == b.Lineage && a.Stamped == b.Stamped && a.Joint == b.Joint
 }

@@ -113,7 +113,7 @@ func (s *served) barrier(b weave.Barrier) {
 	if !here {
 		return // its hub has stopped: the threads have ended
 	}
-	f := s.watches.frontier(r.Machine.Descriptor().Scope)
+	f := s.watches.frontier(r.Machine.Descriptor().Line)
 	id, joined := s.members[f]
 	if !joined {
 		id = f.join(s)

@@ -215,7 +215,7 @@ func (s *stream) move() {
 		return
 	}
 	s.moving = true
-	s.woven = newWoven(s.watches, s.replica.Machine.Descriptor().Scope, &s.in)
+	s.woven = newWoven(s.watches, s.replica.Machine.Descriptor().Line, &s.in)
 	for id := range s.held {
 		s.markLocked(id)
 	}

@@ -111,7 +111,7 @@ func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.Wat
 		return nil, errNotYet
 	}
 	if d.Stamped {
-		return newSeveral(w, d.Scope), nil
+		return newSeveral(w, d.Line), nil
 	}
 	r, here := w.host.Get(d.Segment)
 	if !here {

@@ -266,7 +266,7 @@ func (p *process) readHere(r *replicaHere, d *anchormesh.Descriptor, req *reques
 	case req.at != 0:
 		p.barrier(d, req.at, func(err error) { read(req.at, err) })
 	default:
-		p.lines.ask(d.Scope, func(at anchormesh.Revision, err error) {
+		p.lines.ask(d.Line, func(at anchormesh.Revision, err error) {
 			if err != nil {
 				done(0, nil, lineFailed(err))
 				return

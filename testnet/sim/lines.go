@@ -219,7 +219,7 @@ func (l *lines) lead(segment anchormesh.SegmentID, term uint64) {
 	if g == nil || !here || !g.leads() || g.status.Term != term || at.line == 0 {
 		return
 	}
-	s := l.scope(at.d.Scope)
+	s := l.scope(at.d.Line)
 	l.led[segment] = s
 	s.lead(segment, term, at)
 }

@@ -59,7 +59,7 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at standing) {
 	s.known[segment] = at.applied
 	h.Lead(seat, at.d.Range, nil)
 	s.stir(h)
-	if at.d.Home() {
+	if at.d.LineHome() {
 		s.lines.p.mesh.k.Note("home", s.lines.p.idx, uint64(segment), term, uint64(at.window), uint64(at.last))
 		s.home.Lead(line.Lead{Seat: seat, Range: at.d.Range, Window: at.window, Last: at.last})
 		s.homeAt = segment
@@ -220,7 +220,7 @@ func (s *scope) ask() {
 func (s *scope) send(req line.Request, done func(line.Answer)) {
 	l, p := s.lines, s.lines.p
 	d, ok := p.table.Lookup(s.prefix)
-	if !ok || !d.Home() {
+	if !ok || !d.LineHome() {
 		done(line.Answer{Err: errNoHome})
 		return
 	}

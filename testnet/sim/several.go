@@ -26,7 +26,7 @@ func (p *process) several(c *call, done func([]byte, error)) {
 		done(nil, err)
 		return
 	}
-	p.lines.ask(parts[0].Scope, func(at anchormesh.Revision, err error) {
+	p.lines.ask(parts[0].Line, func(at anchormesh.Revision, err error) {
 		switch {
 		case err != nil:
 			done(nil, lineFailed(err))
@@ -96,7 +96,7 @@ func (p *process) compactScope(scope anchormesh.KeyRange) {
 		return
 	}
 	slices.Reverse(parts)
-	p.lines.ask(parts[0].Scope, func(at anchormesh.Revision, err error) {
+	p.lines.ask(parts[0].Line, func(at anchormesh.Revision, err error) {
 		if rev := at - p.rng.Int64N(20); err == nil && rev > 1 {
 			p.compactParts(parts, &request{op: keyspace.OpCompact, raw: marshal(compaction(rev)), at: at})
 		}

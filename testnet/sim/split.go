@@ -106,7 +106,7 @@ func (p *process) lacksLog(segment *mvcc.Segment) (bool, error) {
 func (p *process) refuseOverlap(d *anchormesh.Descriptor) error {
 	for _, r := range p.host.sorted() {
 		held := r.machine.Descriptor()
-		if held.Segment != d.Segment && bytes.Equal(held.Scope, d.Scope) && held.Range.Overlaps(d.Range) {
+		if held.Segment != d.Segment && held.Range.Overlaps(d.Range) {
 			return errOverlap
 		}
 	}
