@@ -43,7 +43,11 @@ func (n *node) Watch(stream pb.Watch_WatchServer) error {
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
-	return stream.Send(&pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 9}, Created: true})
+	if err := stream.Send(&pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 9}, Created: true}); err != nil {
+		return err
+	}
+	<-stream.Context().Done() // the end of the stream must not overtake the answer
+	return nil
 }
 
 func (n *node) multiaddr() string { return n.addr + "/p2p/" + n.id }
@@ -134,7 +138,7 @@ func TestEveryKindOfEndpoint(t *testing.T) {
 			t.Errorf("%s: put %v, %v", name, r, err)
 		}
 		if r, ok := <-c.Watch(ctx, "k", clientv3.WithCreatedNotify()); !ok || !r.Created {
-			t.Errorf("%s: watch %v", name, r)
+			t.Errorf("%s: watch %v, %v", name, r, r.Err())
 		}
 	}
 }
