@@ -256,7 +256,7 @@ func (p *process) genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 		start := wal.Mark{Index: genesisIndex, Term: 1}
 		p.update(wal.Update{Group: id, Snapshot: &start}, func() {
 			state, err := machine.Founding(&anchormesh.Descriptor{
-				Mesh: meshID, Segment: id, Scope: rng.Start, Range: rng, Generation: 1, NextReplica: 2,
+				Mesh: meshID, Segment: id, Scope: rng.Start, Line: rng.Start, Range: rng, Generation: 1, NextReplica: 2,
 				Anchors: []anchormesh.Anchor{{Node: p.id, Replica: 1, Role: anchormesh.Voter, Zone: p.zone}},
 			}, want, lineage.Place{Index: start.Index, Term: start.Term})
 			if err != nil {
