@@ -2,6 +2,7 @@ package anchormesh
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 )
 
@@ -58,6 +59,25 @@ func (c Class) String() string {
 		return "strong"
 	}
 	return "unknown"
+}
+
+// MarshalText implements encoding.TextMarshaler: a class is written as its word.
+func (c Class) MarshalText() ([]byte, error) {
+	if c > Strong {
+		return nil, fmt.Errorf("class %d has no word", uint8(c))
+	}
+	return []byte(c.String()), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Class) UnmarshalText(word []byte) error {
+	for _, known := range []Class{Light, Normal, Strong} {
+		if string(word) == known.String() {
+			*c = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no class: want light, normal or strong", word)
 }
 
 // Descriptor says what a segment is and who holds it. The segment's own log

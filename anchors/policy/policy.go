@@ -5,9 +5,10 @@ import (
 )
 
 // Policy is a scope's rules. Its zero value is not valid: start from a preset.
+// It holds no pointer into another; treat one that is shared as read-only.
 //
 // The JSON form, fields in this order and empty ones left out, is the canonical
-// encoding: it stands in logs and stores, and its hash in lineages.
+// encoding (see Encode).
 type Policy struct {
 	// Class says what an acknowledged write survives.
 	Class     Class     `json:"class" yaml:"class"`
@@ -59,9 +60,6 @@ type Amend struct {
 	ExpirySeconds int `json:"expiry_seconds,omitempty" yaml:"expiry_seconds"`
 }
 
-// Fraction is Num/Den of a sum of weights, 0 < Num <= Den <= 1000; both 0: unset.
-type Fraction struct{ Num, Den uint32 }
-
 // Writes says what may be written.
 type Writes struct {
 	CreateOnly    bool     `json:"create_only,omitempty" yaml:"create_only"`   // keys are never changed nor deleted by a put
@@ -74,7 +72,8 @@ type Writes struct {
 	Rules         []Rule   `json:"rules,omitempty" yaml:"rules"`
 }
 
-// Rule is a CEL expression that must be true of every key a write touches.
+// Rule is a CEL expression that must be true of every key a write touches. Rules
+// are told apart by their names, which refusals give.
 type Rule struct {
 	Name string `json:"name" yaml:"name"`
 	Expr string `json:"expr" yaml:"expr"`
