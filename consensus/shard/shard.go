@@ -15,7 +15,7 @@ type Shard struct {
 	order  []*group // every group, in the order of arrival: what is done to all is deterministic
 	ticked []*group // those whose clocks go, in the order of waking, and some that have stopped since
 	dirty  []*group // groups that may have something to do
-	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
+	absent map[anchormesh.SegmentID]*absentee
 	early  []early
 	nodes  nodes
 	rests  rests
@@ -167,7 +167,7 @@ type Status struct {
 func New() *Shard {
 	return &Shard{
 		groups: make(map[anchormesh.SegmentID]*group),
-		absent: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
+		absent: make(map[anchormesh.SegmentID]*absentee),
 		nodes:  newNodes(),
 	}
 }
@@ -185,11 +185,6 @@ func (s *Shard) Add(segment anchormesh.SegmentID, r *replica.Replica, peers map[
 	s.startClock(g)
 	s.touch(g)
 	s.receiveEarly(g)
-}
-
-// AddAbsent lets the shard answer for a replica that has no state yet.
-func (s *Shard) AddAbsent(segment anchormesh.SegmentID, id anchormesh.ReplicaID) {
-	s.absent[segment] = id
 }
 
 // Remove closes a replica and forgets it, absent ones included.
