@@ -14,8 +14,8 @@ const (
 	BytesMax   = 16 << 10
 )
 
-// entryBytesMax is above the largest valid entry: six keys, two sets of voters.
-const entryBytesMax = 32 << 10
+// entryBytesMax is above the largest valid entry: eight keys, two sets of voters.
+const entryBytesMax = 48 << 10
 
 // ErrBroken is returned for entries that do not follow from each other.
 var ErrBroken = errors.New("lineage: the chain is broken")
@@ -110,6 +110,17 @@ func (c *Chain) next(kind Kind, at Place, why Evidence) *Entry {
 func (c *Chain) Change(at Place, voters Voters, why Evidence) (*Chain, error) {
 	e := c.next(Anchors, at, why)
 	e.Voters = voters
+	return c.Append(e)
+}
+
+// Policy records a policy that was decided or adopted. anew begins a generation: the
+// segment changes its scope by it.
+func (c *Chain) Policy(at Place, rule Rule, anew bool, why Evidence) (*Chain, error) {
+	e := c.next(Policy, at, why)
+	e.Rule = rule
+	if anew {
+		e.After.Generation++
+	}
 	return c.Append(e)
 }
 

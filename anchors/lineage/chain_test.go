@@ -82,7 +82,7 @@ func TestWhatDoesNotFollowIsRefused(t *testing.T) {
 		"no index":         {func(e *Entry) { e.Index = 0 }, ErrInvalid, "index"},
 		"two predecessors": {func(e *Entry) { e.Previous = append(e.Previous, e.Previous[0]) }, ErrInvalid, "predecessors"},
 		"zero predecessor": {func(e *Entry) { e.Previous[0] = anchormesh.Hash{} }, ErrInvalid, "zero"},
-		"policy":           {func(e *Entry) { e.Kind = 5; e.Previous = nil }, ErrInvalid, "not known"},
+		"trust":            {func(e *Entry) { e.Kind = 6; e.Previous = nil }, ErrInvalid, "not known"},
 		"range":            {func(e *Entry) { e.After.Range.End = []byte("l") }, ErrInvalid, "anchors from"},
 		"nobody votes":     {func(e *Entry) { e.Voters = Voters{} }, ErrInvalid, "nobody"},
 		"voters unsorted":  {func(e *Entry) { e.Voters.Incoming = []anchormesh.NodeID{"b", "a"} }, ErrInvalid, "ascending"},

@@ -38,6 +38,11 @@ func (e *Entry) Append(b []byte) []byte {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendBytes(b, []byte(e.Evidence.Operator))
+	if e.Kind == Policy {
+		b = appendBytes(appendBytes(b, e.Rule.From), e.Rule.Scope)
+		b = binary.AppendUvarint(b, e.Rule.Version)
+		b = append(append(b, e.Rule.Policy[:]...), e.Rule.Decision[:]...)
+	}
 	b = append(b, byte(len(e.Previous)))
 	for _, h := range e.Previous {
 		b = append(b, h[:]...)
@@ -63,6 +68,9 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	e.Index, e.Term = r.number(), r.number()
 	e.Voters = Voters{Incoming: r.nodes(), Outgoing: r.nodes()}
 	e.Evidence = r.evidence()
+	if e.Kind == Policy {
+		e.Rule = Rule{From: r.bytes(KeyBytesMax), Scope: r.bytes(KeyBytesMax), Version: r.number(), Policy: r.hash(), Decision: r.hash()}
+	}
 	for range r.count(uint64(r.byte()), 2) {
 		e.Previous = append(e.Previous, r.hash())
 	}

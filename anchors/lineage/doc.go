@@ -6,7 +6,7 @@
 //
 // # The chain
 //
-// An Entry names what was decided (genesis, split, merge, a change of anchors),
+// An Entry names what was decided (genesis, split, merge, a change of anchors, a policy),
 // where the segment was before and after it, who else is concerned, the place in
 // the log, who votes behind it, the evidence, and the hash of the entry before.
 // The chain's head is the hash of its last entry; the descriptor carries it.
@@ -53,6 +53,7 @@
 //	        index | term
 //	        voters, outgoing voters: count, node IDs ascending
 //	        evidence: reason, pressure, spread, count, numbers..., operator
+//	        of a policy: from, scope, version, hash of the policy 32, decision 32
 //	        count 1, hashes of predecessors 32 each
 //	chain   version 1 | segment 8 | count, entries, each with its length
 //	proof   version 1 | entry with its length | count, (node, signature)... ascending by node
@@ -60,7 +61,7 @@
 //	hash of an entry   SHA-256("anchormesh lineage entry v1\n" + entry)
 //	what voters sign   "anchormesh lineage applied v1\n" + hash of the entry
 //
-// Kinds 5 (policy) and 6 (trust) are reserved: this version refuses them.
+// Kind 6 (trust) is reserved: this version refuses it.
 //
 // # What it does not do
 //

@@ -32,12 +32,13 @@ var ErrInvalid = errors.New("lineage: invalid entry")
 // Kind is what was decided.
 type Kind uint8
 
-// The kinds of decisions. 5 is reserved for policies, 6 for trust.
+// The kinds of decisions. 6 is reserved for trust.
 const (
 	Genesis Kind = iota + 1
 	Split
 	Merge
 	Anchors
+	Policy
 )
 
 // String is the word used in tables and logs.
@@ -51,6 +52,8 @@ func (k Kind) String() string {
 		return "merge"
 	case Anchors:
 		return "anchors"
+	case Policy:
+		return "policy"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -115,6 +118,26 @@ type Evidence struct {
 	Operator string   // who asked, for Reason Operator
 }
 
+// Rule says what policy was decided or adopted.
+//
+// A decision stands in the log of a scope's home. It concerns the scope itself (From and
+// Scope are its prefix), a new scope inside it (Scope is that one's), or gives the scope
+// back to the one around it (Scope is that one's). An adoption names a decision, or an
+// adoption that does, and says what holds for the segment behind it.
+type Rule struct {
+	From, Scope []byte
+	Version     uint64          // of the policy, in Scope; 0: the mesh's default
+	Policy      anchormesh.Hash // of its canonical form; zero: the mesh's default
+	// Decision is the hash of the entry that is adopted; zero: this one decides.
+	Decision anchormesh.Hash
+}
+
+// Equal reports whether both say the same.
+func (r *Rule) Equal(o *Rule) bool {
+	return bytes.Equal(r.From, o.From) && bytes.Equal(r.Scope, o.Scope) && r.Version == o.Version &&
+		r.Policy == o.Policy && r.Decision == o.Decision
+}
+
 // Entry is one structural decision. It is not modified once made.
 type Entry struct {
 	Mesh          anchormesh.MeshID
@@ -126,6 +149,7 @@ type Entry struct {
 	Index, Term   uint64               // place in the log
 	Voters        Voters               // who votes behind it
 	Evidence      Evidence
+	Rule          Rule              // of a Policy, zero else
 	Previous      []anchormesh.Hash // none at genesis, own and absorbed at a merge, else one
 }
 
@@ -162,13 +186,13 @@ func (e *Entry) Validate() error {
 	if e.Mesh == 0 || e.Segment == 0 || e.After.Generation == 0 || e.Index == 0 || e.Term == 0 {
 		return fmt.Errorf("%w: mesh, segment, generation, index and term must be named", ErrInvalid)
 	}
-	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1}[e.Kind]; len(e.Previous) != want {
+	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1, Policy: 1}[e.Kind]; len(e.Previous) != want {
 		return fmt.Errorf("%w: a %s has %d predecessors, not %d", ErrInvalid, e.Kind, want, len(e.Previous))
 	}
 	if slices.ContainsFunc(e.Previous, anchormesh.Hash.IsZero) {
 		return fmt.Errorf("%w: a predecessor is zero", ErrInvalid)
 	}
-	for _, check := range []error{e.validateExtents(), e.Voters.validate(), e.Evidence.validate()} {
+	for _, check := range []error{e.validateExtents(), e.Voters.validate(), e.Evidence.validate(), e.validateRule()} {
 		if check != nil {
 			return check
 		}
@@ -188,6 +212,9 @@ func (e *Entry) validateExtents() error {
 		ok = e.Height == 0 && e.Before.Equal(Extent{}) && e.alone()
 	case Anchors:
 		ok = e.Height > 0 && e.After.Equal(e.Before) && e.alone()
+	case Policy: // a new scope, or one that is no more, is a new generation
+		ok = e.Height > 0 && e.alone() && e.After.Range.Equal(e.Before.Range) &&
+			(e.After.Generation == e.Before.Generation || e.After.Generation == e.Before.Generation+1)
 	case Split:
 		ok = e.Height > 0 && e.neighbours() && joined(e.After.Range, e.Other.Range, e.Before.Range) &&
 			e.After.Generation == e.Before.Generation+1 && e.Other.Generation == e.After.Generation
@@ -199,6 +226,21 @@ func (e *Entry) validateExtents() error {
 	}
 	if !ok {
 		return fmt.Errorf("%w: %s from %v to %v beside %v", ErrInvalid, e.Kind, e.Before, e.After, e.Other)
+	}
+	return nil
+}
+
+func (e *Entry) validateRule() error {
+	r := &e.Rule
+	if e.Kind != Policy {
+		if !r.Equal(&Rule{}) {
+			return fmt.Errorf("%w: a %s has no rule", ErrInvalid, e.Kind)
+		}
+		return nil
+	}
+	related := bytes.HasPrefix(r.From, r.Scope) || bytes.HasPrefix(r.Scope, r.From)
+	if !related || len(r.From) > KeyBytesMax || len(r.Scope) > KeyBytesMax || (r.Version == 0) != r.Policy.IsZero() {
+		return fmt.Errorf("%w: policy of scope %q from %q, version %d", ErrInvalid, r.Scope, r.From, r.Version)
 	}
 	return nil
 }

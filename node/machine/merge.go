@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -94,13 +93,6 @@ func Thaw(n merge.Attempt, v merge.Verdict) []byte { return append(appendAttempt
 
 func appendAttempt(op keyspace.Op, n merge.Attempt) []byte {
 	return appendNumbers([]byte{byte(op)}, uint64(n.Generation), n.Number)
-}
-
-func appendNumbers(b []byte, all ...uint64) []byte {
-	for _, v := range all {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
 }
 
 func appendPair(b []byte, p *merge.Pair) []byte { return appendSide(appendSide(b, &p.Left), &p.Right) }

@@ -1,10 +1,8 @@
 package machine
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -13,20 +11,16 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
-
-// stateVersion is the first byte of an encoded State.
-const stateVersion = 3
 
 // ErrState says that stored bytes are not an encoded State.
 var ErrState = errors.New("stored state of the segment cannot be read")
 
 // State is the segment's record of itself at some place of its log. It is not
-// modified once made.
-//
-// Encoded: version byte, uvarints wanted anchors, line and window, then five times uvarint length and
-// bytes: descriptor and leaving anchors (both as descriptors in canonical form), configuration, lineage, merges.
+// modified once made. Its encoding is in parts.go.
 type State struct {
 	Descriptor *anchormesh.Descriptor
 	Conf       *raftpb.ConfState
@@ -46,53 +40,13 @@ type State struct {
 	// Left and Right say which attempts to merge concern the segment as one of the two.
 	Left  merge.Left
 	Right merge.Right
-}
-
-// Encode returns the stored form.
-func (s *State) Encode() []byte {
-	conf, err := proto.MarshalOptions{Deterministic: true}.Marshal(s.Conf)
-	if err != nil {
-		panic("machine: configuration cannot be encoded: " + err.Error())
-	}
-	leaving := anchormesh.Descriptor{Anchors: s.Leaving}
-	out := binary.AppendUvarint([]byte{stateVersion}, uint64(s.Want))
-	out = binary.AppendUvarint(out, s.Line)
-	out = binary.AppendUvarint(out, uint64(s.Window))
-	for _, part := range [][]byte{meshpb.EncodeDescriptor(s.Descriptor), meshpb.EncodeDescriptor(&leaving), conf, s.Chain.Encode(), s.encodeMerge()} {
-		out = appendBytes(out, part)
-	}
-	return out
-}
-
-// DecodeState reads what Encode wrote.
-func DecodeState(b []byte) (*State, error) {
-	if len(b) == 0 || b[0] != stateVersion {
-		return nil, fmt.Errorf("%w: unknown version", ErrState)
-	}
-	r := reader{b: b[1:]}
-	want, line, window := r.uint(1<<10), r.uint(math.MaxUint64), r.uint(math.MaxInt64)
-	var parts [5][]byte
-	for i := range parts {
-		parts[i] = r.bytes()
-	}
-	if r.bad {
-		return nil, fmt.Errorf("%w: cut short", ErrState)
-	}
-	d, err := meshpb.DecodeDescriptor(parts[0])
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
-	}
-	s := &State{Descriptor: d, Conf: &raftpb.ConfState{}, Want: int(want), Line: line, Window: anchormesh.Revision(window)}
-	if s.Leaving, err = decodeLeaving(parts[1]); err != nil {
-		return nil, err
-	}
-	if err := proto.Unmarshal(parts[2], s.Conf); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
-	}
-	if s.Chain, err = lineage.DecodeChain(parts[3]); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
-	}
-	return s, s.decodeMerge(parts[4])
+	// Policy is what holds for the segment, the version that its descriptor names; nil:
+	// the mesh's default.
+	Policy *policy.Policy
+	// Scope is the scope's record, where the segment is its home; nil elsewhere.
+	Scope *scope.Record
+	// Trust is what is known of the anchors' trust, as package trust encodes it.
+	Trust []byte
 }
 
 func decodeLeaving(b []byte) ([]anchormesh.Anchor, error) {
@@ -171,7 +125,7 @@ func Founding(d *anchormesh.Descriptor, want int, place lineage.Place) (*State, 
 	for _, a := range d.Voters() {
 		voters = append(voters, uint64(a.Replica))
 	}
-	return &State{Descriptor: d, Conf: confOf(voters), Want: want, Chain: chain}, nil
+	return &State{Descriptor: d, Conf: confOf(voters), Want: want, Chain: chain, Scope: &scope.Record{}}, nil
 }
 
 func confOf(voters []uint64) *raftpb.ConfState { return &raftpb.ConfState{Voters: voters} }

@@ -155,7 +155,7 @@ func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision)
 	d.Range.End = bytes.Clone(split.At)
 	d.Changed, d.Stamped, d.Lineage = place.Index, true, leftChain.Head()
 	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window,
-		Left: s.Left, Right: s.Right}
+		Left: s.Left, Right: s.Right, Policy: s.Policy, Scope: s.Scope, Trust: s.Trust}
 	if left.Line == 0 {
 		left.Line, left.Window = uint64(d.Segment), at
 	}
@@ -180,5 +180,5 @@ func (s *State) born(split *Split, generation anchormesh.Generation, chain *line
 		voters = append(voters, uint64(a.Replica))
 	}
 	d.NextReplica = anchormesh.ReplicaID(len(d.Anchors) + 1)
-	return &State{Descriptor: d, Conf: confOf(voters), Want: s.Want, Chain: chain}
+	return &State{Descriptor: d, Conf: confOf(voters), Want: s.Want, Chain: chain, Policy: s.Policy, Trust: s.Trust}
 }

@@ -1,0 +1,133 @@
+package machine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+)
+
+// stateVersion is the first byte of an encoded State.
+const stateVersion = 4
+
+// Parts of an encoded State, which is
+//
+//	version byte | uvarint count of parts | parts, ascending: uvarint kind, uvarint length, bytes
+//
+// A part whose value is the zero one is left out. A kind that is not known here was
+// written by a newer program: it is refused, for what it says would be lost.
+const (
+	partNumbers    = iota + 1 // uvarints: wanted anchors, line, window
+	partDescriptor            // canonical
+	partLeaving               // anchors of a descriptor, canonical
+	partConf                  // raftpb.ConfState, deterministic
+	partChain                 // package lineage
+	partMerge                 // see encodeMerge
+	partPolicy                // canonical JSON
+	partScope                 // package scope
+	partTrust                 // package trust
+)
+
+type part struct {
+	kind  uint64
+	bytes []byte
+}
+
+// Encode returns the stored form.
+func (s *State) Encode() []byte {
+	parts := s.parts()
+	out := appendNumbers([]byte{stateVersion}, uint64(len(parts)))
+	for _, p := range parts {
+		out = appendBytes(appendNumbers(out, p.kind), p.bytes)
+	}
+	return out
+}
+
+func (s *State) parts() []part {
+	conf, err := proto.MarshalOptions{Deterministic: true}.Marshal(s.Conf)
+	if err != nil {
+		panic("machine: configuration cannot be encoded: " + err.Error())
+	}
+	leaving := anchormesh.Descriptor{Anchors: s.Leaving}
+	all := []part{
+		{partNumbers, appendNumbers(nil, uint64(s.Want), s.Line, uint64(s.Window))},
+		{partDescriptor, meshpb.EncodeDescriptor(s.Descriptor)},
+		{partLeaving, meshpb.EncodeDescriptor(&leaving)},
+		{partConf, conf},
+		{partChain, s.Chain.Encode()},
+		{partMerge, s.encodeMerge()},
+		{partPolicy, scope.EncodePolicy(s.Policy)},
+		{partTrust, s.Trust},
+	}
+	if s.Scope != nil {
+		all = slices.Insert(all, partScope-1, part{partScope, s.Scope.Encode()})
+	}
+	return slices.DeleteFunc(all, func(p part) bool { return len(p.bytes) == 0 })
+}
+
+// DecodeState reads what Encode wrote.
+func DecodeState(b []byte) (*State, error) {
+	if len(b) == 0 || b[0] != stateVersion {
+		return nil, fmt.Errorf("%w: unknown version", ErrState)
+	}
+	r := reader{b: b[1:]}
+	s := &State{Conf: &raftpb.ConfState{}}
+	last := uint64(0)
+	for range r.uint(math.MaxUint8) {
+		kind, body := r.uint(math.MaxUint16), r.bytes()
+		if r.bad || kind <= last {
+			return nil, fmt.Errorf("%w: cut short, or its parts are out of order", ErrState)
+		}
+		last = kind
+		if err := s.decodePart(kind, body); err != nil {
+			return nil, fmt.Errorf("%w: part %d: %w", ErrState, kind, err)
+		}
+	}
+	if r.end() != nil || s.Descriptor == nil || s.Chain == nil {
+		return nil, fmt.Errorf("%w: cut short", ErrState)
+	}
+	return s, nil
+}
+
+func (s *State) decodePart(kind uint64, b []byte) (err error) {
+	switch kind {
+	case partNumbers:
+		r := reader{b: b}
+		s.Want, s.Line, s.Window = int(r.uint(1<<10)), r.uint(math.MaxUint64), anchormesh.Revision(r.uint(math.MaxInt64))
+		return r.end()
+	case partDescriptor:
+		s.Descriptor, err = meshpb.DecodeDescriptor(b)
+	case partLeaving:
+		s.Leaving, err = decodeLeaving(b)
+	case partConf:
+		err = proto.Unmarshal(b, s.Conf)
+	case partChain:
+		s.Chain, err = lineage.DecodeChain(b)
+	case partMerge:
+		err = s.decodeMerge(b)
+	case partPolicy:
+		s.Policy, err = scope.DecodePolicy(b)
+	case partScope:
+		s.Scope, err = scope.Decode(b)
+	case partTrust:
+		s.Trust = slices.Clone(b)
+	default:
+		err = fmt.Errorf("it was written by a newer program")
+	}
+	return err
+}
+
+func appendNumbers(b []byte, all ...uint64) []byte {
+	for _, v := range all {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
