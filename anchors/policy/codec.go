@@ -14,7 +14,7 @@ import (
 
 // BytesMax bounds the encoding of a policy: it stands in log entries, and in the
 // state of every segment of its scope.
-const BytesMax = 64 << 10
+const BytesMax = 16 << 10
 
 // ErrMalformed is returned for bytes that are not the canonical encoding of a policy.
 var ErrMalformed = errors.New("policy: malformed bytes")

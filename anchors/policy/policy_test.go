@@ -180,7 +180,7 @@ func TestALongPolicyIsRefused(t *testing.T) {
 	for i := range RulesMax {
 		p.Writes.Rules = append(p.Writes.Rules, Rule{strings.Repeat("a", i+1), strings.Repeat("\"", RuleBytesMax)})
 	}
-	if err := p.Validate([]byte("/a/"), nil); err == nil || !strings.Contains(err.Error(), "at most 65536") {
+	if err := p.Validate([]byte("/a/"), nil); err == nil || !strings.Contains(err.Error(), "at most 16384") {
 		t.Error(err)
 	}
 }

@@ -22,7 +22,7 @@ const (
 	secondsMax     = 10 * 365 * 24 * 3600
 	expiryMin      = 10
 	expiryMax      = 30 * 24 * 3600
-	trustMax       = 1000
+	trustMax       = 100 // the greatest weight there is: see package trust
 )
 
 // Compile says why a rule cannot be compiled; nil if it can.

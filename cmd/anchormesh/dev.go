@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/node/config"
 	"github.com/spf13/cobra"
@@ -27,14 +28,14 @@ at the end. With --data-dir it stays there, and the next run with the same
 directory goes on where this one stopped.`,
 		Example: `  anchormesh dev
   anchormesh dev --nodes 5 --data-dir ./mesh`,
-		Args: noArgs,
+		Args: ask.NoArgs,
 	}
 	dev.Bind(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := usage(config.Fill(cmd.Flags(), os.LookupEnv)); err != nil {
+		if err := ask.Usage(config.Fill(cmd.Flags(), os.LookupEnv)); err != nil {
 			return err
 		}
-		if err := usage(dev.Validate()); err != nil {
+		if err := ask.Usage(dev.Validate()); err != nil {
 			return err
 		}
 		return runDev(cmd, &dev)
@@ -50,7 +51,7 @@ func runDev(cmd *cobra.Command, dev *config.Dev) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	} else if err := refuseSmaller(dir, dev.Nodes); err != nil {
-		return usage(err)
+		return ask.Usage(err)
 	}
 	key, err := devKey(filepath.Join(dir, "mesh.key"))
 	if err != nil {

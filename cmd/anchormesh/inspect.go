@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/fsys"
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ import (
 )
 
 func newInspect() *cobra.Command {
-	in := inspector{out: outputTable}
+	var in inspector
 	cmd := &cobra.Command{
 		Use:   "inspect PATH...",
 		Short: "Print what is in log and store files",
@@ -32,13 +33,13 @@ offset, and ends the command with status 1.`,
 		Example: "  anchormesh inspect default.anchormesh\n  anchormesh inspect --keys default.anchormesh",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usage(errors.New("inspect needs the path of a file or directory"))
+				return ask.Usage(errors.New("inspect needs the path of a file or directory"))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&in.keys, "keys", false, "print every key of store files with the size of its value")
-	bindOutput(cmd, &in.out)
+	in.out.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		in.w = cmd.OutOrStdout()
 		var problems []error
@@ -52,7 +53,7 @@ offset, and ends the command with status 1.`,
 
 type inspector struct {
 	w    io.Writer
-	out  output
+	out  ask.Output
 	keys bool
 }
 
@@ -91,7 +92,7 @@ func (in *inspector) file(path string) error {
 		return in.store(path)
 	}
 	dump := wal.Dump
-	if in.out == outputJSON {
+	if !in.out.ForPeople() {
 		dump = wal.DumpJSON
 	}
 	return dump(fsys.OS, path, in.w)
@@ -141,8 +142,8 @@ func (in *inspector) store(path string) error {
 	}
 	defer db.Close()
 	err = db.View(func(tx *bbolt.Tx) error {
-		if in.out == outputTable {
-			fmt.Fprintf(in.w, "store %s: %s\n", path, bytesText(tx.Size()))
+		if in.out.ForPeople() {
+			fmt.Fprintf(in.w, "store %s: %s\n", path, ask.Bytes(tx.Size()))
 		}
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error { return in.bucket(path, string(name), b) })
 	})
@@ -160,7 +161,7 @@ func (in *inspector) bucket(path, name string, b *bbolt.Bucket) error {
 		if !in.keys {
 			return nil
 		}
-		if in.out == outputJSON {
+		if !in.out.ForPeople() {
 			return json.NewEncoder(in.w).Encode(keyView{File: path, Bucket: name, Key: k, ValueBytes: len(v)})
 		}
 		_, err := fmt.Fprintf(in.w, "    %q %d bytes\n", k, len(v))
@@ -169,9 +170,9 @@ func (in *inspector) bucket(path, name string, b *bbolt.Bucket) error {
 	if err != nil {
 		return err
 	}
-	if in.out == outputJSON {
+	if !in.out.ForPeople() {
 		return json.NewEncoder(in.w).Encode(view)
 	}
-	_, err = fmt.Fprintf(in.w, "  bucket %q: %d keys, %s\n", name, view.Keys, bytesText(view.Bytes))
+	_, err = fmt.Fprintf(in.w, "  bucket %q: %d keys, %s\n", name, view.Keys, ask.Bytes(view.Bytes))
 	return err
 }

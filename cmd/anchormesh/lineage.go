@@ -12,12 +12,13 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/proofs"
 )
 
 func newLineage() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	cmd := &cobra.Command{
 		Use:   "lineage [SEGMENT|KEY]",
 		Short: "Show how a segment came to be",
@@ -32,12 +33,12 @@ begins with the oldest that is kept; a note says so.`,
 		Example: "  anchormesh lineage /registry/pods/\n  anchormesh lineage 4a7d1ed414474e40 -o json",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usage(errors.New("lineage takes a segment or a key, or nothing"))
+				return ask.Usage(errors.New("lineage takes a segment or a key, or nothing"))
 			}
 			return nil
 		},
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req := &meshpb.LineageRequest{}
 		if len(args) > 0 {
@@ -47,11 +48,11 @@ begins with the oldest that is kept; a note says so.`,
 				req.Key = []byte(args[0])
 			}
 		}
-		v, err := a.lineage(cmd.Context(), req)
+		v, err := askLineage(cmd.Context(), &a, req)
 		if err != nil {
 			return err
 		}
-		return printLineage(cmd, a.out, v)
+		return printLineage(cmd, a.Out, v)
 	}
 	return cmd
 }
@@ -66,12 +67,12 @@ type ancestry struct {
 	note    string
 }
 
-// lineage asks for a segment's lineage and follows it to its parents.
-func (a *asker) lineage(ctx context.Context, req *meshpb.LineageRequest) (*ancestry, error) {
+// askLineage asks for a segment's lineage and follows it to its parents.
+func askLineage(ctx context.Context, a *ask.Asker, req *meshpb.LineageRequest) (*ancestry, error) {
 	out := &ancestry{signers: make(map[anchormesh.Hash]int)}
 	for {
 		var reply *meshpb.LineageReply
-		err := a.first(ctx, func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err := a.Mesh(ctx, func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Lineage(ctx, req)
 			return err
 		})
@@ -190,7 +191,7 @@ func (v *ancestry) view() lineageView {
 	for _, e := range v.entries {
 		d := decisionView{
 			Segment: e.Segment.String(), Height: e.Height, Kind: e.Kind.String(), Index: e.Index, Term: e.Term,
-			Generation: uint64(e.After.Generation), Range: e.After.Range.String(), Start: nonNil(e.After.Range.Start), End: nonNil(e.After.Range.End),
+			Generation: uint64(e.After.Generation), Range: e.After.Range.String(), Start: ask.NonNil(e.After.Range.Start), End: ask.NonNil(e.After.Range.End),
 			Voters: texts(e.Voters.Incoming), Outgoing: texts(e.Voters.Outgoing), Why: reasonText(e.Evidence.Reason),
 			Pressure: float64(e.Evidence.Pressure) / 1000, Spread: float64(e.Evidence.Spread) / 1000, Numbers: e.Evidence.Numbers,
 			Operator: e.Evidence.Operator, Signatures: v.signers[e.Hash()], Hash: e.Hash().String(),
@@ -223,17 +224,17 @@ func reasonText(r lineage.Reason) string {
 	return fmt.Sprintf("reason %d", r)
 }
 
-func printLineage(cmd *cobra.Command, out output, a *ancestry) error {
+func printLineage(cmd *cobra.Command, out ask.Output, a *ancestry) error {
 	v := a.view()
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), v)
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), v)
 	}
 	var rows [][]string
 	for _, d := range v.Decided {
 		rows = append(rows, d.row())
 	}
 	head := []string{"HEIGHT", "WHAT", "SEGMENT", "INDEX", "TERM", "GEN", "RANGE", "OTHER", "VOTERS", "WHY", "SIGNED", "HASH"}
-	if err := printTable(cmd.OutOrStdout(), head, rows); err != nil || v.Note == "" {
+	if err := ask.PrintTable(cmd.OutOrStdout(), head, rows); err != nil || v.Note == "" {
 		return err
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "note: %s\n", v.Note)

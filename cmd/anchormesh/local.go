@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/spf13/cobra"
 	etcdversion "go.etcd.io/etcd/api/v3/version"
@@ -16,11 +17,11 @@ var (
 )
 
 func newVersion() *cobra.Command {
-	out := outputTable
+	var out ask.Output
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print what this program is",
-		Args:  noArgs,
+		Args:  ask.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
 				Version string `json:"version"`
@@ -29,14 +30,14 @@ func newVersion() *cobra.Command {
 				Go      string `json:"go"`
 				OS      string `json:"os"`
 			}{version, commit, etcdversion.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			if out == outputJSON {
-				return printJSON(cmd.OutOrStdout(), v)
+			if !out.ForPeople() {
+				return ask.PrintJSON(cmd.OutOrStdout(), v)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "anchormesh %s (commit %s, etcd API %s, %s, %s)\n", v.Version, v.Commit, v.EtcdAPI, v.Go, v.OS)
 			return err
 		},
 	}
-	bindOutput(cmd, &out)
+	out.Bind(cmd)
 	return cmd
 }
 
@@ -44,7 +45,7 @@ func newKey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Make the secret that nodes of a mesh share",
-		Args:  noArgs,
+		Args:  ask.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -54,7 +55,7 @@ func newKey() *cobra.Command {
 its nodes; who has not gets nothing. Keep it as you keep a password, and give
 every node the same with --mesh-key-file.`,
 		Example: `  (umask 077; anchormesh key new > mesh.key)`,
-		Args:    noArgs,
+		Args:    ask.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprint(cmd.OutOrStdout(), meshkey.Generate().Encode())
 			return err

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 )
 
 // Exit statuses.
@@ -20,21 +22,6 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
-
-// errUsage marks errors of the command line and the configuration.
-var errUsage = errors.New("usage")
-
-// usage makes err one that ends with exitUsage.
-func usage(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &usageError{err}
-}
-
-type usageError struct{ error }
-
-func (e *usageError) Unwrap() []error { return []error{e.error, errUsage} }
 
 // gcPercent is below Go's default: most of a node's memory lives long (the key
 // index, recent log entries), and a heap that may double would double it for
@@ -64,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errUsage):
+	case errors.Is(err, ask.ErrUsage):
 		report(stderr, err)
 		fmt.Fprintf(stderr, "See \"%s --help\".\n", cmd.CommandPath())
 		return exitUsage
@@ -95,25 +82,15 @@ To use it:      any etcd v3 client, etcdctl for one, on any node
 Exit statuses: 0 done; 1 failed; 2 wrong command line or configuration.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args:          ask.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return ask.Usage(err) })
 	root.AddCommand(
 		newDev(), newServe(),
 		newNodes(), newSegments(), newSplit(), newMerge(), newMove(), newTransfer(), newDrain(), newStatus(), newLineage(), newVerify(),
 		newInspect(), newKey(), newVersion(),
 	)
 	return root
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if cmd.HasSubCommands() {
-		return usage(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
-	}
-	return usage(fmt.Errorf("%s takes no argument, got %q", cmd.CommandPath(), args[0]))
 }

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/spf13/cobra"
 )
 
 func newNodes() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	cmd := &cobra.Command{
 		Use:   "nodes",
 		Short: "List the nodes of the mesh",
@@ -23,17 +24,17 @@ it. A load of 1 is one segment at its threshold; replicas, leaderships and
 load are what the node said of itself lately.`,
 		Example: "  anchormesh nodes --endpoints 10.0.0.1:2379,10.0.0.2:2379\n  anchormesh nodes -o json",
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var reply *meshpb.NodesReply
-		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err := a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Nodes(ctx, &meshpb.NodesRequest{})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printNodes(cmd, a.out, reply)
+		return printNodes(cmd, a.Out, reply)
 	}
 	return cmd
 }
@@ -66,7 +67,7 @@ func viewNode(n *meshpb.NodeInfo) nodeView {
 	v := nodeView{
 		ID: n.GetId(), MemberID: hexID(n.GetMemberId()), Name: n.GetName(), Zone: n.GetZone(),
 		Version: n.GetVersion(), State: stateText(n.GetState()), Since: time.UnixMilli(n.GetSinceUnixMs()).UTC(),
-		ClientURLs: nonNil(n.GetClientUrls()), PeerAddrs: nonNil(n.GetPeerAddrs()), Self: n.GetSelf(),
+		ClientURLs: ask.NonNil(n.GetClientUrls()), PeerAddrs: ask.NonNil(n.GetPeerAddrs()), Self: n.GetSelf(),
 	}
 	if s := n.GetStanding(); s != nil {
 		v.Standing = &standingView{Draining: s.GetLeaving(), Replicas: s.GetReplicas(), Leaders: s.GetLeaders(), Room: s.GetRoom(), Load: s.GetLoad()}
@@ -74,13 +75,13 @@ func viewNode(n *meshpb.NodeInfo) nodeView {
 	return v
 }
 
-func printNodes(cmd *cobra.Command, out output, reply *meshpb.NodesReply) error {
+func printNodes(cmd *cobra.Command, out ask.Output, reply *meshpb.NodesReply) error {
 	views := make([]nodeView, 0, len(reply.GetNodes()))
 	for _, n := range reply.GetNodes() {
 		views = append(views, viewNode(n))
 	}
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), struct {
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), struct {
 			Mesh  string     `json:"mesh"`
 			Nodes []nodeView `json:"nodes"`
 		}{meshText(reply.GetMesh()), views})
@@ -100,7 +101,7 @@ func printNodes(cmd *cobra.Command, out output, reply *meshpb.NodesReply) error 
 		}
 		rows = append(rows, []string{name, state, v.Zone, v.Version, replicas, leads, load, strings.Join(v.ClientURLs, ","), v.ID})
 	}
-	return printTable(cmd.OutOrStdout(), []string{"NAME", "STATE", "ZONE", "VERSION", "REPLICAS", "LEADS", "LOAD", "CLIENT URLS", "ID"}, rows)
+	return ask.PrintTable(cmd.OutOrStdout(), []string{"NAME", "STATE", "ZONE", "VERSION", "REPLICAS", "LEADS", "LOAD", "CLIENT URLS", "ID"}, rows)
 }
 
 func stateText(s meshpb.NodeState) string {
@@ -124,12 +125,4 @@ func meshText(id uint64) string {
 		return ""
 	}
 	return hexID(id)
-}
-
-// nonNil makes an absent list or key empty in JSON, not null.
-func nonNil[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
 }

@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/spf13/cobra"
 )
 
 func newSegments() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	cmd := &cobra.Command{
 		Use:   "segments",
 		Short: "List the segments of the keyspace and their anchors",
@@ -24,17 +25,17 @@ threshold, spread 1 an even load over many keys, 0 one key. What the leader
 decided last, and why, is known to the leader: ask it.`,
 		Example: "  anchormesh segments --endpoint 10.0.0.1:2379",
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var reply *meshpb.SegmentsReply
-		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err := a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Segments(ctx, &meshpb.SegmentsRequest{})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printSegments(cmd, a.out, reply)
+		return printSegments(cmd, a.Out, reply)
 	}
 	return cmd
 }
@@ -97,7 +98,7 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 	}
 	rates := s.GetRates()
 	v := segmentView{
-		ID: d.Segment.String(), Range: d.Range.String(), Start: nonNil(d.Range.Start), End: nonNil(d.Range.End), Scope: nonNil(d.Scope),
+		ID: d.Segment.String(), Range: d.Range.String(), Start: ask.NonNil(d.Range.Start), End: ask.NonNil(d.Range.End), Scope: ask.NonNil(d.Scope),
 		Generation: uint64(d.Generation), Leader: s.GetLeader(), Term: s.GetTerm(), Applied: s.GetApplied(),
 		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
 		segmentLoad: segmentLoad{
@@ -121,7 +122,7 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 	return v, nil
 }
 
-func printSegments(cmd *cobra.Command, out output, reply *meshpb.SegmentsReply) error {
+func printSegments(cmd *cobra.Command, out ask.Output, reply *meshpb.SegmentsReply) error {
 	views := make([]segmentView, 0, len(reply.GetSegments()))
 	for _, s := range reply.GetSegments() {
 		v, err := viewSegment(s)
@@ -130,8 +131,8 @@ func printSegments(cmd *cobra.Command, out output, reply *meshpb.SegmentsReply) 
 		}
 		views = append(views, v)
 	}
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), struct {
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), struct {
 			Mesh     string        `json:"mesh"`
 			Segments []segmentView `json:"segments"`
 		}{meshText(reply.GetMesh()), views})
@@ -140,7 +141,7 @@ func printSegments(cmd *cobra.Command, out output, reply *meshpb.SegmentsReply) 
 	for _, v := range views {
 		rows = append(rows, v.row())
 	}
-	return printTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "PRESSURE", "SPREAD", "ANCHORS", "DECISION"}, rows)
+	return ask.PrintTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "PRESSURE", "SPREAD", "ANCHORS", "DECISION"}, rows)
 }
 
 func (v segmentView) row() []string {
@@ -152,7 +153,7 @@ func (v segmentView) row() []string {
 	}
 	return []string{
 		v.ID, v.Range, strconv.FormatUint(v.Generation, 10),
-		own(strconv.FormatUint(v.Term, 10)), own(strconv.FormatInt(v.Revision, 10)), own(bytesText(v.SizeBytes)),
+		own(strconv.FormatUint(v.Term, 10)), own(strconv.FormatInt(v.Revision, 10)), own(ask.Bytes(v.SizeBytes)),
 		own(fmt.Sprintf("%.0f", v.WritesPerSecond)), own(fmt.Sprintf("%.0f", v.ReadsPerSecond)), own(fmt.Sprintf("%.2f", v.Pressure)), own(fmt.Sprintf("%.2f", v.Spread)),
 		v.anchorsText(), v.decisionText(),
 	}

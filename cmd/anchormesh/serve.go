@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/node"
 	"github.com/anchormesh/anchormesh/node/config"
@@ -32,7 +33,7 @@ the file.`,
       --client-addr 10.0.0.1:2379
   anchormesh serve --name b --join 10.0.0.1:7946 --mesh-key-file mesh.key \
       --client-addr 10.0.0.2:2379`,
-		Args: noArgs,
+		Args: ask.NoArgs,
 	}
 	cfg.Bind(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return serve(cmd, &cfg) }
@@ -40,17 +41,17 @@ the file.`,
 }
 
 func serve(cmd *cobra.Command, cfg *config.Config) error {
-	if err := usage(config.Fill(cmd.Flags(), os.LookupEnv)); err != nil {
+	if err := ask.Usage(config.Fill(cmd.Flags(), os.LookupEnv)); err != nil {
 		return err
 	}
-	if err := usage(cfg.Validate()); err != nil {
+	if err := ask.Usage(cfg.Validate()); err != nil {
 		return err
 	}
 	log := cfg.Log.Logger(cmd.ErrOrStderr())
 	warnUnrecognised(cmd, log)
 	key, err := cfg.MeshKey()
 	if err != nil {
-		return usage(err)
+		return ask.Usage(err)
 	}
 	warnReadable(cfg.KeyPath(), log)
 	node, err := newMember(*cfg, key, version, log)

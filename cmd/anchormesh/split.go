@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
 func newSplit() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "split BOUNDARY [SEGMENT]",
@@ -29,12 +30,12 @@ first segment: they still grow with every write, but no longer by exactly one.`,
 		Example: "  anchormesh split /registry/pods/\n  anchormesh split --dry-run m",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 || args[0] == "" {
-				return usage(errors.New("split takes a boundary, the first key of the right part, and perhaps a segment"))
+				return ask.Usage(errors.New("split takes a boundary, the first key of the right part, and perhaps a segment"))
 			}
 			return nil
 		},
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req := &meshpb.SplitRequest{Boundary: []byte(args[0]), DryRun: dry, Operator: operator()}
@@ -46,14 +47,14 @@ first segment: they still grow with every write, but no longer by exactly one.`,
 			req.Segment = uint64(id)
 		}
 		var reply *meshpb.SplitReply
-		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err := a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Split(ctx, req)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printSplit(cmd, a.out, reply, dry)
+		return printSplit(cmd, a.Out, reply, dry)
 	}
 	return cmd
 }
@@ -75,7 +76,7 @@ type splitView struct {
 	DryRun   bool   `json:"dry_run"`
 }
 
-func printSplit(cmd *cobra.Command, out output, reply *meshpb.SplitReply, dry bool) error {
+func printSplit(cmd *cobra.Command, out ask.Output, reply *meshpb.SplitReply, dry bool) error {
 	d, err := meshpb.FromPB(reply.GetBefore())
 	if err != nil {
 		return fmt.Errorf("the node answered nonsense: %w", err)
@@ -84,8 +85,8 @@ func printSplit(cmd *cobra.Command, out output, reply *meshpb.SplitReply, dry bo
 		Segment: d.Segment.String(), Range: d.Range.String(), Boundary: reply.GetBoundary(),
 		Right: anchormesh.SegmentID(reply.GetRight()).String(), DryRun: dry,
 	}
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), v)
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), v)
 	}
 	if dry {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "would cut segment %s %s at %s\n", v.Segment, v.Range, strconv.Quote(string(v.Boundary)))
@@ -96,18 +97,8 @@ func printSplit(cmd *cobra.Command, out output, reply *meshpb.SplitReply, dry bo
 	return err
 }
 
-// exactly wants so many arguments, and names them.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage(errors.New(what))
-		}
-		return nil
-	}
-}
-
 func newDrain() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	var req meshpb.DrainRequest
 	cmd := &cobra.Command{
 		Use:   "drain NODE",
@@ -120,22 +111,22 @@ none left the node can be stopped for good.
 
 It is refused if fewer nodes would stay than the segments have anchors.`,
 		Example: "  anchormesh drain node-4 --dry-run\n  anchormesh drain node-4",
-		Args:    exactly(1, "drain takes a node: its name or ID"),
+		Args:    ask.Exactly(1, "drain takes a node: its name or ID"),
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	cmd.Flags().BoolVar(&req.Undo, "undo", false, "let the node take replicas again")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req.Node = args[0]
 		var reply *meshpb.DrainReply
-		err := a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err := a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Drain(ctx, &req)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printDrain(cmd, a.out, &req, reply)
+		return printDrain(cmd, a.Out, &req, reply)
 	}
 	return cmd
 }
@@ -149,9 +140,9 @@ type drainView struct {
 	DryRun   bool   `json:"dry_run"`
 }
 
-func printDrain(cmd *cobra.Command, out output, req *meshpb.DrainRequest, reply *meshpb.DrainReply) error {
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), drainView{
+func printDrain(cmd *cobra.Command, out ask.Output, req *meshpb.DrainRequest, reply *meshpb.DrainReply) error {
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), drainView{
 			Node: reply.GetNode(), Replicas: reply.GetReplicas(), Leaders: reply.GetLeaders(), Undo: req.GetUndo(), DryRun: req.GetDryRun(),
 		})
 	}
@@ -170,7 +161,7 @@ func printDrain(cmd *cobra.Command, out output, req *meshpb.DrainRequest, reply 
 }
 
 func newMove() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "move SEGMENT FROM TO",
@@ -185,17 +176,17 @@ It is refused if the first node does not vote in the segment, if the second
 holds a replica of it, does not answer, is drained or full, and while an
 anchor is missing.`,
 		Example: "  anchormesh move 5e351c72ab70652d node-1 node-4 --dry-run",
-		Args:    exactly(3, "move takes a segment and two nodes: from which, and to which"),
+		Args:    ask.Exactly(3, "move takes a segment and two nodes: from which, and to which"),
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id, err := anchormesh.ParseSegmentID(args[0])
 		if err != nil {
-			return usage(err)
+			return ask.Usage(err)
 		}
 		var reply *meshpb.MoveReply
-		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err = a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Move(ctx, &meshpb.MoveRequest{Segment: uint64(id), From: args[1], To: args[2], DryRun: dry})
 			return err
 		})
@@ -206,13 +197,13 @@ anchor is missing.`,
 		if dry {
 			text = "would move"
 		}
-		return printHandOver(cmd, a.out, text, id, reply.GetFrom(), reply.GetTo(), dry)
+		return printHandOver(cmd, a.Out, text, id, reply.GetFrom(), reply.GetTo(), dry)
 	}
 	return cmd
 }
 
 func newTransfer() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	cmd := &cobra.Command{
 		Use:   "transfer SEGMENT NODE",
 		Short: "Hand a segment's leadership to another of its anchors",
@@ -220,23 +211,23 @@ func newTransfer() *cobra.Command {
 or ID, and wait until it leads. The mesh may hand it on again when loads
 differ much.`,
 		Example: "  anchormesh transfer 5e351c72ab70652d node-2",
-		Args:    exactly(2, "transfer takes a segment and the node that is to lead it"),
+		Args:    ask.Exactly(2, "transfer takes a segment and the node that is to lead it"),
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id, err := anchormesh.ParseSegmentID(args[0])
 		if err != nil {
-			return usage(err)
+			return ask.Usage(err)
 		}
 		var reply *meshpb.TransferReply
-		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err = a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Transfer(ctx, &meshpb.TransferRequest{Segment: uint64(id), To: args[1]})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printHandOver(cmd, a.out, "is led", id, reply.GetFrom(), reply.GetTo(), false)
+		return printHandOver(cmd, a.Out, "is led", id, reply.GetFrom(), reply.GetTo(), false)
 	}
 	return cmd
 }
@@ -249,9 +240,9 @@ type handOverView struct {
 	DryRun  bool   `json:"dry_run"`
 }
 
-func printHandOver(cmd *cobra.Command, out output, what string, id anchormesh.SegmentID, from, to string, dry bool) error {
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), handOverView{id.String(), from, to, dry})
+func printHandOver(cmd *cobra.Command, out ask.Output, what string, id anchormesh.SegmentID, from, to string, dry bool) error {
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), handOverView{id.String(), from, to, dry})
 	}
 	if from == to {
 		_, err := fmt.Fprintf(cmd.OutOrStdout(), "segment %s %s by %s already\n", id, what, to)
@@ -262,7 +253,7 @@ func printHandOver(cmd *cobra.Command, out output, what string, id anchormesh.Se
 }
 
 func newMerge() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "merge LEFT RIGHT|KEY",
@@ -278,12 +269,12 @@ nothing has changed.`,
 		Example: "  anchormesh merge 5f3a 77c1\n  anchormesh merge --dry-run 5f3a /registry/pods/",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 || args[1] == "" {
-				return usage(errors.New("merge takes a segment, and its right neighbour or a key of it"))
+				return ask.Usage(errors.New("merge takes a segment, and its right neighbour or a key of it"))
 			}
 			return nil
 		},
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		left, err := anchormesh.ParseSegmentID(args[0])
@@ -295,14 +286,14 @@ nothing has changed.`,
 			req.Right = uint64(right) // unless no segment has that name: then it is a key
 		}
 		var reply *meshpb.MergeReply
-		err = a.first(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
+		err = a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
 			reply, err = c.Merge(ctx, req)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printMerge(cmd, a.out, reply, dry)
+		return printMerge(cmd, a.Out, reply, dry)
 	}
 	return cmd
 }
@@ -316,7 +307,7 @@ type mergeView struct {
 	DryRun     bool   `json:"dry_run"`
 }
 
-func printMerge(cmd *cobra.Command, out output, reply *meshpb.MergeReply, dry bool) error {
+func printMerge(cmd *cobra.Command, out ask.Output, reply *meshpb.MergeReply, dry bool) error {
 	left, err := meshpb.FromPB(reply.GetLeft())
 	if err != nil {
 		return fmt.Errorf("the node answered nonsense: %w", err)
@@ -329,8 +320,8 @@ func printMerge(cmd *cobra.Command, out output, reply *meshpb.MergeReply, dry bo
 		Left: left.Segment.String(), LeftRange: left.Range.String(),
 		Right: right.Segment.String(), RightRange: right.Range.String(), DryRun: dry,
 	}
-	if out == outputJSON {
-		return printJSON(cmd.OutOrStdout(), v)
+	if !out.ForPeople() {
+		return ask.PrintJSON(cmd.OutOrStdout(), v)
 	}
 	text := "segment %s %s took over segment %s %s\n"
 	if dry {

@@ -8,12 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 )
 
 func newStatus() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how the given nodes are",
@@ -22,13 +24,13 @@ not answer or is not ready, after showing all others.`,
 		Example: "  anchormesh status --endpoints 10.0.0.1:2379,10.0.0.2:2379\n" +
 			"  anchormesh status --endpoint /ip4/10.0.0.1/tcp/2380/p2p/12D3KooW... --mesh-key-file mesh.key",
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var views []statusView
 		var problems []error
-		for _, endpoint := range a.endpoints {
-			err := a.one(cmd.Context(), endpoint, func(ctx context.Context, c meshpb.MeshClient) error {
-				reply, err := c.Status(ctx, &meshpb.StatusRequest{})
+		for _, endpoint := range a.Endpoints {
+			err := a.One(cmd.Context(), endpoint, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+				reply, err := meshpb.NewMeshClient(conn).Status(ctx, &meshpb.StatusRequest{})
 				if err == nil {
 					views = append(views, viewStatus(endpoint, reply))
 				}
@@ -43,7 +45,7 @@ not answer or is not ready, after showing all others.`,
 				problems = append(problems, fmt.Errorf("%s is not ready: %s", v.Endpoint, strings.Join(v.Problems, "; ")))
 			}
 		}
-		return errors.Join(append(problems, printStatus(cmd, a.out, views))...)
+		return errors.Join(append(problems, printStatus(cmd, a.Out, views))...)
 	}
 	return cmd
 }
@@ -69,18 +71,18 @@ type statusView struct {
 func viewStatus(endpoint string, s *meshpb.StatusReply) statusView {
 	return statusView{
 		Endpoint: endpoint, Mesh: meshText(s.GetMesh()), Node: viewNode(s.GetNode()),
-		Started: time.UnixMilli(s.GetStartedUnixMs()).UTC(), Ready: s.GetReady(), Problems: nonNil(s.GetProblems()),
+		Started: time.UnixMilli(s.GetStartedUnixMs()).UTC(), Ready: s.GetReady(), Problems: ask.NonNil(s.GetProblems()),
 		Segments: s.GetSegments(), Leading: s.GetLeading(), LogBytes: s.GetLogBytes(), StoreBytes: s.GetStoreBytes(),
 		InUse: s.GetStoreInUseBytes(), QuotaBytes: s.GetQuotaBytes(), Watches: s.GetWatches(), Leases: s.GetLeases(),
 	}
 }
 
-func printStatus(cmd *cobra.Command, out output, views []statusView) error {
-	if out == outputJSON {
+func printStatus(cmd *cobra.Command, out ask.Output, views []statusView) error {
+	if !out.ForPeople() {
 		if views == nil {
 			views = []statusView{}
 		}
-		return printJSON(cmd.OutOrStdout(), views)
+		return ask.PrintJSON(cmd.OutOrStdout(), views)
 	}
 	if len(views) == 0 {
 		return nil
@@ -94,9 +96,9 @@ func printStatus(cmd *cobra.Command, out output, views []statusView) error {
 		rows = append(rows, []string{
 			v.Endpoint, v.Node.Name, ready, v.Mesh, v.Node.Version, v.Started.Format(time.RFC3339),
 			fmt.Sprintf("%d (leads %d)", v.Segments, v.Leading),
-			bytesText(v.LogBytes), bytesText(v.StoreBytes),
+			ask.Bytes(v.LogBytes), ask.Bytes(v.StoreBytes),
 			strconv.FormatUint(v.Watches, 10), strconv.FormatUint(v.Leases, 10),
 		})
 	}
-	return printTable(cmd.OutOrStdout(), []string{"ENDPOINT", "NAME", "READY", "MESH", "VERSION", "STARTED", "SEGMENTS", "LOG", "STORE", "WATCHES", "LEASES"}, rows)
+	return ask.PrintTable(cmd.OutOrStdout(), []string{"ENDPOINT", "NAME", "READY", "MESH", "VERSION", "STARTED", "SEGMENTS", "LOG", "STORE", "WATCHES", "LEASES"}, rows)
 }

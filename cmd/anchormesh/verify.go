@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/verify"
@@ -32,7 +33,7 @@ const (
 )
 
 func newVerify() *cobra.Command {
-	var a asker
+	var a ask.Asker
 	var revision int64
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -48,19 +49,19 @@ looked at again for some seconds; only what stays is a finding. The command
 fails (status 1) if there is one.`,
 		Example: "  anchormesh verify\n  anchormesh verify --endpoints 10.0.0.1:2379,10.0.0.2:2379 --revision 12345 -o json",
 	}
-	a.bind(cmd)
+	a.Bind(cmd)
 	cmd.Flags().Int64Var(&revision, "revision", 0, "compare replicas at this revision (0: the newest)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if revision < 0 {
-			return usage(errors.New("--revision is not negative"))
+			return ask.Usage(errors.New("--revision is not negative"))
 		}
-		s, err := a.seats(cmd.Context())
+		s, err := openSeats(cmd.Context(), &a)
 		if err != nil {
 			return err
 		}
 		defer s.close()
 		v := s.verify(cmd.Context(), revision)
-		if err := printVerify(cmd, a.out, v); err != nil {
+		if err := printVerify(cmd, a.Out, v); err != nil {
 			return err
 		}
 		if n := len(v.Findings); n > 0 {
@@ -74,14 +75,14 @@ fails (status 1) if there is one.`,
 // seat is a node with a connection to it.
 type seat struct {
 	endpoint string
-	conn     closer
+	conn     ask.Conn
 	client   meshpb.MeshClient
 	id       anchormesh.NodeID
 }
 
 // seats are the nodes that are asked.
 type seats struct {
-	asker *asker
+	asker *ask.Asker
 	nodes []*seat
 	notes []string
 }
@@ -92,12 +93,12 @@ func (s *seats) close() {
 	}
 }
 
-// seats connects to the given nodes and to those that they know.
-func (a *asker) seats(ctx context.Context) (*seats, error) {
+// openSeats connects to the given nodes and to those that they know.
+func openSeats(ctx context.Context, a *ask.Asker) (*seats, error) {
 	s := &seats{asker: a}
 	var problems []error
-	for _, endpoint := range a.endpoints {
-		if err := s.add(ctx, endpoint); errors.Is(err, errUsage) {
+	for _, endpoint := range a.Endpoints {
+		if err := s.add(ctx, endpoint); errors.Is(err, ask.ErrUsage) {
 			s.close()
 			return nil, err
 		} else if err != nil {
@@ -116,9 +117,9 @@ func (a *asker) seats(ctx context.Context) (*seats, error) {
 
 // add connects to a node, unless it is there already.
 func (s *seats) add(ctx context.Context, endpoint string) error {
-	ctx, cancel := context.WithTimeout(ctx, s.asker.timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.asker.Timeout)
 	defer cancel()
-	conn, err := s.asker.dial(ctx, endpoint)
+	conn, err := s.asker.Dial(ctx, endpoint)
 	if err != nil {
 		return fmt.Errorf("%s: %w", endpoint, err)
 	}
@@ -126,7 +127,7 @@ func (s *seats) add(ctx context.Context, endpoint string) error {
 	reply, err := n.client.Nodes(ctx, &meshpb.NodesRequest{})
 	if err != nil {
 		conn.Close()
-		return fmt.Errorf("%s: %s", endpoint, plain(err))
+		return fmt.Errorf("%s: %s", endpoint, ask.Plain(err))
 	}
 	for _, m := range reply.GetNodes() {
 		if m.GetSelf() {
@@ -147,11 +148,11 @@ func (s *seats) knows(id anchormesh.NodeID) bool {
 
 // discover connects to the nodes that the first one knows to be alive.
 func (s *seats) discover(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.asker.timeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*s.asker.Timeout)
 	defer cancel()
 	reply, err := s.nodes[0].client.Nodes(ctx, &meshpb.NodesRequest{})
 	if err != nil {
-		s.notes = append(s.notes, fmt.Sprintf("%s does not tell of the other nodes: %s", s.nodes[0].endpoint, plain(err)))
+		s.notes = append(s.notes, fmt.Sprintf("%s does not tell of the other nodes: %s", s.nodes[0].endpoint, ask.Plain(err)))
 		return
 	}
 	for _, m := range reply.GetNodes() {
@@ -182,7 +183,7 @@ func (s *seats) verify(ctx context.Context, revision anchormesh.Revision) verify
 		looks = append(looks, report.Findings)
 		v := verifyView{
 			Nodes: len(s.nodes), Segments: len(report.Owners), Revision: at, Looks: len(looks),
-			Findings: []findingView{}, Notes: nonNil(slices.Concat(s.notes, notes, report.Notes)),
+			Findings: []findingView{}, Notes: ask.NonNil(slices.Concat(s.notes, notes, report.Notes)),
 		}
 		if len(report.Findings) == 0 {
 			return v
@@ -206,14 +207,14 @@ func (s *seats) look(ctx context.Context, revision anchormesh.Revision) (verify.
 	failed := make([]error, len(s.nodes))
 	var asked sync.WaitGroup
 	for i, n := range s.nodes {
-		asked.Go(func() { nodes[i], failed[i] = n.structure(ctx, s.asker.timeout) })
+		asked.Go(func() { nodes[i], failed[i] = n.structure(ctx, s.asker.Timeout) })
 	}
 	asked.Wait()
 	var told []verify.Node
 	var notes []string
 	for i, n := range nodes {
 		if failed[i] != nil {
-			notes = append(notes, fmt.Sprintf("%s does not answer: %s", s.nodes[i].endpoint, plain(failed[i])))
+			notes = append(notes, fmt.Sprintf("%s does not answer: %s", s.nodes[i].endpoint, ask.Plain(failed[i])))
 			continue
 		}
 		told = append(told, *n)
@@ -302,7 +303,7 @@ func (s *seats) hash(ctx context.Context, q verify.Question) verify.Answer {
 		Segment: uint64(q.Segment), Generation: uint64(q.Generation), Revision: q.At, Floor: q.Floor,
 	})
 	if err != nil {
-		return verify.Answer{Question: q, Err: errors.New(plain(err))}
+		return verify.Answer{Question: q, Err: errors.New(ask.Plain(err))}
 	}
 	q.Floor = reply.GetFloor()
 	return verify.Answer{Question: q, Sum: reply.GetSum()}
@@ -333,10 +334,10 @@ func viewFinding(f verify.Finding) findingView {
 	return out
 }
 
-func printVerify(cmd *cobra.Command, out output, v verifyView) error {
+func printVerify(cmd *cobra.Command, out ask.Output, v verifyView) error {
 	w := cmd.OutOrStdout()
-	if out == outputJSON {
-		return printJSON(w, v)
+	if !out.ForPeople() {
+		return ask.PrintJSON(w, v)
 	}
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)
@@ -350,5 +351,5 @@ func printVerify(cmd *cobra.Command, out output, v verifyView) error {
 	for _, f := range v.Findings {
 		rows = append(rows, []string{f.Kind, f.Segment, anchormesh.NodeID(f.Node).Short(), f.Text})
 	}
-	return printTable(w, []string{"KIND", "SEGMENT", "NODE", "FINDING"}, rows)
+	return ask.PrintTable(w, []string{"KIND", "SEGMENT", "NODE", "FINDING"}, rows)
 }
