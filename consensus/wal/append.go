@@ -49,7 +49,14 @@ func (e *encoder) reset() {
 // that error. Append(nil) records pending truncation marks, if there are any.
 //
 // The log keeps the entries and their data, which must not be changed later.
-func (l *Log) Append(batch []Update) error {
+func (l *Log) Append(batch []Update) error { return l.add(batch, l.Sync) }
+
+// Write is Append without the sync: when it returns nil, everything in the batch is
+// visible to reads and outlives the process, but not the machine. Sync makes it
+// durable. The same caller as Append's.
+func (l *Log) Write(batch []Update) error { return l.add(batch, l.failed) }
+
+func (l *Log) add(batch []Update, settle func() error) error {
 	if err := l.failed(); err != nil {
 		return err
 	}
@@ -65,6 +72,9 @@ func (l *Log) Append(batch []Update) error {
 	}
 	l.carry = next
 	l.publish()
+	if err := settle(); err != nil {
+		return err
+	}
 	l.keepHouse()
 	return nil
 }
@@ -130,7 +140,7 @@ func (l *Log) stageUpdate(u *Update) error {
 	if u.Remove {
 		return l.stageRemove(g, s, u)
 	}
-	if u.HardState == nil && u.Snapshot == nil && len(u.Entries) == 0 {
+	if u.HardState == nil && u.Snapshot == nil && len(u.Entries) == 0 && u.Promise == Unchanged {
 		return nil
 	}
 	var flags uint8
@@ -147,6 +157,9 @@ func (l *Log) stageUpdate(u *Update) error {
 	if hs := u.HardState; hs != nil {
 		s.head.hasState = true
 		s.head.term, s.head.vote, s.head.commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
+	}
+	if u.Promise != Unchanged {
+		s.head.memory = u.Promise == Memory
 	}
 	s.stored = true
 	l.enc.updates++
@@ -175,7 +188,7 @@ func checkEntries(s *stage, u *Update) error {
 }
 
 func (l *Log) stageRemove(g *GroupLog, s *stage, u *Update) error {
-	if u.HardState != nil || u.Snapshot != nil || len(u.Entries) > 0 {
+	if u.HardState != nil || u.Snapshot != nil || len(u.Entries) > 0 || u.Promise != Unchanged {
 		return fmt.Errorf("a removal stands alone")
 	}
 	if !s.stored {
@@ -248,7 +261,7 @@ func (l *Log) pendAgain(g *GroupLog) {
 	l.pendLocked(g)
 }
 
-// write puts the batch on disk.
+// write gives the batch to the kernel.
 func (l *Log) write() error {
 	buf, need := l.enc.buf, l.frameBytes()
 	// A file made under another Options.FileBytes may be too small and stay empty.
@@ -257,24 +270,23 @@ func (l *Log) write() error {
 			return err
 		}
 	}
+	if l.unsynced() >= unsyncedMax {
+		if err := l.Sync(); err != nil {
+			return err
+		}
+	}
 	f := l.active()
-	frame.Seal(buf, f.seed, f.end, l.seq+1, uint64(l.floor))
+	frame.Seal(buf, f.seed, f.end, l.seq+1, mark{floor: l.floor, unsynced: uint32(l.unsynced())}.word())
 	failpoint.Hit("wal/before-write")
 	begin := time.Now()
 	if _, err := f.f.WriteAt(buf, f.end); err != nil {
 		return fmt.Errorf("writing %s: %w", f.name, err)
 	}
-	written := time.Now()
-	failpoint.Hit("wal/before-sync")
-	if err := f.f.Datasync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", f.name, err)
-	}
-	failpoint.Hit("wal/after-sync")
-	l.noteWrite(len(buf), written.Sub(begin), time.Since(written))
+	l.noteWrite(len(buf), time.Since(begin))
 	return nil
 }
 
-func (l *Log) noteWrite(bytes int, write, sync time.Duration) {
+func (l *Log) noteWrite(bytes int, took time.Duration) {
 	l.statMu.Lock()
 	s := &l.stats
 	s.Batches++
@@ -282,16 +294,14 @@ func (l *Log) noteWrite(bytes int, write, sync time.Duration) {
 	s.Entries += uint64(l.enc.entries)
 	s.BytesWritten += uint64(bytes)
 	s.BytesCarried += uint64(l.enc.carried - frame.HeaderBytes)
-	s.WriteTime += write
-	s.SyncTime += sync
-	s.SyncMax = max(s.SyncMax, sync)
+	s.WriteTime += took
 	l.statMu.Unlock()
-	if f := l.opts.Listener.Synced; f != nil {
-		f(bytes, write, sync)
+	if f := l.opts.Listener.Wrote; f != nil {
+		f(bytes, took)
 	}
 }
 
-// publish makes the synced batch visible.
+// publish makes the written batch visible.
 func (l *Log) publish() {
 	e, f := &l.enc, l.active()
 	base := uint32(f.end)
@@ -311,5 +321,8 @@ func (l *Log) publish() {
 	l.cache.trim(l.opts.CacheBytes)
 	f.end += l.frameBytes()
 	l.seq++
-	l.recorded = l.floor
+	if l.stated != l.floor {
+		l.stated, l.statedAt = l.floor, l.seq
+	}
+	l.tail.wrote(f, l.seq)
 }

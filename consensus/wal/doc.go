@@ -7,9 +7,14 @@
 //
 // # Guarantees
 //
-// Durability: when Append returns nil, the whole batch is on disk. A batch is
-// atomic: after a crash it is there as a whole or not at all, and the second
-// only if Append had not returned. Reads show synced state only.
+// Durability: when Append returns nil, the whole batch is on disk. Write is Append
+// without the sync: what it wrote outlives the process at once, and the machine when
+// Sync, which may run beside it, has returned. A batch is atomic: after a crash it is there as a whole or not at all,
+// the second only if it was not synced, and then all that were written behind it are gone, too. Reads show what is written.
+//
+// Promises: the caller may acknowledge what is written and not synced, for a group that
+// said so before, durably: Update.Promise, kept in every record of the group. Memory then tells after a
+// crash of the machine that entries may be gone.
 //
 // Order: batches take effect in the order of Append, the updates of a batch in
 // theirs. Within an update a snapshot's mark comes first, then entries.
@@ -18,8 +23,8 @@
 // needless is synced here. That the entries' effects are synced elsewhere is for
 // the caller of Truncate, of Update.Snapshot and of Update.Remove to know.
 //
-// Concurrency: Append has one caller at a time; everything else may be called
-// from any goroutine, also while Append runs.
+// Concurrency: Append and Write have one caller at a time; everything else may be called
+// from any goroutine, also while they run.
 //
 // Failure: a failed write or sync ends the log, every later call returns the
 // same error, and the process must stop: nobody knows what is on disk until a
@@ -48,7 +53,8 @@
 //
 //	file    header (512 bytes, see fileHeader) | frame | frame | ... | zeros
 //	frame   header (32 bytes, see package frame) | record | record | ... | padding to 32
-//	        its number is dense over all files; its mark is the first needed file
+//	        its number is dense over all files; its mark is the first needed file (low half)
+//	        and how many frames before it were not known to be synced (high half)
 //	record  flags u8 | group u64 | head | entries
 //	head    [term, vote, commit] | mark index, mark term       (uvarints)
 //	entries first index, count (uvarints) | entry ...
@@ -62,16 +68,17 @@
 //
 // # Recovery
 //
-// Frames are read in order; each must have the number after the last one's.
-// A frame is written only after the one before was synced, so all but the
-// newest were confirmed, and a frame with a higher number proves it. Hence:
+// Frames are read in order; each must have the number after the last one's. A
+// frame says up to which one all were synced when it was written: those were
+// confirmed, the others may be torn, in any order. They are all in the newest
+// file, for one is begun only when the file before is synced. Hence:
 //
-//   - A damaged frame with a whole one of a higher number anywhere behind it
-//     (also in a later file) was confirmed: CorruptError.
-//   - Without that it is the newest. A power cut leaves each sector of it as
+//   - A damaged frame that a whole one anywhere behind it (also in a later file)
+//     calls synced was confirmed: CorruptError.
+//   - Without that it may never have been. A power cut leaves each sector of it as
 //     written or zero. If more sectors are zero than its header counts, or the
-//     rest of the header's sector is zero, it is torn: it was never confirmed,
-//     and zeros are put over it. If all its sectors are there and the checksum is
+//     rest of the header's sector is zero, it is torn, and zeros are put over it
+//     and over all that follows. If all its sectors are there and the checksum is
 //     wrong, it was changed later: CorruptError.
 //   - A confirmed batch is never torn by a later one: bytes that share a sector
 //     with the next batch are written again unchanged, and a sector is written
@@ -87,8 +94,7 @@
 // Before anything recovered is used it is made durable: a process that was
 // killed leaves names and bytes in the kernel's memory, and after a failed sync
 // even clean-looking pages that are on no disk. So the directory is synced and
-// the newest batch, the only one that may not be confirmed, is written again and
-// synced.
+// the batches that no later one calls synced are written again and synced.
 //
 // # Carrying
 //

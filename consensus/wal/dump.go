@@ -48,11 +48,17 @@ type dumpBatch struct {
 	Offset int64  `json:"offset"`
 	Batch  uint64 `json:"batch"`
 	Bytes  int    `json:"bytes"`
-	Floor  uint64 `json:"first_needed_file"`
+	Floor  uint32 `json:"first_needed_file"`
+	// Unsynced is how many batches before this one were not known to be synced then.
+	Unsynced uint32 `json:"unsynced,omitempty"`
 }
 
 func (d dumpBatch) String() string {
-	return fmt.Sprintf("%10d batch %d, %d bytes, first needed file %d", d.Offset, d.Batch, d.Bytes, d.Floor)
+	s := fmt.Sprintf("%10d batch %d, %d bytes, first needed file %d", d.Offset, d.Batch, d.Bytes, d.Floor)
+	if d.Unsynced > 0 {
+		s += fmt.Sprintf(", %d before it not synced", d.Unsynced)
+	}
+	return s
 }
 
 type dumpRecord struct {
@@ -68,6 +74,7 @@ type dumpRecord struct {
 	FirstTerm uint64 `json:"first_term,omitempty"`
 	LastTerm  uint64 `json:"last_term,omitempty"`
 	DataBytes uint64 `json:"data_bytes,omitempty"`
+	Memory    bool   `json:"memory,omitempty"`
 	Restart   bool   `json:"restart,omitempty"`
 	Carried   bool   `json:"carried,omitempty"`
 	Removed   bool   `json:"removed,omitempty"`
@@ -90,6 +97,9 @@ func (d dumpRecord) String() string {
 	}
 	if d.First > 0 {
 		fmt.Fprintf(&b, "; entries %d to %d (terms %d to %d), %d bytes", d.First, d.Last, d.FirstTerm, d.LastTerm, d.DataBytes)
+	}
+	if d.Memory {
+		b.WriteString(", acknowledged from memory")
 	}
 	if d.Carried {
 		b.WriteString(", carried")
@@ -158,7 +168,8 @@ func dumpOne(fs fsys.FS, name string, emit func(any)) error {
 		if payload == nil || seq != 0 && h.Seq != seq+1 {
 			break
 		}
-		emit(dumpBatch{f.end, h.Seq, h.Length, h.Mark})
+		m := parseMark(h.Mark)
+		emit(dumpBatch{f.end, h.Seq, h.Length, m.floor, m.unsynced})
 		if err := dumpRecords(f, payload, emit); err != nil {
 			return err
 		}
@@ -179,7 +190,7 @@ func dumpRecords(f *logFile, payload []byte, emit func(any)) error {
 		line := dumpRecord{
 			Group: r.group.String(), HasState: h.hasState, Term: h.term, Vote: h.vote, Commit: h.commit,
 			MarkIndex: h.mark.Index, MarkTerm: h.mark.Term,
-			Restart: r.is(flagRestart), Carried: r.is(flagCarried), Removed: r.is(flagRemove),
+			Memory: h.memory, Restart: r.is(flagRestart), Carried: r.is(flagCarried), Removed: r.is(flagRemove),
 		}
 		if n := len(r.refs); n > 0 {
 			line.First, line.Last = r.first, r.first+uint64(n)-1
@@ -205,7 +216,11 @@ func dumpTail(win *window, f *logFile, seq uint64, batches int, emit func(any)) 
 	if v == frame.Torn {
 		end.Note = "its writing was cut short; the next start removes it"
 	}
-	if at, ok := frame.Later(tail, f.seed, f.end, seq+1); ok && v != frame.End {
+	at, lost, ok := proof(f, tail, seq+1)
+	if lost > 0 {
+		end.Note = fmt.Sprintf("it and %d batches behind it were not synced; the next start removes them", lost)
+	}
+	if ok && v != frame.End {
 		v, end.End, end.Note = frame.Damaged, frame.Damaged.String(), fmt.Sprintf("a later batch stands at offset %d", at)
 	}
 	emit(end)

@@ -12,7 +12,7 @@ import (
 // GroupLog is the log of one group as raft.Storage reads it. It stays valid for
 // the life of the Log: after the group's removal it is empty, and it is the same
 // again if the group comes back. Its methods may be called from any goroutine,
-// also during Append; they show what has been synced.
+// also during Append; they show what has been written.
 type GroupLog struct {
 	log *Log
 	id  anchormesh.SegmentID
@@ -54,6 +54,14 @@ func (g *GroupLog) InitialHardState() *raftpb.HardState {
 	}
 	h := g.head
 	return &raftpb.HardState{Term: &h.term, Vote: &h.vote, Commit: &h.commit}
+}
+
+// Memory reports whether entries of the group may have been acknowledged before
+// they were synced: after a crash of the machine they may be gone.
+func (g *GroupLog) Memory() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.head.memory
 }
 
 // FirstIndex returns the index after the group's mark.

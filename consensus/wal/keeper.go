@@ -109,6 +109,9 @@ func (k *keeper) remove(f *logFile) {
 // keepHouse does what is due after a batch.
 func (l *Log) keepHouse() {
 	l.lastOwn = len(l.enc.buf) - l.enc.carried
+	if l.tail.confirmed.Load() >= l.statedAt {
+		l.recorded = l.stated
+	}
 	l.dropNeedless()
 	l.settleFloor()
 	l.pollSpare(false)
@@ -149,8 +152,12 @@ func (l *Log) pollSpare(wait bool) {
 	}
 }
 
-// rotate goes on in the next file.
+// rotate goes on in the next file. All before it is synced, so that only the newest
+// file can end in batches that are not.
 func (l *Log) rotate() error {
+	if err := l.Sync(); err != nil {
+		return err
+	}
 	failpoint.Hit("wal/before-rotate")
 	l.pollSpare(false)
 	waited := l.spare.file == nil

@@ -19,6 +19,7 @@ type Log struct {
 	opts Options
 	lock io.Closer
 	id   logID
+	lost bool                  // see Lost
 	dead atomic.Pointer[error] // what every call returns once set
 
 	groupsMu sync.RWMutex
@@ -30,6 +31,7 @@ type Log struct {
 	pendMu  sync.Mutex
 	pending []*GroupLog // groups whose mark must be recorded
 
+	tail   tail
 	keeper *keeper
 	misses atomic.Uint64
 	statMu sync.Mutex
@@ -41,7 +43,9 @@ type Log struct {
 // appender is what the appender alone reads and writes.
 type appender struct {
 	seq      uint64 // of the last frame
-	recorded uint32 // first needed file, as the last synced frame says
+	recorded uint32 // first needed file, as a synced frame says
+	stated   uint32 // first needed file, as the last frame says
+	statedAt uint64 // the first frame that says so
 	floor    uint32 // first needed file, as the next frame will say
 	stored   int    // groups that something is stored of
 	lastOwn  int    // bytes of the last batch
@@ -90,6 +94,10 @@ func (l *Log) Group(id anchormesh.SegmentID) *GroupLog {
 	}
 	return g
 }
+
+// Lost reports whether Open cut off batches behind one that was not whole. Their writes
+// had returned, so only a crash of the machine can have done that.
+func (l *Log) Lost() bool { return l.lost }
 
 func (l *Log) find(id anchormesh.SegmentID) *GroupLog {
 	l.groupsMu.RLock()

@@ -111,7 +111,7 @@ func (l *Log) begin() error {
 	if err != nil {
 		return fmt.Errorf("making the first log file of %d bytes in %s: %w", l.opts.FileBytes, l.dir, err)
 	}
-	l.files, l.floor, l.recorded = []*logFile{f}, 1, 1
+	l.files, l.floor, l.recorded, l.stated = []*logFile{f}, 1, 1, 1
 	return nil
 }
 

@@ -17,6 +17,7 @@ const (
 	flagRestart               // the group's log is emptied first
 	flagRemove                // the group is gone; nothing follows
 	flagCarried               // the entries were moved here; what follows them stays
+	flagMemory                // what follows may be acknowledged before it is synced
 	flagsAll      = 1<<iota - 1
 )
 
@@ -43,6 +44,7 @@ type head struct {
 	hasState           bool
 	term, vote, commit uint64
 	mark               Mark // the log begins behind this position
+	memory             bool // see Memory
 }
 
 // ref is an entry in the index: where it is, and itself while it is cached.
@@ -90,6 +92,9 @@ func (r *record) is(flag uint8) bool { return r.flags&flag != 0 }
 func appendRecordHead(b []byte, flags uint8, group anchormesh.SegmentID, h head) []byte {
 	if h.hasState {
 		flags |= flagHardState
+	}
+	if h.memory {
+		flags |= flagMemory
 	}
 	b = append(b, flags)
 	b = binary.LittleEndian.AppendUint64(b, uint64(group))
@@ -201,6 +206,7 @@ func (d *decoder) record(r *record) error {
 	if r.head.hasState = r.is(flagHardState); r.head.hasState {
 		r.head.term, r.head.vote, r.head.commit = d.uvarint(), d.uvarint(), d.uvarint()
 	}
+	r.head.memory = r.is(flagMemory)
 	r.head.mark = Mark{Index: d.uvarint(), Term: d.uvarint()}
 	if r.is(flagEntries) {
 		d.entries(r)

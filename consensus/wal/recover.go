@@ -14,16 +14,23 @@ type recovery struct {
 	rec   record
 	files []*logFile
 
-	seq   uint64 // of the last whole frame; 0: none seen
-	floor uint64 // first needed file, as that frame says
-	first struct {
+	seq       uint64   // of the last whole frame; 0: none seen
+	floor     uint64   // first needed file, as that frame says
+	confirmed uint64   // the last frame that a whole one says was synced
+	lost      int      // whole frames that were cut off behind a torn one
+	open      []placed // the whole frames after that, which may be in the kernel's memory only
+	first     struct {
 		file int // index in files of the first whole frame
 		seq  uint64
 	}
-	last struct {
-		file       int
-		off, bytes int64
-	}
+	last int // index in files of the last whole frame
+}
+
+// placed is a frame in a file.
+type placed struct {
+	seq        uint64
+	file       *logFile
+	off, bytes int64
 }
 
 // run replays all files, judges how the log ends, and makes what it found
@@ -48,6 +55,8 @@ func (r *recovery) run() error {
 		return err
 	}
 	l.seq, l.floor, l.recorded = r.seq, uint32(r.floor), uint32(r.floor)
+	l.stated, l.lost = l.floor, r.lost > 0
+	l.tail.restart(r.seq)
 	r.chooseActive()
 	return nil
 }
@@ -69,10 +78,22 @@ func (r *recovery) replay(i int, f *logFile) error {
 			return err
 		}
 		size := int64(frame.Padded(h.Length))
-		r.seq, r.floor = h.Seq, h.Mark
-		r.last.file, r.last.off, r.last.bytes = i, f.end, frame.HeaderBytes+int64(h.Length)
+		r.note(h, placed{seq: h.Seq, file: f, off: f.end, bytes: frame.HeaderBytes + int64(h.Length)})
+		r.last = i
 		f.end += size
 	}
+}
+
+// note takes a whole frame on the list of those that may not be synced.
+func (r *recovery) note(h frame.Header, at placed) {
+	m := parseMark(h.Mark)
+	r.seq, r.floor = h.Seq, uint64(m.floor)
+	r.confirmed = max(r.confirmed, m.confirms(h.Seq))
+	known := 0
+	for known < len(r.open) && r.open[known].seq <= r.confirmed {
+		known++
+	}
+	r.open = append(r.open[known:], at)
 }
 
 // outOfOrder blames the place where the missing frame should be: a frame was
@@ -80,7 +101,7 @@ func (r *recovery) replay(i int, f *logFile) error {
 func (r *recovery) outOfOrder(i int, f *logFile, h frame.Header) error {
 	at := f
 	if f.end == fileHeaderBytes && h.Seq > r.seq && i > 0 {
-		at = r.files[r.last.file]
+		at = r.files[r.last]
 	}
 	return &CorruptError{File: at.name, Offset: at.end,
 		Reason: fmt.Sprintf("batch %d is due, but %s goes on with batch %d", r.seq+1, f.name, h.Seq)}
@@ -126,16 +147,18 @@ func (r *recovery) checkBeginning() error {
 // settleEnd judges what stands behind the last whole frame, cuts a torn one and
 // writes the last frame again.
 func (r *recovery) settleEnd() error {
-	for i := r.last.file; i < len(r.files); i++ {
+	for i := r.last; i < len(r.files); i++ {
 		f := r.files[i]
 		tail, err := r.win.tail(f)
 		if err != nil {
 			return err
 		}
-		if at, ok := frame.Later(tail, f.seed, f.end, r.seq+1); ok {
-			blame := r.files[r.last.file]
+		at, lost, ok := proof(f, tail, r.seq+1)
+		r.lost += lost
+		if ok {
+			blame := r.files[r.last]
 			return &CorruptError{File: blame.name, Offset: blame.end,
-				Reason: fmt.Sprintf("batch %d is due, but a later one stands in %s at offset %d", r.seq+1, f.name, at)}
+				Reason: fmt.Sprintf("batch %d is due, but a later one, behind its sync, stands in %s at offset %d", r.seq+1, f.name, at)}
 		}
 		switch v := frame.Judge(tail, f.seed, f.end, r.seq+1); v {
 		case frame.End:
@@ -148,6 +171,24 @@ func (r *recovery) settleEnd() error {
 		}
 	}
 	return r.confirmLast()
+}
+
+// proof looks in what follows the last whole frame of a log, which the frame numbered
+// due should, for one that was written after that was synced. Later frames that say no
+// such thing were lost together with it: lost counts them, and none of them was
+// confirmed.
+func proof(f *logFile, tail []byte, due uint64) (at int64, lost int, found bool) {
+	for from := f.end; ; from = at + frame.Align {
+		at, found = frame.Later(tail[from-f.end:], f.seed, from, due)
+		if !found {
+			return 0, lost, false
+		}
+		h, _ := frame.ParseHeader(tail[at-f.end:], f.seed, at)
+		if parseMark(h.Mark).confirms(h.Seq) >= due {
+			return at, lost, true
+		}
+		lost++
+	}
 }
 
 // cutTail puts zeros over what is left of a batch that was never confirmed.
@@ -166,24 +207,26 @@ func cutTail(f *logFile, tail []byte) error {
 	return nil
 }
 
-// confirmLast makes the last batch durable, the only one that may not be. It is
+// confirmLast makes the newest batches durable, those that may not be. They are
 // written again, because a sync that failed in the process before leaves pages
 // that look clean and are not on disk; syncing alone would say all is well.
 func (r *recovery) confirmLast() error {
-	f := r.files[r.last.file]
-	if r.seq == 0 {
+	for _, p := range r.open {
+		b := make([]byte, p.bytes)
+		if _, err := p.file.f.ReadAt(b, p.off); err != nil {
+			return fmt.Errorf("reading a batch at the end of %s: %w", p.file.name, err)
+		}
+		failpoint.Hit("wal/before-confirm")
+		if _, err := p.file.f.WriteAt(b, p.off); err != nil {
+			return fmt.Errorf("writing a batch at the end of %s again: %w", p.file.name, err)
+		}
+	}
+	if len(r.open) == 0 {
 		return nil
 	}
-	b := make([]byte, r.last.bytes)
-	if _, err := f.f.ReadAt(b, r.last.off); err != nil {
-		return fmt.Errorf("reading the last batch of %s: %w", f.name, err)
-	}
-	failpoint.Hit("wal/before-confirm")
-	if _, err := f.f.WriteAt(b, r.last.off); err != nil {
-		return fmt.Errorf("writing the last batch of %s again: %w", f.name, err)
-	}
+	f := r.open[len(r.open)-1].file
 	if err := f.f.Datasync(); err != nil {
-		return fmt.Errorf("syncing the last batch of %s: %w", f.name, err)
+		return fmt.Errorf("syncing %s: %w", f.name, err)
 	}
 	return nil
 }
@@ -193,7 +236,7 @@ func (r *recovery) confirmLast() error {
 // batch.
 func (r *recovery) chooseActive() {
 	l := r.log
-	ahead := len(r.files) - 1 - r.last.file
+	ahead := len(r.files) - 1 - r.last
 	if ahead == 0 {
 		return
 	}

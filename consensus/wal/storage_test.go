@@ -241,7 +241,8 @@ func TestListenerAndStats(t *testing.T) {
 	var bytes int
 	var slow time.Duration
 	opts := testOptions()
-	opts.Listener.Synced = func(n int, write, sync time.Duration) { bytes += n; slow = max(slow, sync) }
+	opts.Listener.Wrote = func(n int, _ time.Duration) { bytes += n }
+	opts.Listener.Synced = func(took time.Duration) { slow = max(slow, took) }
 	l := mustOpen(t, fsys.Wrap(fsys.NewMem(), fsys.Slow(fsys.OpDatasync, 20*time.Millisecond)), opts)
 	mustAppend(t, l, Update{Group: 1, Entries: entries(1, 3, 1, 10)}, Update{Group: 2, HardState: hardState(1, 1, 1)})
 	s := l.Stats()

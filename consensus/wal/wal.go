@@ -50,7 +50,22 @@ type Update struct {
 	Entries   []*raftpb.Entry   // consecutive; replace everything from Entries[0].Index on
 	Snapshot  *Mark             // not nil: the group's log restarts after this position, before Entries
 	Remove    bool              // the group leaves this node; stands alone in its Update
+	Promise   Promise           // zero: unchanged
 }
+
+// Promise is what an acknowledged entry of a group means from a record on. The log
+// keeps it for whoever looks after a crash; to sync is the caller's.
+type Promise uint8
+
+const (
+	// Unchanged leaves a group's promise as it is; a new group begins with Disk.
+	Unchanged Promise = iota
+	// Disk: nothing is acknowledged that is not synced.
+	Disk
+	// Memory: entries may be acknowledged before they are synced. It has to be synced
+	// itself before the first of them is.
+	Memory
+)
 
 // Options tunes a log; start from DefaultOptions.
 type Options struct {
@@ -96,9 +111,10 @@ const (
 // Listener is told about events, from inside the call that causes them; its
 // funcs must be quick and must not call the log.
 type Listener struct {
-	// Synced is called once per batch with the bytes written and the time that
-	// write and fdatasync took.
-	Synced func(bytes int, write, sync time.Duration)
+	// Wrote is called once per batch with its bytes and the time that the write took.
+	Wrote func(bytes int, took time.Duration)
+	// Synced is called once per fdatasync.
+	Synced func(took time.Duration)
 	// Trouble is called when housekeeping failed in a way that Append may still
 	// repair, such as a full disk while the next file is prepared.
 	Trouble func(error)
@@ -110,6 +126,7 @@ type Stats struct {
 	BytesWritten              uint64        // by Append, with carried records
 	BytesCarried              uint64        // part of BytesWritten that moved old records
 	WriteTime, SyncTime       time.Duration // spent in write and in fdatasync
+	Syncs                     uint64
 	SyncMax                   time.Duration // slowest fdatasync
 	Rotations, RotationWaits  uint64        // files begun; of these, those that waited for the file
 	Files                     int           // on disk, with the prepared one

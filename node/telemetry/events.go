@@ -183,7 +183,6 @@ func newLogMetrics(c *catalog) *logMetrics {
 	}
 }
 
-func (l *logMetrics) synced(_ int, write, sync time.Duration) {
-	l.write.Observe(write.Seconds())
-	l.sync.Observe(sync.Seconds())
-}
+func (l *logMetrics) wrote(_ int, took time.Duration) { l.write.Observe(took.Seconds()) }
+
+func (l *logMetrics) synced(took time.Duration) { l.sync.Observe(took.Seconds()) }

@@ -70,7 +70,7 @@ func (m *Metrics) GroupStopped(id segmentID) { m.groups.stopped(id) }
 // Log returns what the write-ahead log reports to. trouble, which may be nil,
 // hears what the metric counts.
 func (m *Metrics) Log(trouble func(error)) wal.Listener {
-	return wal.Listener{Synced: m.log.synced, Trouble: func(err error) {
+	return wal.Listener{Wrote: m.log.wrote, Synced: m.log.synced, Trouble: func(err error) {
 		m.log.trouble.Inc()
 		if trouble != nil {
 			trouble(err)
