@@ -56,6 +56,7 @@ func (e *Engine) Start() {
 		e.running.Go(w.apply.run)
 	}
 	e.running.Go(e.writer.run)
+	e.running.Go(e.writer.syncer.run)
 	e.running.Go(e.tick)
 }
 
@@ -81,7 +82,7 @@ func (e *Engine) Stop() {
 		w.inbox.close()
 		w.apply.inbox.close()
 	}
-	e.writer.inbox.close()
+	e.writer.close()
 	e.running.Wait()
 }
 
@@ -100,6 +101,7 @@ func (e *Engine) tick() {
 			w.inbox.put(func(in *inbox) { in.Ticks = 1 })
 		}
 		if n%e.cfg.ElectionTicks == 0 {
+			e.writer.inbox.put(func(in *writes) { in.rest = true })
 			for _, w := range e.workers {
 				w.truncate()
 			}
@@ -136,6 +138,7 @@ func (e *Engine) StartGroup(spec GroupSpec) error {
 	cfg := e.cfg.Replica
 	cfg.ID, cfg.Applied, cfg.Boot = spec.Replica, spec.Start.Index, rand.Uint64()
 	cfg.ElectionTicks, cfg.HeartbeatTicks = e.cfg.ElectionTicks, e.cfg.HeartbeatTicks
+	cfg.Light = spec.Light
 	cfg.Storage = &storage{GroupLog: g.log, start: spec.Start, machine: spec.Machine}
 	r, err := replica.New(cfg)
 	if err != nil {
@@ -204,7 +207,7 @@ func (e *Engine) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID, pe
 // RestartLog makes the segment's log begin behind a point, durably: for a
 // snapshot that was installed. The group must be stopped.
 func (e *Engine) RestartLog(segment anchormesh.SegmentID, at wal.Mark) error {
-	return e.update(wal.Update{Group: segment, Snapshot: &at})
+	return e.update(wal.Update{Group: segment, Snapshot: &at, Promise: wal.Disk})
 }
 
 // DropLog removes the segment's log from this node, durably.
@@ -214,6 +217,22 @@ func (e *Engine) DropLog(segment anchormesh.SegmentID) error {
 
 func (e *Engine) update(u wal.Update) error {
 	return e.writer.wait(func(in *writes) { in.updates = append(in.updates, u) })
+}
+
+// SetLight says whether a group's entries may be acknowledged before they are synced.
+// Who says so must have the switch synced, in the log; that this replica made use of it
+// is noted in the log before it does. done, which may be nil, is called when a group
+// that is light no more has everything on disk; not if the engine stops before.
+func (e *Engine) SetLight(segment anchormesh.SegmentID, light bool, done func()) {
+	w := e.worker(segment)
+	w.inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) {
+			s.With(segment, func(r *replica.Replica) { r.SetLight(light) })
+			if !light { // behind what this worker has handed over
+				e.writer.inbox.put(func(in *writes) { in.harden = append(in.harden, hardening{segment, done}) })
+			}
+		})
+	})
 }
 
 // SetPeers says on which nodes a group's replicas are.

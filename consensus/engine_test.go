@@ -91,6 +91,13 @@ func name(i int) anchormesh.NodeID { return anchormesh.NodeID(fmt.Sprintf("n%d",
 // start runs a node over a directory that may hold a log already.
 func start(t testing.TB, n *net, dir string, i, groups int) *member {
 	t.Helper()
+	return startOn(t, n, dir, i, groups, func(l *wal.Log) consensus.Log { return l })
+}
+
+// startOn is start with something between engine and log. Of more than one group on
+// such a node the first is light.
+func startOn(t testing.TB, n *net, dir string, i, groups int, disk func(*wal.Log) consensus.Log) *member {
+	t.Helper()
 	opts := wal.DefaultOptions()
 	if _, bench := t.(*testing.B); !bench {
 		opts.FileBytes = 1 << 20 // begin many
@@ -102,7 +109,10 @@ func start(t testing.TB, n *net, dir string, i, groups int) *member {
 	cfg := consensus.DefaultConfig(name(i))
 	cfg.Tick = 10 * time.Millisecond
 	m := &member{id: name(i), log: log, books: map[anchormesh.SegmentID]*book{}}
-	if m.engine, err = consensus.New(cfg, log, wire{n, m.id}, noSnapshots{}); err != nil {
+	between := disk(log)
+	_, plain := between.(*wal.Log)
+	cfg.Replica.Keeps = func(payload []byte) bool { return string(payload) == "kept" }
+	if m.engine, err = consensus.New(cfg, between, wire{n, m.id}, noSnapshots{}); err != nil {
 		t.Fatal(err)
 	}
 	m.engine.Start()
@@ -123,6 +133,7 @@ func start(t testing.TB, n *net, dir string, i, groups int) *member {
 		err := m.engine.StartGroup(consensus.GroupSpec{
 			Segment: id, Replica: anchormesh.ReplicaID(i + 1), Peers: peers,
 			Start: consensus.Point{Index: 1, Term: 1, Conf: conf}, Machine: m.books[id],
+			Light: g == 1 && !plain,
 		})
 		if err != nil {
 			t.Fatal(err)

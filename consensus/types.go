@@ -85,6 +85,8 @@ type GroupSpec struct {
 	Peers   map[anchormesh.ReplicaID]anchormesh.NodeID
 	Start   Point // where the state machine stands
 	Machine StateMachine
+	// Light: entries may be acknowledged before they are synced. See Engine.SetLight.
+	Light bool
 	// Campaign makes this replica stand for election at once, and again every few
 	// ticks while no leader is known: for the child of a split, on the node that
 	// leads the parent. It is harmless where there is a leader.
@@ -114,7 +116,7 @@ type Listener struct {
 	StatusChanged func(anchormesh.SegmentID, Status)
 	// Stranger: a node sent a message for a replica that is not here.
 	Stranger func(segment anchormesh.SegmentID, from anchormesh.NodeID)
-	// Synced: one batch of the log writer, with how many groups it carried.
+	// Synced: one sync of the log, with how many groups waited for it.
 	Synced func(groups int, took time.Duration)
 	// Batch: one entry was applied, with how many requests it carried.
 	Batch func(requests int)
@@ -182,7 +184,8 @@ func (c *Config) Validate() error {
 
 // Log is the node's write-ahead log, see package wal.
 type Log interface {
-	Append(batch []wal.Update) error
+	Write(batch []wal.Update) error
+	Sync() error
 	Truncate(group anchormesh.SegmentID, upTo wal.Mark)
 	Group(group anchormesh.SegmentID) *wal.GroupLog
 }

@@ -1,7 +1,9 @@
 package consensus
 
 import (
-	"time"
+	"maps"
+	"slices"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -19,21 +21,56 @@ type writes struct {
 	done    []func()
 	// marks: let the log record how far it was truncated, even if there is nothing else.
 	marks bool
+	// rest: sync what nobody waits for, and look which light groups are at rest.
+	rest bool
+	// harden names groups that are light no more.
+	harden []hardening
 }
 
-// writer carries appends out: one write and one fsync for all that gathered.
+type hardening struct {
+	segment anchormesh.SegmentID
+	done    func()
+}
+
+// writer carries appends out: one write for all that gathered. What has to be on disk
+// goes on to the syncer; what a light group may acknowledge from memory is said at once.
 type writer struct {
 	engine *Engine
 	inbox  *mailbox[writes]
+	syncer *syncer
 	batch  []wal.Update
 	frames outgoing
 	// lazy holds commit indexes that nothing waits for; they ride on the next
-	// batch that is synced anyway.
-	lazy map[anchormesh.SegmentID]*raftpb.HardState
+	// batch that is written anyway.
+	lazy  map[anchormesh.SegmentID]*raftpb.HardState
+	light map[anchormesh.SegmentID]*light
+	later syncs // being built
+	// loose counts the bytes written that nobody has asked to sync.
+	loose int
 }
 
+// light is a group that acknowledges from memory.
+type light struct {
+	// open: the log says so, durably, as it must before the first such acknowledgement.
+	open atomic.Bool
+	// waiting counts its appends that wait for the disk; those behind them wait, too.
+	waiting atomic.Int32
+	quiet   int // rests since the last append
+}
+
+// quietRests is how many rests, a second or so each, a light group must not be written
+// to until the log says that all of it is on disk. After that a crash of the machine cannot
+// have taken anything of it; its next write waits for the disk.
+const quietRests = 10
+
+// looseBytesMax bounds what is written and not synced before the next rest.
+const looseBytesMax = 8 << 20
+
 func newWriter(e *Engine) *writer {
-	return &writer{engine: e, inbox: newMailbox[writes](), lazy: make(map[anchormesh.SegmentID]*raftpb.HardState)}
+	return &writer{
+		engine: e, inbox: newMailbox[writes](), syncer: newSyncer(e),
+		lazy: make(map[anchormesh.SegmentID]*raftpb.HardState), light: make(map[anchormesh.SegmentID]*light),
+	}
 }
 
 func (w *writer) run() {
@@ -41,16 +78,33 @@ func (w *writer) run() {
 	for {
 		in := w.inbox.take(spare)
 		if in == nil {
+			w.leave()
 			return
 		}
-		w.write(in)
-		w.deliver(in)
+		w.handle(in)
 		clear(in.appends)
 		clear(in.updates)
 		clear(in.done)
-		in.appends, in.updates, in.done, in.marks = in.appends[:0], in.updates[:0], in.done[:0], false
+		clear(in.harden)
+		*in = writes{appends: in.appends[:0], updates: in.updates[:0], done: in.done[:0], harden: in.harden[:0]}
 		spare = in
 	}
+}
+
+// close lets the writer end after what has gathered, and the syncer after that.
+func (w *writer) close() { w.inbox.close() }
+
+// leave lets the log say that all light groups are on disk: they are, behind the sync.
+func (w *writer) leave() {
+	w.batch = w.batch[:0]
+	for _, id := range slices.Sorted(maps.Keys(w.light)) {
+		w.batch = append(w.batch, wal.Update{Group: id, Promise: wal.Disk})
+	}
+	if len(w.batch) > 0 {
+		w.write()
+	}
+	w.syncer.inbox.put(func(in *syncs) { in.needed = true })
+	w.syncer.inbox.close()
 }
 
 // wait adds to the next bundle and returns when it was carried out.
@@ -67,39 +121,109 @@ func (w *writer) wait(add func(*writes)) error {
 	return nil
 }
 
-// drain waits until everything handed over before is written.
+// drain waits until everything handed over before is carried out.
 func (w *writer) drain() { _ = w.wait(func(*writes) {}) }
 
-// write makes the bundle durable if anything in it needs that. Failure stops
-// the process: see the package comment.
-func (w *writer) write(in *writes) {
+// handle writes a bundle and says what may be said.
+func (w *writer) handle(in *writes) {
 	w.batch = w.batch[:0]
+	later := &w.later
+	later.done, later.needed = append(later.done, in.done...), len(in.updates) > 0 || in.marks
+	now := in.appends[:0]
 	for i := range in.appends {
-		a := &in.appends[i]
-		if !a.Sync {
-			if a.HardState != nil {
-				w.lazy[a.Segment] = a.HardState
+		a := in.appends[i]
+		l := w.stage(&a)
+		switch {
+		case l != nil && l.waiting.Load() == 0 && (!a.Sync || a.Memory && l.open.Load()), l == nil && !a.Sync && w.syncer.idle():
+			now = append(now, a)
+		default:
+			if l != nil {
+				l.waiting.Add(1)
 			}
-			continue
+			later.add(a, l)
 		}
-		hs := a.HardState
-		if hs == nil {
-			hs = w.lazy[a.Segment]
-		}
-		delete(w.lazy, a.Segment)
-		w.count(a)
-		w.batch = append(w.batch, wal.Update{Group: a.Segment, HardState: hs, Entries: a.Entries})
 	}
 	w.batch = append(w.batch, in.updates...)
-	if len(w.batch) == 0 && !in.marks {
+	for i := range in.updates {
+		delete(w.light, in.updates[i].Group)
+	}
+	w.settle(in, later)
+	if len(w.batch) > 0 || in.marks {
+		w.write()
+	}
+	tell(w.engine, &w.frames, now)
+	if w.loose > looseBytesMax {
+		later.needed = true
+	}
+	if later.needed {
+		w.loose = 0
+	}
+	w.syncer.take(later)
+	later.reset()
+}
+
+// stage adds an append to the batch. It returns the group's state if it is light.
+func (w *writer) stage(a *shard.Append) *light {
+	l := w.light[a.Segment]
+	if !a.Sync {
+		if a.HardState != nil {
+			w.lazy[a.Segment] = a.HardState
+		}
+		return l
+	}
+	u := wal.Update{Group: a.Segment, HardState: a.HardState, Entries: a.Entries}
+	if u.HardState == nil {
+		u.HardState = w.lazy[a.Segment]
+	}
+	delete(w.lazy, a.Segment)
+	if a.Memory && l == nil {
+		l = new(light)
+		w.light[a.Segment], u.Promise = l, wal.Memory
+	}
+	if l != nil {
+		l.quiet = 0
+	}
+	w.count(a)
+	w.batch = append(w.batch, u)
+	return l
+}
+
+// settle lets the log say of groups that are light no more, and of light ones to which
+// nothing happens, that they are on disk.
+func (w *writer) settle(in *writes, later *syncs) {
+	for _, h := range in.harden {
+		if w.light[h.segment] != nil {
+			w.rest(h.segment)
+		}
+		later.needed = true
+		if h.done != nil {
+			later.done = append(later.done, h.done)
+		}
+	}
+	if !in.rest || len(w.light) == 0 {
 		return
 	}
-	begin := time.Now()
-	if err := w.engine.log.Append(w.batch); err != nil {
-		w.engine.failed(err)
+	later.needed = true
+	for _, id := range slices.Sorted(maps.Keys(w.light)) {
+		if l := w.light[id]; l.quiet < quietRests {
+			l.quiet++
+		} else if l.waiting.Load() == 0 {
+			w.rest(id)
+		}
 	}
-	if f := w.engine.cfg.Listener.Synced; f != nil {
-		f(len(w.batch), time.Since(begin))
+}
+
+// rest notes that a group is on disk with the batch that is being built. Its next
+// acknowledgement from memory has to open it again.
+func (w *writer) rest(segment anchormesh.SegmentID) {
+	delete(w.light, segment)
+	w.batch = append(w.batch, wal.Update{Group: segment, Promise: wal.Disk})
+}
+
+// write gives the batch to the log. Failure stops the process: see the package comment.
+func (w *writer) write() {
+	if err := w.engine.log.Write(w.batch); err != nil {
+		w.engine.failed(err)
 	}
 	clear(w.batch)
 }
@@ -111,24 +235,22 @@ func (w *writer) count(a *shard.Append) {
 		return
 	}
 	for _, e := range a.Entries {
+		w.loose += len(e.GetData())
 		g.tail.bytes.Add(uint64(len(e.GetData())))
 	}
 }
 
-// deliver says what may be said now.
-func (w *writer) deliver(in *writes) {
-	for i := range in.appends {
-		w.frames.add(in.appends[i].Frames)
+// tell says what may be said of appends.
+func tell(e *Engine, frames *outgoing, appends []shard.Append) {
+	for i := range appends {
+		frames.add(appends[i].Frames)
 	}
-	w.frames.send(w.engine.transport)
-	for i := range in.appends {
-		done := in.appends[i].Done
+	frames.send(e.transport)
+	for i := range appends {
+		done := appends[i].Done
 		if len(done.Local) > 0 {
-			w.engine.worker(done.Segment).inbox.put(func(in *inbox) { in.Appended = append(in.Appended, done) })
+			e.worker(done.Segment).inbox.put(func(in *inbox) { in.Appended = append(in.Appended, done) })
 		}
-	}
-	for _, f := range in.done {
-		f()
 	}
 }
 

@@ -46,33 +46,52 @@ func (e *Envelope) size() int {
 // ParseEnvelope reads the form drawn in the package comment. The payloads alias
 // data.
 func ParseEnvelope(data []byte) (Envelope, error) {
-	var e Envelope
-	if len(data) == 0 || data[0] != envelopeVersion {
-		return e, fmt.Errorf("%w: %d bytes, first %x", ErrEnvelope, len(data), data[:min(len(data), 1)])
+	e, count, rest, err := parseHeader(data)
+	if err != nil {
+		return e, err
 	}
-	rest := data[1:]
-	var count uint64
+	e.Payloads = make([][]byte, 0, count)
+	return e, splitPayloads(rest, count, func(p []byte) { e.Payloads = append(e.Payloads, p) })
+}
+
+// eachPayload calls f with the requests of an envelope, in order.
+func eachPayload(data []byte, f func([]byte)) error {
+	_, count, rest, err := parseHeader(data)
+	if err != nil {
+		return err
+	}
+	return splitPayloads(rest, count, f)
+}
+
+func parseHeader(data []byte) (e Envelope, count uint64, rest []byte, err error) {
+	if len(data) == 0 || data[0] != envelopeVersion {
+		return e, 0, nil, fmt.Errorf("%w: %d bytes, first %x", ErrEnvelope, len(data), data[:min(len(data), 1)])
+	}
+	rest = data[1:]
 	for _, field := range []*uint64{&e.Term, (*uint64)(&e.Generation), &e.Sequence, &count} {
 		v, n := binary.Uvarint(rest)
 		if n <= 0 {
-			return e, fmt.Errorf("%w: header cut short", ErrEnvelope)
+			return e, 0, nil, fmt.Errorf("%w: header cut short", ErrEnvelope)
 		}
 		*field, rest = v, rest[n:]
 	}
 	if count > uint64(len(rest)) {
-		return e, fmt.Errorf("%w: %d requests in %d bytes", ErrEnvelope, count, len(rest))
+		return e, 0, nil, fmt.Errorf("%w: %d requests in %d bytes", ErrEnvelope, count, len(rest))
 	}
-	e.Payloads = make([][]byte, count)
-	for i := range e.Payloads {
+	return e, count, rest, nil
+}
+
+func splitPayloads(rest []byte, count uint64, f func([]byte)) error {
+	for i := range count {
 		size, n := binary.Uvarint(rest)
 		if n <= 0 || size > uint64(len(rest)-n) {
-			return e, fmt.Errorf("%w: request %d of %d cut short", ErrEnvelope, i, count)
+			return fmt.Errorf("%w: request %d of %d cut short", ErrEnvelope, i, count)
 		}
-		e.Payloads[i] = rest[n : n+int(size) : n+int(size)]
+		f(rest[n : n+int(size) : n+int(size)])
 		rest = rest[n+int(size):]
 	}
 	if len(rest) != 0 {
-		return e, fmt.Errorf("%w: %d bytes behind the last request", ErrEnvelope, len(rest))
+		return fmt.Errorf("%w: %d bytes behind the last request", ErrEnvelope, len(rest))
 	}
-	return e, nil
+	return nil
 }

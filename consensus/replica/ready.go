@@ -131,7 +131,9 @@ func (r *Replica) appendOf(m *raftpb.Message) *Append {
 	if m.Term != nil {
 		a.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 	}
-	a.Sync = len(a.Entries) > 0 || r.voteChanged(a.HardState)
+	promised := r.voteChanged(a.HardState)
+	a.Sync = len(a.Entries) > 0 || promised
+	a.Memory = r.cfg.Light && a.Sync && !promised && !r.keepsAny(a.Entries)
 	for _, resp := range m.GetResponses() {
 		if resp.GetTo() == uint64(r.cfg.ID) {
 			a.Local = append(a.Local, resp)

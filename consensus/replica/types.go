@@ -82,6 +82,9 @@ type Append struct {
 	// Sync is false when nothing here needs the disk before Responses may go:
 	// a bare commit index is not worth an fsync.
 	Sync bool
+	// Memory says that it is enough for the Responses if the process's death loses
+	// nothing of it; the disk may follow. Only a light group's appends are such.
+	Memory bool
 	// Local responses are stepped into this replica, the others are sent.
 	Local, Remote []*raftpb.Message
 }
@@ -144,6 +147,11 @@ type Config struct {
 	// MaxQueuedBytes bounds the requests that wait for an entry; beyond it
 	// Propose answers ErrOverloaded.
 	MaxQueuedBytes int
+	// Light: entries may be acknowledged before they are synced. See SetLight.
+	Light bool
+	// Keeps reports whether a request has to be synced before it is acknowledged even so;
+	// nil: none. Changes of the configuration always are.
+	Keeps func(payload []byte) bool
 	// MaxMessageBytes bounds the entries in one append message.
 	MaxMessageBytes uint64
 }
