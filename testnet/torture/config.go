@@ -20,7 +20,10 @@ type Config struct {
 	// is accepted. 0: it is only reported.
 	OutageGoal time.Duration
 	Recovery   time.Duration // in which every node must serve again after a fault
-	Log        *slog.Logger
+	// Changes is how many splits, merges and moves must be done meanwhile; 0: none are
+	// tried. They are drawn evenly over the time, twice as often as that needs.
+	Changes int
+	Log     *slog.Logger
 }
 
 // Default returns a short run.
@@ -34,7 +37,10 @@ func Default() Config {
 	}
 }
 
-const lengthMax = 24 * time.Hour
+const (
+	lengthMax  = 24 * time.Hour
+	changesMax = 100_000
+)
 
 // Validate reports the first thing that is wrong.
 func (c Config) Validate() error {
@@ -45,6 +51,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("torture: %d faults", c.Faults)
 	case c.Recovery <= 0:
 		return fmt.Errorf("torture: recovery is %v, must be positive", c.Recovery)
+	case c.Changes < 0 || c.Changes > changesMax:
+		return fmt.Errorf("torture: %d changes of structure, can be 0 to %d", c.Changes, changesMax)
 	case c.OutageGoal < 0:
 		return fmt.Errorf("torture: outage goal is %v", c.OutageGoal)
 	}

@@ -1,11 +1,12 @@
 // Package torture does bad things to a mesh while users work with it, and then judges
 // what the users saw.
 //
-//	fault    what is done, to whom, when: a plan drawn from a seed
-//	target   the mesh, as containers or local processes, and how to harm it
-//	netq     delay and loss of packets where the kernel has no netem
-//	traffic  the users, and the history they write
-//	verify   the judges
+//	fault      what is done, to whom, when: a plan drawn from a seed
+//	target     the mesh, as containers or local processes, and how to harm it
+//	netq       delay and loss of packets where the kernel has no netem
+//	structure  random splits, merges and moves meanwhile, if they are wanted
+//	traffic    the users, and the history they write
+//	verify     the judges
 //
 // Faults come one after the other: the fault, its cure, the wait until every node
 // serves again, a rest. So each fault's outage can be told: the longest time without

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/structure"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
 	"github.com/anchormesh/anchormesh/testnet/torture/verify"
@@ -45,6 +46,7 @@ type Report struct {
 	Skipped    map[fault.Kind]string    `json:"skipped,omitempty"`
 	Means      string                   `json:"delay_and_loss_by,omitempty"`
 	Faults     []Injected               `json:"faults"`
+	Structure  *structure.Report        `json:"structure,omitempty"`
 	Traffic    map[string]traffic.Count `json:"traffic"`
 	Errors     map[string]int           `json:"errors"` // what clients were told
 	Judgements []Judgement              `json:"judgements"`
@@ -122,6 +124,7 @@ func (r *Report) Print(out io.Writer) error {
 		c := r.Traffic[name]
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", name, c.OK, c.Unknown, c.Refused)
 	}
+	r.printStructure(w)
 	fmt.Fprintln(w, "\nCHECKER\tJUDGED\tVERDICT")
 	for _, j := range r.Judgements {
 		verdict := "holds"
@@ -140,6 +143,17 @@ func (r *Report) Print(out io.Writer) error {
 		fmt.Fprintf(w, "VIOLATION: %s\n", v)
 	}
 	return w.Flush()
+}
+
+func (r *Report) printStructure(w io.Writer) {
+	if r.Structure == nil {
+		return
+	}
+	fmt.Fprintln(w, "\nCHANGE OF STRUCTURE\tDONE\tUNKNOWN\tREFUSED")
+	for _, kind := range slices.Sorted(maps.Keys(r.Structure.Changes)) {
+		c := r.Structure.Changes[kind]
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", kind, c.Done, c.Unknown, c.Refused)
+	}
 }
 
 func (r *Report) printFaults(w io.Writer) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/structure"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
 	"github.com/anchormesh/anchormesh/testnet/torture/verify"
@@ -32,6 +33,7 @@ type run struct {
 	ask     *asker
 	inject  injector
 	traffic *traffic.Traffic
+	surgeon *structure.Surgeon // nil: nothing changes the structure
 	report  *Report
 }
 
@@ -61,8 +63,37 @@ func Run(ctx context.Context, cfg Config, t *target.Target) (*Report, *traffic.L
 	if r.traffic, err = traffic.Start(ctx, load); err != nil {
 		return nil, nil, err
 	}
+	if err := r.operate(ctx); err != nil {
+		return nil, nil, err
+	}
 	log, err := r.perform(ctx, plan)
 	return r.report, log, err
+}
+
+// operate begins to change the structure, if that is wanted.
+func (r *run) operate(ctx context.Context) (err error) {
+	if r.cfg.Changes == 0 {
+		return nil
+	}
+	r.surgeon, err = structure.Start(ctx, structure.Config{
+		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(2*r.cfg.Changes)),
+		Boundary: r.traffic.Boundary,
+		Note:     func(what string, err error) { r.cfg.Log.Info("structure", "what", what, "err", err) },
+	})
+	return err
+}
+
+// close ends the changes of the structure and says what came of them.
+func (r *run) close() {
+	if r.surgeon == nil {
+		return
+	}
+	r.report.Structure = r.surgeon.Stop()
+	var err error
+	if done := r.report.Structure.Done(); done < r.cfg.Changes {
+		err = fmt.Errorf("%d of %d splits, merges and moves were done", done, r.cfg.Changes)
+	}
+	r.report.verdict("structure: as many changes as were wanted", r.cfg.Changes, err)
 }
 
 // perform is the run proper: faults, healing, judgement.
@@ -71,6 +102,7 @@ func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, er
 	faults := r.faults(ctx, plan)
 	hold(ctx, r.cfg.Length-time.Since(began))
 	r.report.Length = time.Since(began)
+	r.close()
 	r.traffic.StopWork()
 	_, err := r.inject.heal(context.WithoutCancel(ctx))
 	r.report.broken("healing", err)
@@ -85,6 +117,7 @@ func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, er
 	ended := r.traffic.Now()
 	r.atRest(ctx)
 	r.report.judge(log, verify.All(log, Bounds(ended)))
+	r.report.verdict("errors: none but those that etcd's clients retry", len(log.Errors), verify.Retryable(log))
 	r.report.outages(log.Acks, faults)
 	return log, ctx.Err()
 }
@@ -109,6 +142,10 @@ func (r *run) atRest(ctx context.Context) {
 		n, _, err = r.ask.hashes(ctx)
 	}
 	r.report.verdict("HashKV is equal after a compaction", n, err)
+	if r.surgeon != nil {
+		n, err = structure.Verify(ctx, r.target.Endpoints)
+		r.report.verdict("anchormesh verify finds nothing", n, err)
+	}
 }
 
 func (r *run) ready(ctx context.Context) error {

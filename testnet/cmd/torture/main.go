@@ -131,6 +131,7 @@ func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.Uint64Var(&o.cfg.Seed, "seed", uint64(time.Now().Unix()), "of the plan and the traffic")
 	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
 	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
+	flags.IntVar(&o.cfg.Changes, "changes", 0, "splits, merges and moves that must be done meanwhile; 0: none are tried")
 	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
 	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
 }

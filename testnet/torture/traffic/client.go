@@ -9,6 +9,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
@@ -50,6 +52,24 @@ func judge(err error) outcome {
 		}
 	}
 	return unknown
+}
+
+// retryable reports whether etcd, too, answers so while it has no leader, is
+// overloaded or goes away, or the client gave up by itself.
+func retryable(err error) bool {
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	var known rpctypes.EtcdError
+	code := status.Code(err)
+	if errors.As(rpctypes.Error(err), &known) {
+		code = known.Code()
+	}
+	switch code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
+		return true
+	}
+	return false
 }
 
 // do carries a request out. etcd's "requested lease not found" is an answer.

@@ -26,6 +26,8 @@ type Log struct {
 	Acks   []Ack
 	Counts map[string]Count
 	Errors map[string]int // what clients were told, by text; bounded
+	// Strange are those of them that no client of etcd would try again after.
+	Strange map[string]int
 }
 
 // errorsMax bounds the texts of errors that are kept.
@@ -39,7 +41,7 @@ type recorder struct {
 }
 
 func newRecorder(start time.Time) *recorder {
-	return &recorder{start: start, log: Log{Counts: map[string]Count{}, Errors: map[string]int{}}}
+	return &recorder{start: start, log: Log{Counts: map[string]Count{}, Errors: map[string]int{}, Strange: map[string]int{}}}
 }
 
 func (r *recorder) now() time.Duration { return time.Since(r.start) }
@@ -58,16 +60,19 @@ func (r *recorder) note(name string, outcome outcome, err error) {
 	}
 	r.log.Counts[name] = c
 	if err != nil {
-		r.noteErrorLocked(err)
+		r.noteErrorLocked(r.log.Errors, err)
+	}
+	if outcome == unknown && !retryable(err) {
+		r.noteErrorLocked(r.log.Strange, err)
 	}
 }
 
-func (r *recorder) noteErrorLocked(err error) {
+func (r *recorder) noteErrorLocked(in map[string]int, err error) {
 	text := err.Error()
-	if _, known := r.log.Errors[text]; known || len(r.log.Errors) < errorsMax {
-		r.log.Errors[text]++
+	if _, known := in[text]; known || len(in) < errorsMax {
+		in[text]++
 	} else {
-		r.log.Errors["others"]++
+		in["others"]++
 	}
 }
 

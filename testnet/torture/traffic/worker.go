@@ -69,6 +69,17 @@ func (w *worker) group(family string) string {
 	return fmt.Sprintf("%s%s/%d/", w.cfg.Prefix, family, epoch)
 }
 
+// Boundary draws a key inside or beside the groups that are worked on now.
+func (t *Traffic) Boundary(rng *rand.Rand) string {
+	families := []string{"bank", "bank", "count", "lease", "list", "reg"}
+	w := t.worker(0, -1)
+	key := w.group(families[rng.IntN(len(families))])
+	if rng.IntN(4) > 0 {
+		key += strconv.Itoa(1 + rng.IntN(registers-1))
+	}
+	return key
+}
+
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context) {
 	period := time.Duration(float64(time.Second) / w.cfg.Rate)

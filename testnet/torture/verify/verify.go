@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -125,6 +126,18 @@ func (t *timeline) before(key string, rev int64) *check.KV {
 		return nil
 	}
 	return &list[low-1].KV
+}
+
+// ErrStrange: a client was told what etcd does not tell it, or not then.
+var ErrStrange = errors.New("an error that no client of etcd tries again after")
+
+// Retryable reports errors that clients had no reason to expect.
+func Retryable(log *traffic.Log) error {
+	var out []error
+	for _, text := range slices.Sorted(maps.Keys(log.Strange)) {
+		out = append(out, fmt.Errorf("%w: %d times: %s", ErrStrange, log.Strange[text], text))
+	}
+	return errors.Join(out...)
 }
 
 // Problems returns what the verdicts found, joined; nil if nothing.
