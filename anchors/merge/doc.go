@@ -22,6 +22,10 @@
 //   - One owner. Absorb n stands in the left's log only after every anchor of the
 //     right applied Freeze n, so that no leader of the right, whoever it is, serves;
 //     and a frozen right thaws only on proof that n never will be absorbed.
+//   - No proof by absence. Who holds the last key below the right's first one judges by
+//     its own state (Left.Judge): whether it holds the right's first key, too, and if
+//     not, whether the boundary between them is older than the attempt (Left.Edge).
+//     Nothing has to be remembered of segments that are gone, however long ago.
 //   - No lost write. What the right had accepted before Freeze n is applied on every
 //     node that will apply Absorb n.
 //   - Nothing else changes. While an attempt is open the left, and while it is frozen

@@ -20,11 +20,13 @@ var nodes = []anchormesh.NodeID{"x", "y"}
 
 type budget struct {
 	attempts, writes, leftLeaders, rightLeaders, losses, dups, splits, changes, stops int
+	// resplits: the left, having absorbed the right, is split where it ended before.
+	resplits int
 }
 
 // plant is a defect that the model must find.
 type plant struct {
-	noAsking, byID, noDeadline, leftGrows, anyConfirmation, thawUnproved bool
+	noAsking, byID, noDeadline, leftGrows, anyConfirmation, thawUnproved, byAbsence bool
 }
 
 type op struct {
@@ -66,6 +68,7 @@ type world struct {
 	nodes   [2]replica
 	net     []message
 	foreign bool // the left has a node without the right
+	merged  bool // the right was absorbed, whatever became of its keys since
 	bad     string
 }
 
@@ -74,6 +77,7 @@ func newWorld(b budget, p plant) *world {
 		left: b, plant: p,
 		side:  Side{Segment: 1, Generation: 1, Changed: 1, Nodes: nodes},
 		right: Side{Segment: 2, Generation: 1, Changed: 1, Nodes: nodes},
+		state: Left{Edge: 1},
 	}
 }
 
@@ -169,9 +173,9 @@ func (w *world) commitLeft() {
 		}
 	case "absorb":
 		var g anchormesh.Generation
-		if g, err = w.state.ApplyAbsorb(e.n); err == nil {
+		if g, err = w.state.ApplyAbsorb(e.n, &Left{Edge: 1}); err == nil {
 			w.checkAbsorb(e.n)
-			w.side.Generation = g
+			w.side.Generation, w.merged = g, true
 		}
 	case "abort":
 		err = w.state.ApplyAbort(e.n)
@@ -223,7 +227,7 @@ func (w *world) leftSteps(add adder) {
 	if len(w.log) > 0 {
 		add(false, "left applies "+w.log[0].kind, func(n *world) { n.commitLeft() })
 	}
-	merged := w.state.Absorbed
+	merged := w.merged
 	switch {
 	case w.driver != nil:
 		late := w.driver.phase == freezing && w.plant.noDeadline
@@ -250,7 +254,15 @@ func (w *world) leftSteps(add adder) {
 		add(true, "left is split", func(n *world) {
 			n.left.splits--
 			n.side.Generation++
-			n.state, n.split = Left{}, true
+			_, n.state = n.state.Cut(n.side.Generation)
+			n.split = true
+		})
+	}
+	if w.left.resplits > 0 && merged {
+		add(true, "left is split where it ended before", func(n *world) {
+			n.left.resplits--
+			n.side.Generation++
+			n.state, _ = n.state.Cut(n.side.Generation)
 		})
 	}
 	if w.plant.leftGrows && w.state.Open && !w.foreign {
@@ -290,12 +302,21 @@ func (w *world) rightSteps(add adder) {
 	asked := slices.ContainsFunc(w.net, func(m message) bool { return m.kind == "verdict" })
 	if f.Frozen && !thawing && !asked && !w.plant.noAsking && (!w.plant.byID || !w.split) {
 		if a := NewAsker(f); a.Tick(time.Hour) {
-			v := w.state.Judge(w.side.Generation, f.By, w.right.Segment)
+			v := w.judge(f.By)
 			if v == Aborted || w.plant.thawUnproved {
 				add(false, "right asks", func(n *world) { n.send(message{kind: "verdict", n: f.By, v: v}) })
 			}
 		}
 	}
+}
+
+// judge asks the segment that ends where the right begins, or holds its keys.
+func (w *world) judge(n Attempt) Verdict {
+	behind := w.merged && w.state.Absorbed // not split again
+	if w.plant.byAbsence && !behind && n.Generation < w.side.Generation {
+		return Aborted // nothing is known of a merge
+	}
+	return w.state.Judge(Place{w.side.Generation, behind}, n)
 }
 
 // commitRight commits the first proposed entry; a freeze that names another
@@ -407,7 +428,7 @@ func (w *world) leaderSteps(add adder) {
 var errBroken = errors.New("broken")
 
 func (w *world) check() error {
-	if w.state.Absorbed && !w.frozen().Frozen {
+	if w.merged && !w.frozen().Frozen {
 		w.bad = "two owners: absorbed, and the right serves"
 	}
 	if w.bad != "" {
@@ -418,7 +439,7 @@ func (w *world) check() error {
 
 func (w *world) settled() bool {
 	f := w.frozen().Frozen
-	return w.driver == nil && !w.state.Open && len(w.log)+len(w.rlog) == 0 && f == w.state.Absorbed
+	return w.driver == nil && !w.state.Open && len(w.log)+len(w.rlog) == 0 && f == w.merged
 }
 
 func (w *world) key() []byte {
@@ -426,7 +447,7 @@ func (w *world) key() []byte {
 	if w.driver != nil {
 		drv = *w.driver
 	}
-	return fmt.Append(nil, w.left, w.state, w.side, w.split, w.log, w.older, w.right.Changed, w.done, w.rlog, w.nodes, w.net, w.foreign, drv)
+	return fmt.Append(nil, w.left, w.state, w.side, w.split, w.log, w.older, w.right.Changed, w.done, w.rlog, w.nodes, w.net, w.foreign, w.merged, drv)
 }
 
 func exhaust(b budget, p plant) explore.Report {
@@ -449,11 +470,13 @@ func TestModel(t *testing.T) {
 		{"twice", false, budget{attempts: 1, dups: 1}},
 		{"a node stops", false, budget{attempts: 1, stops: 1}},
 		{"split", false, budget{attempts: 1, splits: 1, leftLeaders: 1}},
+		{"split again", false, budget{attempts: 1, resplits: 1, leftLeaders: 1}},
 		{"change, new try", false, budget{attempts: 2, changes: 1}},
 		{"loss, new try", true, budget{attempts: 2, losses: 1}},
 		{"twice, new try", true, budget{attempts: 2, dups: 1}},
 		{"leaders, writes, new try", true, budget{attempts: 2, writes: 1, leftLeaders: 1, rightLeaders: 1}},
 		{"all once", true, budget{attempts: 1, writes: 1, leftLeaders: 1, rightLeaders: 1, losses: 1, splits: 1, stops: 1}},
+		{"split again, twice", true, budget{attempts: 2, resplits: 1, leftLeaders: 1, rightLeaders: 1, dups: 1}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -501,4 +524,11 @@ func TestPlantedConfirmationOfAnotherAttempt(t *testing.T) {
 
 func TestPlantedThawWithoutProof(t *testing.T) {
 	finds(t, errBroken, budget{attempts: 1}, plant{thawUnproved: true})
+}
+
+// The left absorbed the right and was split again at the same key, by which nobody
+// knows of the merge any more: not its state, not the lineage that was cut, not a
+// tombstone. A replica of the right that missed all of it asks.
+func TestPlantedThawForWantOfAMemory(t *testing.T) {
+	finds(t, errBroken, budget{attempts: 1, resplits: 1}, plant{byAbsence: true})
 }

@@ -47,13 +47,26 @@ func (a Attempt) Compare(b Attempt) int {
 // Pair is what an attempt names. Both have the same nodes, in one order.
 type Pair struct{ Left, Right Side }
 
-// Left is the left segment's replicated state. A child of a split begins with an
-// empty one, at its higher generation.
+// Left is the left segment's replicated state. A child of a split begins with that
+// of [Left.Cut], at its higher generation.
 type Left struct {
 	Last     Attempt
 	Pair     Pair // of Last, while Open
 	Open     bool
 	Absorbed bool // Last was: the range's generation is a new one by then
+	// Edge is the generation in which a split made the boundary at the end of the
+	// segment's range; it goes with the boundary through splits elsewhere, merges on
+	// the other side and changes of anchors. An attempt of that generation or a later
+	// one that was not absorbed is the proof that it never will be: for while the
+	// right has the boundary, it stays, and once it was absorbed, only a younger split
+	// can have made it again.
+	Edge anchormesh.Generation
+}
+
+// Cut returns what the two children of a split begin with: the left one ends at a
+// new boundary, the right one where the parent did. generation is the children's.
+func (l *Left) Cut(generation anchormesh.Generation) (left, right Left) {
+	return Left{Last: l.Last, Edge: generation}, Left{Edge: l.Edge}
 }
 
 // ApplyOpen begins an attempt. now is the left's own descriptor.
@@ -68,7 +81,7 @@ func (l *Left) ApplyOpen(now *Side, n Attempt, pair Pair) error {
 	case n != l.Next(now.Generation):
 		return ErrNumber
 	}
-	*l = Left{Last: n, Pair: pair, Open: true}
+	*l = Left{Last: n, Pair: pair, Open: true, Edge: l.Edge}
 	return nil
 }
 
@@ -81,12 +94,12 @@ func (l *Left) Next(g anchormesh.Generation) Attempt {
 }
 
 // ApplyAbsorb ends the open attempt with the merge; the merged segment has the
-// returned generation.
-func (l *Left) ApplyAbsorb(n Attempt) (anchormesh.Generation, error) {
+// returned generation, and ends where the right did.
+func (l *Left) ApplyAbsorb(n Attempt, right *Left) (anchormesh.Generation, error) {
 	if !l.Open || n != l.Last {
 		return 0, ErrNumber
 	}
-	l.Open, l.Absorbed = false, true
+	l.Open, l.Absorbed, l.Edge = false, true, right.Edge
 	return max(l.Pair.Left.Generation, l.Pair.Right.Generation) + 1, nil
 }
 
@@ -109,19 +122,30 @@ const (
 	Aborted // or it never will be anything else
 )
 
-// Judge says what became of an attempt at right. now is the generation of the
-// segment that holds the left range today. It speaks for the log only after a
-// ReadIndex round.
-func (l *Left) Judge(now anchormesh.Generation, n Attempt, right anchormesh.SegmentID) Verdict {
+// Place is where the segment that holds the left range's last key today ends: at the
+// key where the right begins, or behind it. One that ends before it does not hold that
+// key and cannot judge.
+type Place struct {
+	Generation anchormesh.Generation
+	Behind     bool // it holds the right's first key, too
+}
+
+// Judge says what became of an attempt, by the state of the segment that holds the
+// left range's last key today. It rests on what this state says, never on what it
+// does not say, so it needs no memory of what was merged or who has gone. It speaks
+// for the log only after a ReadIndex round.
+func (l *Left) Judge(at Place, n Attempt) Verdict {
 	switch {
-	case n == l.Last && l.Open:
-		return Undecided
-	case n == l.Last && l.Absorbed && l.Pair.Right.Segment == right:
-		return Merged
-	case n.Generation < now || n.Compare(l.Last) <= 0:
-		return Aborted // a later number, or a higher generation without its Absorb
+	case at.Generation < n.Generation:
+		return Undecided // this replica has not come that far
+	case at.Behind, l.Edge > n.Generation:
+		return Merged // the boundary is gone, or another one stands in its place
+	case at.Generation > n.Generation:
+		return Aborted // the boundary is that of the attempt, the generation is not
+	case n == l.Last && !l.Open, n.Compare(l.Last) < 0:
+		return Aborted
 	}
-	return Undecided // this replica has not come that far
+	return Undecided
 }
 
 // Right is the right segment's replicated state.

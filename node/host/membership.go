@@ -184,7 +184,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 	if running && (h.has(d.Segment, at) || !brings(r, state)) {
 		return nil, nil
 	}
-	if err := h.makeRoom(d, state.Chain); err != nil {
+	if err := h.makeRoom(d); err != nil {
 		return nil, err
 	}
 	r, running = h.Get(d.Segment)

@@ -1,11 +1,12 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/anchormesh/anchormesh"
-	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -141,20 +142,29 @@ func (h *Host) ifOpen(f func() error) bool {
 	return err == nil
 }
 
-// Sweep gives up frozen replicas here whose segment was absorbed elsewhere, while this
-// node was no anchor of the left any more.
-func (h *Host) Sweep() {
+// Stray returns the replicas here whose keys are routed to later segments: they were
+// absorbed while this node was no anchor of their left any more, or are about to be,
+// or the route is wrong. Those that a left neighbour here may still need are not named.
+func (h *Host) Stray() (out []*Replica) {
 	for id, r := range *h.held.Load() {
 		s := r.Machine.State()
-		if !s.Frozen() || h.Holds(s.Right.Pair.Left.Segment) {
-			continue // thawed, or absorbed here, sooner or later
+		now, ok := h.table.Lookup(s.Descriptor.Range.Start)
+		if !ok || now.Segment == id || now.Generation <= s.Descriptor.Generation || h.Holds(now.Segment) {
+			continue // as it should be, or absorbed here, sooner or later
 		}
-		if _, buried := h.table.Tombstone(id); !buried {
-			continue
+		if !s.Frozen() || !h.Holds(s.Right.Pair.Left.Segment) {
+			out = append(out, r)
 		}
-		if err := h.Retire(id, r.ID); err != nil {
-			h.cfg.Logger.Error("a merged replica cannot be given up", "segment", id, "err", err)
-		}
+	}
+	return out
+}
+
+// Superseded gives up a replica whose first key belongs to a later segment, by the
+// word of that segment's own log.
+func (h *Host) Superseded(r *Replica) {
+	id := r.Machine.Descriptor().Segment
+	if err := h.Retire(id, r.ID); err != nil {
+		h.cfg.Logger.Error("a merged replica cannot be given up", "segment", id, "err", err)
 	}
 }
 
@@ -176,19 +186,19 @@ func (h *Host) needed(r *Replica) bool {
 // lost the keys, or lost their own place in their group and do not know. The leader
 // offers the snapshot again. mu is held.
 //
-// A replica of the left that is here may have its absorb still before it, and needs
-// the right for that: it goes first.
-func (h *Host) makeRoom(d *anchormesh.Descriptor, chain *lineage.Chain) error {
-	stale := make(map[anchormesh.SegmentID]*Replica)
+// A replica here may have the absorb of its right neighbour still before it, and needs
+// that one: so they go in key order, and the snapshot's own segment before all.
+func (h *Host) makeRoom(d *anchormesh.Descriptor) error {
+	var stale []*Replica
 	for id, r := range *h.held.Load() {
 		held := r.Machine.Descriptor()
 		if id == d.Segment || !held.Range.Overlaps(d.Range) {
 			continue
 		}
-		if !h.wasAbsorbed(r, chain) {
+		if !absorbs(d, held) {
 			return fmt.Errorf("segment %s %s: segment %s holds %s here: %w", d.Segment, d.Range, id, held.Range, ErrOverlap)
 		}
-		stale[id] = r
+		stale = append(stale, r)
 	}
 	if len(stale) == 0 {
 		return nil
@@ -201,7 +211,14 @@ func (h *Host) makeRoom(d *anchormesh.Descriptor, chain *lineage.Chain) error {
 		}
 		into.Abort() // absent from now on, also after a crash
 	}
-	for id, r := range stale {
+	slices.SortFunc(stale, func(a, b *Replica) int {
+		return bytes.Compare(a.Machine.Descriptor().Range.Start, b.Machine.Descriptor().Range.Start)
+	})
+	for _, r := range stale {
+		id := r.Machine.Descriptor().Segment
+		if now, here := h.Get(id); !here || now != r {
+			continue // absorbed by the one before it a moment ago: what is left of it goes by itself
+		}
 		h.cfg.Logger.Info("replica of a merged segment gives way", "segment", id, "to", d.Segment)
 		if err := h.retired(id, r.ID); err != nil {
 			return err
@@ -214,27 +231,11 @@ func (h *Host) makeRoom(d *anchormesh.Descriptor, chain *lineage.Chain) error {
 	return nil
 }
 
-// wasAbsorbed reports whether a replica here is frozen for good: a lineage says so, or
-// the tombstone of those who applied the merge.
-func (h *Host) wasAbsorbed(r *Replica, chain *lineage.Chain) bool {
-	s := r.Machine.State()
-	if !s.Frozen() {
-		return false
-	}
-	if _, buried := h.table.Tombstone(s.Descriptor.Segment); buried {
-		return true
-	}
-	return Absorbs(chain, s.Descriptor.Segment)
-}
-
-// Absorbs reports whether a lineage tells of the merge of a right neighbour.
-func Absorbs(chain *lineage.Chain, right anchormesh.SegmentID) bool {
-	for _, e := range chain.Entries() {
-		if e.Kind == lineage.Merge && e.Other.Segment == right {
-			return true
-		}
-	}
-	return false
+// absorbs reports whether a segment, as its own log says, is the end of another one:
+// a segment keeps its first key as long as it lives, so who holds that key in a higher
+// generation has absorbed it, or something that had.
+func absorbs(now, was *anchormesh.Descriptor) bool {
+	return now.Segment != was.Segment && now.Generation > was.Generation && now.Range.Contains(was.Range.Start)
 }
 
 // brings reports whether a snapshot has something for a replica here that is frozen:

@@ -199,7 +199,6 @@ func TestConfirmAndThaw(t *testing.T) {
 		}
 		must(t, n.Host.Confirm(rightSegment, at))
 		must(t, n.Host.Confirm(rightSegment, at))
-		n.Host.Sweep()
 		n.Stop()
 		n = hosttest.Start(t, d, net, "a")
 		if r, ok := n.Host.Get(rightSegment); !ok || !r.Machine.State().Frozen() || n.Dir.Record().Frozen[rightSegment] != 1 {
@@ -220,20 +219,27 @@ func TestConfirmAndThaw(t *testing.T) {
 	})
 }
 
-// Where the left is gone from a node, a frozen right is given up on the word of those
-// who merged them, and not before.
-func TestSweep(t *testing.T) {
+// Where the left is gone from a node, a right that is routed elsewhere is named as
+// stray, and given up on the word of those who hold its keys; not before.
+func TestStrays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := halves(t, hosttest.NewDisk(t), meshtest.NewNetwork(1))
 		at, pair := attempt(n, rightSegment)
 		pair.Left.Segment = 99 // some left that this node has nothing of
 		must(t, order(n, rightSegment, machine.Freeze(at, &pair)))
-		n.Host.Sweep()
-		if _, here := n.Host.Get(rightSegment); !here {
-			t.Fatal("a right whose fate is not known was given up")
+		if s := n.Host.Stray(); len(s) != 0 {
+			t.Errorf("%d replicas are stray, and nobody claims their keys", len(s))
 		}
-		n.Table.Bury(anchormesh.Tombstone{Segment: rightSegment, Generation: 2, Range: anchormesh.KeyRange{Start: []byte("m")}})
-		n.Host.Sweep()
+		later := &anchormesh.Descriptor{
+			Segment: 99, Generation: 5, Range: anchormesh.KeyRange{Start: []byte("l")},
+			Anchors: []anchormesh.Anchor{{Node: "z", Replica: 1, Role: anchormesh.Voter}},
+		}
+		n.Table.Learn(later)
+		s := n.Host.Stray()
+		if len(s) != 1 || s[0].Machine.Descriptor().Segment != rightSegment {
+			t.Fatalf("%d replicas are stray, of which the right should be one", len(s))
+		}
+		n.Host.Superseded(s[0])
 		if !gone(n, rightSegment) {
 			t.Error("a right that was merged elsewhere is still here")
 		}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -44,6 +45,17 @@ func SideOf(d *anchormesh.Descriptor) merge.Side {
 	}
 	slices.Sort(side.Nodes)
 	return side
+}
+
+// Judge says what became of an attempt to merge the segment whose range begins at key
+// into the left of it, if this segment holds the last key below it; else ok is false.
+func (s *State) Judge(key []byte, n merge.Attempt) (v merge.Verdict, ok bool) {
+	r := &s.Descriptor.Range
+	behind := r.Contains(key)
+	if bytes.Compare(r.Start, key) >= 0 || !behind && !bytes.Equal(r.End, key) {
+		return 0, false
+	}
+	return s.Left.Judge(merge.Place{Generation: s.Descriptor.Generation, Behind: behind}, n), true
 }
 
 // Frozen reports whether the segment serves nothing: until it is thawed, and for good
@@ -105,8 +117,12 @@ func appendSide(b []byte, s *merge.Side) []byte {
 	return b
 }
 
+func (r *reader) generation() anchormesh.Generation {
+	return anchormesh.Generation(r.uint(math.MaxUint64))
+}
+
 func (r *reader) attempt() merge.Attempt {
-	return merge.Attempt{Generation: anchormesh.Generation(r.uint(math.MaxUint64)), Number: r.uint(math.MaxUint64)}
+	return merge.Attempt{Generation: r.generation(), Number: r.uint(math.MaxUint64)}
 }
 
 func (r *reader) pair() merge.Pair { return merge.Pair{Left: r.side(), Right: r.side()} }
@@ -116,7 +132,7 @@ const sideMax = 64
 
 func (r *reader) side() merge.Side {
 	s := merge.Side{
-		Segment: anchormesh.SegmentID(r.uint(math.MaxUint64)), Generation: anchormesh.Generation(r.uint(math.MaxUint64)),
+		Segment: anchormesh.SegmentID(r.uint(math.MaxUint64)), Generation: r.generation(),
 		Changed: r.uint(math.MaxUint64),
 	}
 	for range r.uint(sideMax) {
@@ -142,11 +158,11 @@ func ParseAttempt(b []byte) (n merge.Attempt, pair merge.Pair, err error) {
 
 // encodeMerge is the part of a State that merges concern:
 //
-//	left: flags (1 open, 2 absorbed), attempt, pair if open or absorbed
+//	left: flags (1 open, 2 absorbed), attempt, edge, pair if open or absorbed
 //	right: flags (1 frozen), attempt and pair if frozen, decided attempt
 func (s *State) encodeMerge() []byte {
 	l, r := &s.Left, &s.Right
-	b := appendNumbers(nil, flag(l.Open, 1)|flag(l.Absorbed, 2), uint64(l.Last.Generation), l.Last.Number)
+	b := appendNumbers(nil, flag(l.Open, 1)|flag(l.Absorbed, 2), uint64(l.Last.Generation), l.Last.Number, uint64(l.Edge))
 	if l.Open || l.Absorbed {
 		b = appendPair(b, &l.Pair)
 	}
@@ -167,7 +183,7 @@ func flag(on bool, bit uint64) uint64 {
 func (s *State) decodeMerge(b []byte) error {
 	r := reader{b: b}
 	flags := r.uint(3)
-	s.Left = merge.Left{Last: r.attempt(), Open: flags&1 != 0, Absorbed: flags&2 != 0}
+	s.Left = merge.Left{Last: r.attempt(), Edge: r.generation(), Open: flags&1 != 0, Absorbed: flags&2 != 0}
 	if flags != 0 {
 		s.Left.Pair = r.pair()
 	}
@@ -262,15 +278,16 @@ func (m *Machine) applyAbsorb(e *consensus.Entry, body []byte) error {
 		return err
 	}
 	now := m.state.Load()
-	next := *now
-	generation, err := next.Left.ApplyAbsorb(n)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+	if !now.Left.Open || now.Left.Last != n {
+		return fmt.Errorf("%w: %w", ErrRefused, merge.ErrNumber)
 	}
+	next := *now
 	id := now.Left.Pair.Right.Segment
 	right := m.find(id)
 	invariant.Always(right != nil, "machine: segment %s absorbs %s, of which this node has no replica", m.segment.ID(), id)
 	theirs := right.surrender(n)
+	generation, err := next.Left.ApplyAbsorb(n, &theirs.Left)
+	invariant.Always(err == nil, "machine: segment %s: the open attempt %v is not absorbed: %v", m.segment.ID(), n, err)
 	chain, err := now.Chain.Merge(placeOf(e), theirs.Chain, why)
 	if err != nil {
 		panic("machine: committed merge does not follow from the lineage: " + err.Error())

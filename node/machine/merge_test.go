@@ -145,8 +145,8 @@ func TestAnAbortedMergeChangesNothing(t *testing.T) {
 			t.Errorf("a thaw on verdict %d: %v", v, err)
 		}
 	}
-	if v := c.m.State().Left.Judge(2, n, 11); v != merge.Aborted {
-		t.Fatalf("the left says %d", v)
+	if v, ok := c.m.State().Judge(c.right.Descriptor().Range.Start, n); !ok || v != merge.Aborted {
+		t.Fatalf("the left says %d, %v", v, ok)
 	}
 	if err := c.applyRight(Thaw(n, merge.Aborted)); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestAChangeOfAnchorsAbortsTheMerge(t *testing.T) {
 	c.apply(2, Open(n, &pair))
 	now := c.m.State()
 	next := now.after(now.Descriptor.Clone(), now.Conf, lineage.Place{Index: 50, Term: 2})
-	if next.Left.Open || next.Left.Judge(2, n, 11) != merge.Aborted {
+	if next.Left.Open || next.Left.Judge(merge.Place{Generation: 2}, n) != merge.Aborted {
 		t.Errorf("behind a change of the group: %+v", next.Left)
 	}
 	other := pair

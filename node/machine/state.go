@@ -125,7 +125,9 @@ func Founding(d *anchormesh.Descriptor, want int, place lineage.Place) (*State, 
 	for _, a := range d.Voters() {
 		voters = append(voters, uint64(a.Replica))
 	}
-	return &State{Descriptor: d, Conf: confOf(voters), Want: want, Chain: chain, Scope: &scope.Record{}}, nil
+	return &State{
+		Descriptor: d, Conf: confOf(voters), Want: want, Chain: chain, Scope: &scope.Record{}, Left: merge.Left{Edge: d.Generation},
+	}, nil
 }
 
 func confOf(voters []uint64) *raftpb.ConfState { return &raftpb.ConfState{Voters: voters} }

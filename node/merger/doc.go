@@ -6,9 +6,12 @@
 // freeze the right, asks every node to confirm, and absorbs. Whatever goes wrong ends
 // with an abort, a second after the freeze at the latest.
 //
-// On a frozen right's leader the left range is asked what became of the attempt. Its
-// leader answers behind a read round, by its log and its lineage; only its word that
-// the attempt failed thaws the right.
+// On a frozen right's leader the segment that ends where it begins is asked what became
+// of the attempt. Its leader answers behind a read round, by its state alone; only its
+// word that the attempt failed thaws the right. A replica whose first key is routed to
+// a later segment, of which this node has nothing, asks that segment's leader, and is
+// given up on its word: tombstones and lineages help to find the way, they prove nothing
+// here, for both are forgotten one day.
 //
 // A node confirms once the freeze is in its store: after any crash it has what it needs
 // to apply the absorb, even if nobody is left of the right's group to tell it what was

@@ -33,6 +33,8 @@ type drive struct {
 	left   *host.Replica
 	term   uint64
 	why    lineage.Evidence
+	// boundary is where the left ends, and the right begins.
+	boundary []byte
 
 	ctx      context.Context
 	begin    time.Time
@@ -44,7 +46,7 @@ type drive struct {
 
 func (m *Merger) newDrive(core *merge.Driver, left *host.Replica, term uint64, why lineage.Evidence) *drive {
 	return &drive{
-		merger: m, core: core, left: left, term: term, why: why,
+		merger: m, core: core, left: left, term: term, why: why, boundary: left.Machine.Descriptor().Range.End,
 		begin: time.Now(), events: make(chan merge.Event, eventsMax), failed: make(chan error, 1),
 	}
 }
@@ -92,7 +94,8 @@ func (d *drive) leads() bool {
 }
 
 func (d *drive) outcome() error {
-	if l := d.state().Left; l.Last == d.core.Attempt && l.Absorbed || host.Absorbs(d.state().Chain, d.core.Pair.Right.Segment) {
+	// Whoever holds the key where the segment ended before has absorbed what began there.
+	if v, ok := d.state().Judge(d.boundary, d.core.Attempt); ok && v == merge.Merged {
 		return nil
 	}
 	why, _ := d.reason.Load().(string)
@@ -152,7 +155,7 @@ func (d *drive) open() {
 }
 
 func (d *drive) question(kind byte) *question {
-	return &question{kind: kind, attempt: d.core.Attempt, pair: d.core.Pair}
+	return &question{kind: kind, attempt: d.core.Attempt, pair: d.core.Pair, key: d.boundary}
 }
 
 func (d *drive) askReady(node anchormesh.NodeID) {

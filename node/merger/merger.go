@@ -2,7 +2,9 @@ package merger
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +81,7 @@ func (m *Merger) Run(ctx context.Context) error {
 			m.look(now.Sub(begin))
 			if now.Sub(swept) >= sweepEvery {
 				swept = now
-				m.host.Sweep()
+				m.sweep()
 			}
 		}
 	}
@@ -162,39 +164,71 @@ func (m *Merger) forget(id anchormesh.SegmentID) {
 
 // ask finds out what became of the attempt that froze a segment led here.
 func (m *Merger) ask(r *host.Replica, term uint64, state *machine.State) {
-	ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
-	defer cancel()
-	by := &state.Right
-	q := question{kind: askJudge, attempt: by.By, pair: by.Pair}
-	for _, d := range m.leftRange(by.Pair.Left.Segment) {
-		q.number = uint64(d.Segment)
-		leader, ok := m.table.Leader(d.Segment)
-		if !ok {
-			continue
-		}
-		answer, err := m.call(ctx, leader, &q)
-		if err != nil || len(answer) != 1 {
-			continue
-		}
-		if merge.NewAsker(by).Hear(by.By, merge.Verdict(answer[0])) && !m.overtaken(state) {
-			m.log.Info("a segment is thawed: the merge was aborted", "segment", state.Descriptor.Segment)
-			_, err := m.propose(ctx, state, term, machine.Thaw(by.By, merge.Verdict(answer[0])))
-			if err != nil {
-				m.log.Warn("a segment could not be thawed; it is tried again", "segment", state.Descriptor.Segment, "err", err)
-			}
-		}
+	by, key := &state.Right, state.Descriptor.Range.Start
+	left, ok := m.table.Before(key)
+	if !ok {
 		return
+	}
+	q := question{kind: askJudge, number: uint64(left.Segment), key: key, attempt: by.By, pair: by.Pair}
+	answer, ok := m.inquire(left, &q)
+	if !ok || len(answer) != 1 || m.overtaken(state) {
+		return
+	}
+	if merge.NewAsker(by).Hear(by.By, merge.Verdict(answer[0])) {
+		ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
+		defer cancel()
+		m.log.Info("a segment is thawed: the merge was aborted", "segment", state.Descriptor.Segment)
+		if _, err := m.propose(ctx, state, term, machine.Thaw(by.By, merge.Verdict(answer[0]))); err != nil {
+			m.log.Warn("a segment could not be thawed; it is tried again", "segment", state.Descriptor.Segment, "err", err)
+		}
 	}
 }
 
-// leftRange is who may know of an attempt of a left segment: itself, or who holds its
-// first key now.
-func (m *Merger) leftRange(left anchormesh.SegmentID) []*anchormesh.Descriptor {
-	if d, ok := m.table.Segment(left); ok {
-		return []*anchormesh.Descriptor{d}
+// inquire asks a segment's leader, or whoever may be it: the one last seen, then the
+// anchors in turn. Who does not lead says so at once.
+func (m *Merger) inquire(d *anchormesh.Descriptor, q *question) ([]byte, bool) {
+	nodes := make([]anchormesh.NodeID, 0, len(d.Anchors)+1)
+	if leader, ok := m.table.Leader(d.Segment); ok {
+		nodes = append(nodes, leader)
 	}
-	found := m.table.Successors(left)
-	return found[:min(1, len(found))]
+	for _, a := range d.Voters() {
+		if !slices.Contains(nodes, a.Node) {
+			nodes = append(nodes, a.Node)
+		}
+	}
+	for _, node := range nodes {
+		if node != m.self && !m.mesh.Connected(node) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(m.ctx, callTimeout)
+		answer, err := m.call(ctx, node, q)
+		cancel()
+		if err == nil {
+			return answer, true
+		}
+	}
+	return nil, false
+}
+
+// sweep gives up replicas here that nobody needs any more: of segments that were
+// absorbed, while this node had nothing of the left, by the word of who holds their
+// keys now. It needs no tombstone, and so no memory of how long ago that was.
+func (m *Merger) sweep() {
+	for _, r := range m.host.Stray() {
+		was := r.Machine.Descriptor()
+		now, ok := m.table.Lookup(was.Range.Start)
+		if !ok || now.Segment == was.Segment {
+			continue
+		}
+		m.run(m.asking, was.Segment, func() {
+			q := question{kind: askOwner, number: uint64(now.Segment), key: was.Range.Start}
+			answer, ok := m.inquire(now, &q)
+			if g, n := binary.Uvarint(answer); ok && n > 0 && anchormesh.Generation(g) > was.Generation {
+				m.log.Info("a replica's keys belong to a later segment", "segment", was.Segment, "generation", was.Generation, "to", now.Segment, "in", g)
+				m.host.Superseded(r)
+			}
+		})
+	}
 }
 
 // overtaken reports whether somebody claims the keys of a frozen segment with a higher

@@ -15,8 +15,12 @@ import (
 	"github.com/anchormesh/anchormesh/node/machine"
 )
 
-// errRefused says that the answer will be the same for this attempt.
-var errRefused = errors.New("the merge is refused")
+var (
+	// errRefused says that the answer will be the same for this attempt.
+	errRefused = errors.New("the merge is refused")
+	// errElsewhere says that the segment is not the one to ask, whatever the route says.
+	errElsewhere = errors.New("the segment does not hold that key")
+)
 
 // Serve answers another node's question; it does not block.
 func (m *Merger) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
@@ -67,6 +71,8 @@ func (m *Merger) answer(ctx context.Context, q *question) ([]byte, error) {
 		return nil, m.confirm(ctx, q)
 	case askJudge:
 		return m.judge(ctx, q)
+	case askOwner:
+		return m.owner(ctx, q)
 	}
 	return nil, fmt.Errorf("%w: %w", errRefused, errMalformed)
 }
@@ -157,22 +163,40 @@ func (m *Merger) confirm(ctx context.Context, q *question) error {
 // judge says what became of an attempt, for a segment that this node leads: by what is
 // applied behind a read round.
 func (m *Merger) judge(ctx context.Context, q *question) ([]byte, error) {
+	state, err := m.confirmed(ctx, q.segment())
+	if err != nil {
+		return nil, err
+	}
+	verdict, ok := state.Judge(q.key, q.attempt)
+	if !ok {
+		return nil, errElsewhere
+	}
+	return []byte{byte(verdict)}, nil
+}
+
+// owner says in which generation a segment that this node leads holds a key.
+func (m *Merger) owner(ctx context.Context, q *question) ([]byte, error) {
+	state, err := m.confirmed(ctx, q.segment())
+	if err != nil {
+		return nil, err
+	}
+	if !state.Descriptor.Range.Contains(q.key) {
+		return nil, errElsewhere
+	}
+	return binary.AppendUvarint(nil, uint64(state.Descriptor.Generation)), nil
+}
+
+// confirmed is the state of a segment that this node leads, behind a read round.
+func (m *Merger) confirmed(ctx context.Context, segment anchormesh.SegmentID) (*machine.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, ok := m.host.Get(q.segment())
-	st, leads := m.engine.Status(q.segment())
+	r, ok := m.host.Get(segment)
+	st, leads := m.engine.Status(segment)
 	if !ok || !leads || !st.Leads() {
 		return nil, consensus.ErrNotLeader
 	}
-	if err := m.readIndex(ctx, q.segment()); err != nil {
+	if err := m.readIndex(ctx, segment); err != nil {
 		return nil, err
 	}
-	state, right := r.Machine.State(), q.pair.Right.Segment
-	verdict := state.Left.Judge(state.Descriptor.Generation, q.attempt, right)
-	// Later attempts and splits have overwritten what the state said of a merge; the
-	// lineage keeps it, and so do the tombstones of those who applied it.
-	if _, buried := m.table.Tombstone(right); buried || host.Absorbs(state.Chain, right) {
-		verdict = merge.Merged
-	}
-	return []byte{byte(verdict)}, nil
+	return r.Machine.State(), nil
 }

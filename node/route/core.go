@@ -75,6 +75,23 @@ func (c cover) lookup(key []byte) (*Part, bool) {
 	return &c.chunks[chunk][at], true
 }
 
+// before returns the last part that begins below key, if it ends at key or behind it.
+func (c cover) before(key []byte) (*Part, bool) {
+	chunk, at := c.find(key)
+	if chunk < len(c.chunks) && bytes.Compare(c.chunks[chunk][at].Range.Start, key) < 0 {
+		return &c.chunks[chunk][at], true // it goes on behind key
+	}
+	if at == 0 {
+		if chunk == 0 {
+			return nil, false
+		}
+		chunk--
+		at = len(c.chunks[chunk])
+	}
+	p := &c.chunks[chunk][at-1]
+	return p, bytes.Equal(p.Range.End, key) || endsBehind(p.Range.End, key)
+}
+
 // parts returns what keys touches, clipped to it, up to the first hole, and
 // whether there is none.
 func (c cover) parts(keys anchormesh.KeyRange) (out []Part, whole bool) {

@@ -62,6 +62,14 @@ func (t *Table) Lookup(key []byte) (*anchormesh.Descriptor, bool) {
 	return nil, false
 }
 
+// Before returns where the last key below key is routed.
+func (t *Table) Before(key []byte) (*anchormesh.Descriptor, bool) {
+	if p, ok := t.current.Load().before(key); ok {
+		return p.Descriptor, true
+	}
+	return nil, false
+}
+
 // Parts returns where the keys of a range are routed, in key order and clipped
 // to the range, up to the first hole, and whether there is none.
 func (t *Table) Parts(keys anchormesh.KeyRange) ([]Part, bool) { return t.current.Load().parts(keys) }

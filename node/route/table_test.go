@@ -107,3 +107,34 @@ func TestChangedIsClosedAtEveryChange(t *testing.T) {
 		t.Errorf("a forgotten leader is %q", leader)
 	}
 }
+
+// Before finds who holds the last key below another one, in a table of many chunks too.
+func TestBeforeFindsTheSegmentThatEndsThere(t *testing.T) {
+	tab := NewTable()
+	if _, ok := tab.Before([]byte("a")); ok {
+		t.Error("an empty table knows a segment")
+	}
+	const n = 500
+	key := func(i int) string { return fmt.Sprintf("%04d", i) }
+	for i := range n {
+		end := key(i + 1)
+		if i == n-1 {
+			end = ""
+		}
+		if i == 100 || i == 200 {
+			continue // holes
+		}
+		tab.Learn(descriptor(anchormesh.SegmentID(i+1), key(i), end, 1, 1))
+	}
+	if _, ok := tab.Before([]byte(key(0))); ok {
+		t.Error("something is before the first key")
+	}
+	for i := 1; i < n; i++ {
+		for at, want := range map[string]int{key(i): i - 1, key(i) + "x": i} {
+			d, ok := tab.Before([]byte(at))
+			if hole := want == 100 || want == 200; hole != !ok || ok && d.Segment != anchormesh.SegmentID(want+1) {
+				t.Fatalf("before %q: %v, %v", at, d, ok)
+			}
+		}
+	}
+}
