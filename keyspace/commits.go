@@ -229,12 +229,18 @@ func (a *applier) prepare(raw []byte) Outcome {
 	place := a.s.commits.place
 	place.Term = a.term
 	_, again := a.s.commits.Record(c.Txn)
+	if !again && a.s.govern.governs() {
+		if err := a.judgePrepare(c); err != nil {
+			return Outcome{Err: err}
+		}
+	}
 	stamp, err := a.s.commits.Prepare(place, a.stamp, c)
 	if err != nil {
 		return Outcome{Err: err}
 	}
 	if !again {
 		a.held = append(a.held, stamp)
+		a.reserve(c)
 	}
 	return a.replied(commit.Reply{Stamp: stamp})
 }
@@ -272,6 +278,7 @@ func (a *applier) finish(op Op, raw []byte) Outcome {
 	a.write(verdict.Revision, writes)
 	if _, still := a.s.commits.Record(id); prepared && !still {
 		a.freed = append(a.freed, before.Stamp)
+		delete(a.s.govern.reserved, id)
 	}
 	if err != nil {
 		return Outcome{Err: err}
@@ -317,14 +324,13 @@ func (a *applier) write(rev int64, writes []commit.Write) {
 		w := &writes[i]
 		t.Place(int64(w.Sub))
 		if w.Delete {
-			t.Delete(w.Key)
+			a.drop(t, w.Key)
 			a.s.leases.attach(w.Key, 0)
 		} else {
-			t.Put(w.Key, w.Value, w.Lease)
-			a.s.leases.attach(w.Key, w.Lease)
+			a.set(t, w.Key, w.Value, w.Lease)
 		}
 	}
-	a.rev = t.End()
+	a.end(t)
 }
 
 func (a *applier) replied(r commit.Reply) Outcome {
@@ -337,7 +343,7 @@ func (a *applier) replied(r commit.Reply) Outcome {
 
 // blocked reports whether something prepared is in the way of an ordinary command.
 func (a *applier) blocked(op Op, raw []byte) bool {
-	if op == OpCompact {
+	if op == OpCompact || op == OpCompactOwn {
 		var r codec.CompactionRequest
 		lowest, _ := a.s.commits.Lowest()
 		return codec.ParseCompaction(raw, &r) == nil && r.Revision > lowest
@@ -380,6 +386,10 @@ func (s *Space) locksOf(op Op, raw []byte) (out []commit.Lock) {
 		return out
 	}
 	switch op {
+	case OpBy:
+		if _, inner, ok := cutOrigin(raw); ok {
+			return s.locksOf(Op(inner[0]), inner[1:])
+		}
 	case OpPut:
 		var r codec.PutRequest
 		if codec.ParsePut(raw, &r) == nil {

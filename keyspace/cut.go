@@ -16,6 +16,7 @@ func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.seg.KeyRange()
+	share := s.cutGovern(b, at)
 	index, rest, rng := b.Index(), anchormesh.KeyRange{Start: all.Start, End: at}, anchormesh.KeyRange{Start: at, End: all.End}
 	child := b.Cut(id, at, meta)
 	for _, id := range s.leases.ids() {
@@ -44,8 +45,15 @@ func (s *Space) Cut(b *mvcc.Batch, id anchormesh.SegmentID, at []byte, meta mvcc
 	for _, m := range s.alarms {
 		child.PutAux(alarmBucket, alarmKey(m), nil)
 	}
+	for _, r := range s.govern.signers.Rows() {
+		child.PutAux(signerTable, r.Key, r.Value)
+	}
+	if share != nil {
+		child.PutAux(shareTable, []byte{}, share.encode())
+	}
 	s.leases.trimming = true
 	s.cutCommits(b, child, at)
+	s.recountReserved(b)
 	return child.Segment()
 }
 
@@ -72,6 +80,7 @@ func (s *Space) Absorb(b *mvcc.Batch, right *Space, current int64) {
 			b.PutAux(alarmBucket, alarmKey(m), nil)
 		}
 	}
+	s.absorbGovern(b, right)
 	b.Absorb(right.seg, current)
 	s.commits.Absorb(&right.commits.Participant)
 	s.rehold(b)

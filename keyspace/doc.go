@@ -102,6 +102,31 @@
 //
 //	buckets "commit-prepared", "commit-decision", "commit-floor": see package commit
 //
+// # Governance
+//
+// What a scope's policy says of writes ([Space.Govern]) is judged here by package rules. Every key that a put, a
+// deletion of a range or the taken branch of a transaction touches is judged, in order,
+// each as the ones before it have left it, before anything is written; of a transaction
+// over several segments at its prepare, and never again. The first refusal refuses the
+// command. What etcd refuses by itself (leases, missing keys) comes first. Not judged is what the
+// system deletes: the keys of a lease that ends, whether it expired or was revoked. So a scope whose keys
+// must never go needs a rule against leases.
+//
+// Who gave a command stands in front of it (OpBy) where the rules ask: see [Origin]. A
+// signed write is one whose signature was verified here, in apply (package signed). Over
+// several segments there is none: each would see its share only.
+//
+//	bucket "signer"       key: ed25519 key, or none for the floor; value: see package signed
+//	bucket "quota-share"  key: none; value: version 1, then AppendShare's uvarints
+//
+// The scope's quota bounds keys and bytes that are alive, keys' and values' bytes,
+// history not included. It refuses what would make them more than the quota
+// (ErrScopeFull), and nothing that does not grow. What is prepared has its room reserved. A
+// segment that was cut has a share of the quota, by OpShare; without one, the whole. At a cut each side keeps what it
+// holds and half of what is free, an absorb adds up. The figures are counted once when the quota
+// comes into force or the segment is opened, and at a cut for the child: some hundred
+// nanoseconds for each key.
+//
 // # Quota
 //
 // As in etcd the size of a node's file never decides in apply: a node that finds

@@ -43,6 +43,10 @@ var (
 	ErrOvertaken = errors.New("keyspace: revision to read at has been compacted meanwhile")
 	// ErrNoSpace: the NOSPACE alarm stands and the command would add data.
 	ErrNoSpace = errors.New("keyspace: no space")
+	// ErrScopeFull: the command would make the scope larger than its quota.
+	ErrScopeFull = errors.New("keyspace: the scope's quota is used up")
+	// ErrShareStale: the share of the quota has changed since it was looked at.
+	ErrShareStale = errors.New("keyspace: the segment's share of its scope's quota is another by now")
 	// ErrCorrupt: the CORRUPT alarm stands.
 	ErrCorrupt = errors.New("keyspace: corrupt cluster")
 )

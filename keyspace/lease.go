@@ -69,9 +69,9 @@ func (a *applier) revoke(id int64) Outcome {
 func (a *applier) deleteKeys(id int64) {
 	t := a.open()
 	for _, key := range a.s.leases.detach(id, a.s.seg.KeyRange()) {
-		t.Delete([]byte(key))
+		a.drop(t, []byte(key))
 	}
-	a.rev = t.End()
+	a.end(t)
 }
 
 // dropLease forgets a lease at its home.

@@ -40,6 +40,11 @@ const (
 	OpDecide  Op = 20 // at the range of the first key: the first one written stands
 	OpForget  Op = 21 // there: all participants have confirmed
 
+	// What a scope's policy needs.
+	OpBy         Op = 22 // who writes, then the command: see Origin
+	OpShare      Op = 23 // the segment's share of its scope's quota: see AppendShare
+	OpCompactOwn Op = 24 // etcdserverpb.CompactionRequest, by the scope's own retention
+
 	OpStructural Op = 64
 )
 
@@ -88,6 +93,12 @@ func (op Op) String() string {
 		return "decide"
 	case OpForget:
 		return "forget"
+	case OpBy:
+		return "by"
+	case OpShare:
+		return "share"
+	case OpCompactOwn:
+		return "compact-own"
 	}
 	return fmt.Sprintf("op(%d)", byte(op))
 }
@@ -115,4 +126,67 @@ func CutStamp(cmd []byte) (rev int64, inner []byte, ok bool) {
 	}
 	rev = int64(binary.BigEndian.Uint64(cmd[1:]))
 	return rev, cmd[StampBytes:], rev > 0
+}
+
+// Origin is who gave a command: the node that took the request in says so, and nodes
+// believe each other. A proof is the client's own word, which apply verifies.
+//
+// In the log it stands in front of the command, behind the stamp, where the scope's
+// policy asks for it:
+//
+//	+------+--------+--------+--------+----+---------+
+//	| OpBy | user   | peer   | proof  | Op | request |
+//	+------+--------+--------+--------+----+---------+
+//	        each with its length in front, a uvarint
+type Origin struct {
+	User  string // authenticated by name; "": nobody
+	Peer  string // libp2p peer ID of the client's connection; "": it came otherwise
+	Proof []byte // see package signed; empty: none
+}
+
+// originPartMax bounds each part of an origin.
+const originPartMax = 1 << 10
+
+// Zero reports whether nothing is known of the writer.
+func (o *Origin) Zero() bool { return o.User == "" && o.Peer == "" && len(o.Proof) == 0 }
+
+// AppendOrigin appends the beginning of a command that names its origin; the command
+// follows, which must be a put, a deletion, a transaction or a prepare.
+func AppendOrigin(dst []byte, o *Origin) []byte {
+	return o.Append(append(dst, byte(OpBy)))
+}
+
+// Append encodes the origin's parts.
+func (o *Origin) Append(dst []byte) []byte {
+	for _, part := range []string{o.User, o.Peer, string(o.Proof)} {
+		dst = append(binary.AppendUvarint(dst, uint64(len(part))), part...)
+	}
+	return dst
+}
+
+// ParseOrigin reads what Append wrote and returns what is behind it. The origin's
+// proof refers to b.
+func ParseOrigin(b []byte) (o Origin, rest []byte, ok bool) {
+	var parts [3][]byte
+	for i := range parts {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > originPartMax || n > uint64(len(b)-k) {
+			return o, nil, false
+		}
+		parts[i], b = b[k:k+int(n)], b[k+int(n):]
+	}
+	return Origin{User: string(parts[0]), Peer: string(parts[1]), Proof: parts[2]}, b, true
+}
+
+// cutOrigin takes a command apart behind its OpBy.
+func cutOrigin(b []byte) (o Origin, inner []byte, ok bool) {
+	o, inner, ok = ParseOrigin(b)
+	if !ok || len(inner) == 0 {
+		return o, nil, false
+	}
+	switch Op(inner[0]) {
+	case OpPut, OpDeleteRange, OpTxn, OpPrepare:
+		return o, inner, true
+	}
+	return o, nil, false
 }

@@ -35,6 +35,7 @@ type Space struct {
 	leases  leaseTable
 	alarms  alarmTable
 	commits commits
+	govern  govern
 
 	scratch scratch // of the apply goroutine
 }
@@ -63,6 +64,9 @@ func NewSpace(seg *mvcc.Segment, ids Identity, limits Limits) (*Space, error) {
 		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
 	}
 	if err := s.commits.load(seg); err != nil { // after the leases, which look at the newest state
+		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
+	}
+	if err := s.govern.load(seg); err != nil {
 		return nil, fmt.Errorf("segment %s: %w", seg.ID(), err)
 	}
 	return s, nil
@@ -104,6 +108,7 @@ func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
 	for i, cmd := range cmds {
 		out[i] = a.apply(cmd)
 	}
+	s.govern.writes.Add(a.writes)
 	a.hold()
 	a.b.End()
 	a.release()
@@ -129,8 +134,11 @@ type applier struct {
 	index, term uint64
 	want        bool
 	stamp       int64   // revision that came with the command, or zero: the next one
+	by          *Origin // who gave the command, if that came with it
+	inner       []byte  // the command, then
 	rev         int64   // newest revision so far
 	compacted   int64   // below it nothing can be read
+	writes      int64   // commands that wrote something
 	held, freed []int64 // stamps of what was prepared, and of what was decided
 	buf         []byte  // responses, one after the other
 }
@@ -141,8 +149,11 @@ func (a *applier) apply(cmd []byte) Outcome {
 			a.s.seg.ID(), a.index))
 	}
 	op, raw := Op(cmd[0]), cmd[1:]
-	if op == OpStamped {
+	switch op {
+	case OpStamped:
 		return a.stamped(cmd)
+	case OpBy:
+		return a.given(cmd)
 	}
 	if a.s.alarms.corrupt() && op != OpAlarm && op != OpLeaseCheckpoint && !finishes(op) {
 		return Outcome{Err: ErrCorrupt}
@@ -157,8 +168,10 @@ func (a *applier) apply(cmd []byte) Outcome {
 		return a.deleteRange(raw)
 	case OpTxn:
 		return a.txn(raw)
-	case OpCompact:
-		return a.compact(raw)
+	case OpCompact, OpCompactOwn:
+		return a.compact(raw, op == OpCompactOwn)
+	case OpShare:
+		return a.setShare(raw)
 	case OpLeaseGrant:
 		return a.leaseGrant(raw)
 	case OpLeaseRevoke:

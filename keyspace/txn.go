@@ -28,13 +28,17 @@ func (a *applier) txn(raw []byte) Outcome {
 	t := a.open()
 	path := decide(a.s.scratch.path[:0], t, r)
 	a.s.scratch.path = path
-	if err := a.admit(t, r, &walk{path: path}); err != nil {
+	err := a.admit(t, r, &walk{path: path})
+	if err == nil && a.s.govern.governs() {
+		err = a.judgeTxn(t, r, path)
+	}
+	if err != nil {
 		t.End()
 		return Outcome{Err: err}
 	}
 	ops := a.run(a.s.scratch.ops[:0], t, r, &walk{path: path})
 	a.s.scratch.ops = keepSmall(ops)
-	a.rev = t.End()
+	a.end(t)
 	start := a.begin()
 	if a.want {
 		a.buf = codec.AppendTxnResponse(a.buf, a.header(a.shown()), path[0])

@@ -25,12 +25,18 @@ func (a *applier) put(raw []byte) Outcome {
 		t.End()
 		return Outcome{Err: err}
 	}
+	if a.s.govern.governs() {
+		if err := a.judgePut(t, &r); err != nil {
+			t.End()
+			return Outcome{Err: err}
+		}
+	}
 	start := a.begin()
 	if a.want {
 		a.buf = appendPut(a.buf, a.header(t.Rev()), &r, prev)
 	}
 	a.store(t, &r, prev)
-	a.rev = t.End()
+	a.end(t)
 	return a.answer(start)
 }
 
@@ -64,8 +70,24 @@ func (a *applier) store(t *mvcc.Txn, r *codec.PutRequest, kept mvcc.KV) {
 	if r.IgnoreLease {
 		id = kept.Lease
 	}
-	t.Put(r.Key, value, id)
-	a.s.leases.attach(r.Key, id)
+	a.set(t, r.Key, value, id)
+}
+
+// set makes a version of a key, on a lease or on none.
+func (a *applier) set(t *mvcc.Txn, key, value []byte, id int64) {
+	if a.s.govern.counts {
+		a.s.govern.replace(t, key, int64(len(value)))
+	}
+	t.Put(key, value, id)
+	a.s.leases.attach(key, id)
+}
+
+// drop deletes a key and reports whether it was there.
+func (a *applier) drop(t *mvcc.Txn, key []byte) bool {
+	if a.s.govern.counts {
+		a.s.govern.replace(t, key, -1)
+	}
+	return t.Delete(key)
 }
 
 func (a *applier) deleteRange(raw []byte) Outcome {
@@ -77,9 +99,15 @@ func (a *applier) deleteRange(raw []byte) Outcome {
 		return Outcome{Err: ErrWrongSegment}
 	}
 	t := a.open()
+	if a.s.govern.governs() {
+		if err := a.judgeDelete(t, &r); err != nil {
+			t.End()
+			return Outcome{Err: err}
+		}
+	}
 	start := a.begin()
 	a.buf = a.remove(a.buf, t, &r, true)
-	a.rev = t.End()
+	a.end(t)
 	return a.answer(start)
 }
 
@@ -100,9 +128,12 @@ func (a *applier) remove(dst []byte, t *mvcc.Txn, r *codec.DeleteRangeRequest, o
 	}
 	deleted := int64(0)
 	if len(r.RangeEnd) > 0 {
+		if a.s.govern.counts {
+			a.s.govern.removed(t, r.Key, r.RangeEnd)
+		}
 		deleted = t.DeleteRange(r.Key, r.RangeEnd)
 		a.s.leases.detachRange(r.Key, r.RangeEnd)
-	} else if t.Delete(r.Key) {
+	} else if a.drop(t, r.Key) {
 		deleted = 1
 		a.s.leases.attach(r.Key, 0)
 	}
@@ -125,10 +156,15 @@ func (a *applier) writeHeader(t *mvcc.Txn, changed, outermost bool) codec.Header
 	return codec.Header{Revision: a.before()}
 }
 
-func (a *applier) compact(raw []byte) Outcome {
+// compact compacts the segment's history. One that others ask for does nothing where
+// the scope keeps its own history: own is the scope's.
+func (a *applier) compact(raw []byte, own bool) Outcome {
 	var r codec.CompactionRequest
 	if err := codec.ParseCompaction(raw, &r); err != nil {
 		return Outcome{Err: err}
+	}
+	if !own && a.s.govern.ownHistory() {
+		return a.done()
 	}
 	if r.Revision > a.compacted && r.Revision <= a.stamp {
 		a.b.Raise(r.Revision)
@@ -154,7 +190,7 @@ func (a *applier) stamped(cmd []byte) Outcome {
 	if !ok {
 		return Outcome{Err: codec.ErrMalformed}
 	}
-	if rev <= max(a.rev, a.s.commits.Floor()) && Op(inner[0]) != OpCompact {
+	if op := Op(inner[0]); rev <= max(a.rev, a.s.commits.Floor()) && op != OpCompact && op != OpCompactOwn {
 		return Outcome{Err: ErrStampOrder}
 	}
 	a.stamp = rev
@@ -173,6 +209,14 @@ func (a *applier) open() *mvcc.Txn {
 		panic("keyspace: a stamp that was admitted: " + err.Error())
 	}
 	return t
+}
+
+// end ends the transaction of a command.
+func (a *applier) end(t *mvcc.Txn) {
+	if t.Changed() {
+		a.writes++
+	}
+	a.rev = t.End()
 }
 
 // shown is the revision in the header of a command's answer, once it is done.

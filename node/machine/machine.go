@@ -114,6 +114,8 @@ func (m *Machine) enter(s *State) {
 	m.states = append(m.states, s)
 	m.state.Store(s)
 	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Line))
+	// Rules that do not compile shut the scope, on every replica alike: nothing to do.
+	_ = m.space.Govern(governed(s.Descriptor.Scope, s.Policy))
 }
 
 // Apply implements consensus.StateMachine.
