@@ -70,7 +70,11 @@ type StateMachine interface {
 type Outcome struct {
 	Response []byte
 	Err      error
+	Parts    []Part // of a request that holds several
 }
+
+// Part is what one of several requests in one gave.
+type Part = replica.Part
 
 // Point is a place in a group's log with the configuration in force.
 type Point struct {

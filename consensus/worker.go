@@ -202,7 +202,7 @@ func finish(e *Entry, out []Outcome, err error) {
 		case e.Refused:
 			res.Err = ErrDropped
 		case i < len(out):
-			res.Response, res.Err = out[i].Response, out[i].Err
+			res.Response, res.Err, res.Parts = out[i].Response, out[i].Err, out[i].Parts
 		}
 		done(res)
 	}

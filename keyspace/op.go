@@ -190,3 +190,21 @@ func cutOrigin(b []byte) (o Origin, inner []byte, ok bool) {
 	}
 	return o, nil, false
 }
+
+// Writes reports whether a command is one of a client's that changes keys, whatever is
+// in front of it: a put, a deletion, a transaction, or the prepare of one over several
+// segments. What follows from one that was admitted (a commit, the end of a lease) and
+// what changes no key (grants, compactions, alarms) is none.
+func Writes(cmd []byte) bool {
+	if _, inner, ok := CutStamp(cmd); ok {
+		cmd = inner
+	}
+	if len(cmd) == 0 {
+		return false
+	}
+	switch Op(cmd[0]) {
+	case OpPut, OpDeleteRange, OpTxn, OpPrepare, OpBy: // behind OpBy nothing else can be
+		return true
+	}
+	return false
+}

@@ -97,6 +97,12 @@ func (s *Space) header(rev int64, term uint64) codec.Header {
 // their outcomes, one for each. Without want the responses are left out. An entry
 // without commands moves the applied index.
 func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
+	return s.ApplyWith(index, term, cmds, want, nil)
+}
+
+// ApplyWith is Apply, and lets its caller write to side tables of its own in the same
+// batch. note may be nil.
+func (s *Space) ApplyWith(index, term uint64, cmds [][]byte, want bool, note func(*mvcc.Batch)) []Outcome {
 	out := make([]Outcome, len(cmds))
 	rev, compacted := s.seg.Revision()
 	a := applier{s: s, index: index, term: term, want: want, rev: rev, compacted: compacted}
@@ -110,6 +116,9 @@ func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
 	}
 	s.govern.writes.Add(a.writes)
 	a.hold()
+	if note != nil {
+		note(a.b)
+	}
 	a.b.End()
 	a.release()
 	s.leases.trim(s.seg.KeyRange())

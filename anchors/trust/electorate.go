@@ -2,6 +2,7 @@ package trust
 
 import (
 	"slices"
+	"sort"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
@@ -22,17 +23,20 @@ type Electorate struct {
 
 // Elect lowers the heaviest of the voters, which are ordered by node, until the n-f
 // lightest reach every threshold and no f do.
+//
+// The lower the level to which the heavy ones are brought, the larger is the part of the
+// sum that the n-f lightest have, and the smaller that of any f: so the highest level at
+// which both hold is found by halving.
 func Elect(voters []Weight, thresholds ...Threshold) *Electorate {
-	level := uint32(Least)
+	most := uint32(Least)
 	for _, v := range voters {
-		level = max(level, v.Weight)
+		most = max(most, v.Weight)
 	}
-	for ; level > Least; level-- {
-		if e := lowered(voters, level); e.fair(thresholds) {
-			return e
-		}
+	if e := lowered(voters, most); e.fair(thresholds) {
+		return e
 	}
-	return lowered(voters, Least)
+	unfair := sort.Search(int(most-Least), func(above int) bool { return !lowered(voters, Least+1+uint32(above)).fair(thresholds) })
+	return lowered(voters, Least+uint32(unfair))
 }
 
 // lowered returns the electorate in which nobody weighs more than level.

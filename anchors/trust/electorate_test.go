@@ -23,6 +23,16 @@ func thresholdsOf(n int) (out []Threshold) {
 	return out
 }
 
+// electSlowly is Elect's dumb twin.
+func electSlowly(voters []Weight, thresholds []Threshold) *Electorate {
+	for level := uint32(Cap); level > Least; level-- {
+		if e := lowered(voters, level); e.fair(thresholds) {
+			return e
+		}
+	}
+	return lowered(voters, Least)
+}
+
 // holds checks the caps of an electorate the dumb way: over every set of voters.
 func holds(t *testing.T, weights []uint32, thresholds ...Threshold) {
 	t.Helper()
@@ -31,6 +41,9 @@ func holds(t *testing.T, weights []uint32, thresholds ...Threshold) {
 		voters[i] = Weight{n, weights[i]}
 	}
 	e := Elect(voters, thresholds...)
+	if slow := electSlowly(voters, thresholds); !slices.Equal(e.voters, slow.voters) {
+		t.Fatalf("weights %v, thresholds %v: effective %v, one level at a time %v", weights, thresholds, e.voters, slow.voters)
+	}
 	n, f := len(weights), (len(weights)-1)/2
 	for _, th := range thresholds {
 		for set := range 1 << n {

@@ -30,6 +30,13 @@ type Result struct {
 	Index, Term uint64
 	Response    []byte
 	Err         error
+	Parts       []Part // of a request that holds several
+}
+
+// Part is how one of the requests ended that a proposal held.
+type Part struct {
+	Response []byte
+	Err      error
 }
 
 // Waiter is told how its proposal ended, exactly once. It must not block.

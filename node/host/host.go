@@ -59,6 +59,11 @@ type Config struct {
 	// Held is told of what is prepared and decided in a segment, in the order of its
 	// log; nil: nobody. It must not block.
 	Held func(anchormesh.SegmentID, keyspace.Hold)
+	// Verify checks the signatures of votes and reports in the log.
+	Verify machine.Verify
+	// Forged is told of approved batches whose votes nobody gave; nil: nobody. It must
+	// not block.
+	Forged func(segment anchormesh.SegmentID, term uint64, err error)
 }
 
 // Host holds the replicas of a node.
@@ -354,12 +359,15 @@ func (h *Host) prepare(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.R
 	space.OnLeases(h.cfg.Leases(segment.ID()))
 	h.followHolds(segment.ID(), space, hub)
 	r := &Replica{ID: id, Hub: hub, Store: store, Since: h.dir.Record().Installed[segment.ID()], stamped: make(chan struct{})}
-	m, err := machine.New(segment, space, func(c machine.Change) { h.changed(r, c) })
+	m, err := machine.New(segment, space, h.cfg.Verify, func(c machine.Change) { h.changed(r, c) })
 	if err != nil {
 		return nil, err
 	}
 	r.Machine = m
 	m.OnAbsorb(h.surrendering)
+	if h.cfg.Forged != nil {
+		m.OnForged(func(term uint64, err error) { h.cfg.Forged(segment.ID(), term, err) })
+	}
 	m.OnCut(func(left anchormesh.KeyRange) { hub.Bound(left, ErrSplit) })
 	r.noteStamps(state)
 	h.running.Go(func() {

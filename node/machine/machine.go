@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,6 +34,8 @@ type Machine struct {
 	find    func(anchormesh.SegmentID) *Machine
 	refused atomic.Uint64
 
+	approvals approvals
+
 	applying sync.Mutex // held while an entry is applied
 	gone     bool       // another segment has absorbed this one
 
@@ -54,8 +57,9 @@ type Change struct {
 }
 
 // New returns the machine of an opened segment. changed is called from the
-// apply goroutine behind every entry that changes its state; it may be nil.
-func New(segment *mvcc.Segment, space *keyspace.Space, changed func(Change)) (*Machine, error) {
+// apply goroutine behind every entry that changes its state; it may be nil. verify checks
+// the signatures of votes and reports.
+func New(segment *mvcc.Segment, space *keyspace.Space, verify Verify, changed func(Change)) (*Machine, error) {
 	meta := segment.Meta()
 	state, err := DecodeState(meta.State)
 	if err != nil {
@@ -66,6 +70,10 @@ func New(segment *mvcc.Segment, space *keyspace.Space, changed func(Change)) (*M
 		changed = func(Change) {}
 	}
 	m := &Machine{segment: segment, space: space, changed: changed}
+	m.approvals.verify = verify
+	if err := m.approvals.load(segment); err != nil {
+		return nil, fmt.Errorf("segment %s: %w", segment.ID(), err)
+	}
 	m.enter(state)
 	return m, nil
 }
@@ -138,11 +146,17 @@ func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
 		return failures(e, ErrGeneration)
 	}
 	if op := e.Payloads[0]; len(op) > 0 && keyspace.Op(op[0]) >= keyspace.OpStructural {
+		if keyspace.Op(op[0]) == OpApproved {
+			return []consensus.Outcome{m.applyApproved(e, want)}
+		}
 		return []consensus.Outcome{{Err: m.applyStructure(e)}}
 	}
 	if m.state.Load().Frozen() {
 		m.skip(e)
 		return failures(e, ErrFrozen)
+	}
+	if _, wanted := m.state.Load().Approvals(); wanted && slices.ContainsFunc(e.Payloads, keyspace.Writes) {
+		return m.applyUnapproved(e, want)
 	}
 	outcomes := m.space.Apply(e.Index, e.Term, e.Payloads, want)
 	if !want {
@@ -216,6 +230,8 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyAbort(e, body)
 	case OpThaw:
 		err = m.applyThaw(e, body)
+	case OpTrust:
+		err = m.applyTrust(e, body)
 	default:
 		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
 			m.segment.ID(), e.Index, op))

@@ -12,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
@@ -65,7 +66,7 @@ func (s *State) parts() []part {
 		{partChain, s.Chain.Encode()},
 		{partMerge, s.encodeMerge()},
 		{partPolicy, scope.EncodePolicy(s.Policy)},
-		{partTrust, s.Trust},
+		{partTrust, s.Trust.Encode()},
 	}
 	if s.Scope != nil {
 		all = slices.Insert(all, partScope-1, part{partScope, s.Scope.Encode()})
@@ -118,7 +119,7 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 	case partScope:
 		s.Scope, err = scope.Decode(b)
 	case partTrust:
-		s.Trust = slices.Clone(b)
+		s.Trust, err = trust.Decode(b)
 	default:
 		err = fmt.Errorf("it was written by a newer program")
 	}

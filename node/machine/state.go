@@ -13,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
@@ -45,8 +46,8 @@ type State struct {
 	Policy *policy.Policy
 	// Scope is the scope's record, where the segment is its home; nil elsewhere.
 	Scope *scope.Record
-	// Trust is what is known of the anchors' trust, as package trust encodes it.
-	Trust []byte
+	// Trust is the ledger of the anchors' weights; nil: nobody was ever judged.
+	Trust *trust.Ledger
 }
 
 func decodeLeaving(b []byte) ([]anchormesh.Anchor, error) {

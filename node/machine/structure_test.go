@@ -61,7 +61,7 @@ func (b *bench) machine(seg *mvcc.Segment) *Machine {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	m, err := New(seg, space, func(c Change) { b.changes = append(b.changes, c) })
+	m, err := New(seg, space, b.verify, func(c Change) { b.changes = append(b.changes, c) })
 	if err != nil {
 		b.t.Fatal(err)
 	}
