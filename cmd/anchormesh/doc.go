@@ -4,6 +4,8 @@
 //	serve     one node
 //	nodes, segments, status
 //	          what a running node knows of its mesh, its segments, itself
+//	scope, trust
+//	          the rules of parts of the keyspace, who decides them, and how to change them
 //	inspect   what is in log and store files
 //	key new   the secret that nodes of a mesh share
 //	version   what this program is

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
+	"github.com/anchormesh/anchormesh/cmd/anchormesh/scope"
 )
 
 // Exit statuses.
@@ -90,6 +91,7 @@ Exit statuses: 0 done; 1 failed; 2 wrong command line or configuration.`,
 	root.AddCommand(
 		newDev(), newServe(),
 		newNodes(), newSegments(), newSplit(), newMerge(), newMove(), newTransfer(), newDrain(), newStatus(), newLineage(), newVerify(),
+		scope.New(), scope.NewTrust(),
 		newInspect(), newKey(), newVersion(),
 	)
 	return root

@@ -19,7 +19,8 @@ func newSegments() *cobra.Command {
 		Short: "List the segments of the keyspace and their anchors",
 		Long: `List the segments that the asked node knows, by range, with their anchors.
 Revision, size and load come from the node's own replica; a segment of which
-it is no anchor shows the range and the anchors it heard of. In the table
+it is no anchor shows the range and the anchors it heard of. POLICY is the
+version of its scope's policy that a segment has adopted. In the table
 the leader has a star and a learner a question mark. Pressure 1 is the
 threshold, spread 1 an even load over many keys, 0 one key. What the leader
 decided last, and why, is known to the leader: ask it.`,
@@ -43,11 +44,11 @@ decided last, and why, is known to the leader: ask it.`,
 // segmentView is a segment in an answer. Keys are base64 in JSON; Range is for
 // people.
 type segmentView struct {
-	ID              string `json:"id"`
-	Range           string `json:"range"`
-	Start           []byte `json:"start"`
-	End             []byte `json:"end"`
-	Scope           []byte `json:"scope"`
+	ID    string `json:"id"`
+	Range string `json:"range"`
+	Start []byte `json:"start"`
+	End   []byte `json:"end"`
+	segmentRules
 	Generation      uint64 `json:"generation"`
 	Leader          string `json:"leader"`
 	Term            uint64 `json:"term"`
@@ -61,6 +62,14 @@ type segmentView struct {
 	segmentWord
 	Lineage string       `json:"lineage"` // the beginning of its head
 	Anchors []anchorView `json:"anchors"`
+}
+
+// segmentRules is by what rules it is governed.
+type segmentRules struct {
+	Scope  []byte `json:"scope"`
+	Line   []byte `json:"line"`   // prefix of the scope on whose line of revisions it is
+	Policy uint64 `json:"policy"` // version that it has adopted; 0: the mesh's default
+	Class  string `json:"class"`
 }
 
 // segmentLoad is what was measured.
@@ -98,8 +107,9 @@ func viewSegment(s *meshpb.SegmentInfo) (segmentView, error) {
 	}
 	rates := s.GetRates()
 	v := segmentView{
-		ID: d.Segment.String(), Range: d.Range.String(), Start: ask.NonNil(d.Range.Start), End: ask.NonNil(d.Range.End), Scope: ask.NonNil(d.Scope),
-		Generation: uint64(d.Generation), Leader: s.GetLeader(), Term: s.GetTerm(), Applied: s.GetApplied(),
+		ID: d.Segment.String(), Range: d.Range.String(), Start: ask.NonNil(d.Range.Start), End: ask.NonNil(d.Range.End),
+		segmentRules: segmentRules{ask.NonNil(d.Scope), ask.NonNil(d.Line), d.Policy, d.Class.String()},
+		Generation:   uint64(d.Generation), Leader: s.GetLeader(), Term: s.GetTerm(), Applied: s.GetApplied(),
 		Revision: s.GetRevision(), CompactRevision: s.GetCompactRevision(), SizeBytes: s.GetSizeBytes(),
 		segmentLoad: segmentLoad{
 			WritesPerSecond: rates.GetWritesPerSecond(), ReadsPerSecond: rates.GetReadsPerSecond(),
@@ -141,7 +151,7 @@ func printSegments(cmd *cobra.Command, out ask.Output, reply *meshpb.SegmentsRep
 	for _, v := range views {
 		rows = append(rows, v.row())
 	}
-	return ask.PrintTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "PRESSURE", "SPREAD", "ANCHORS", "DECISION"}, rows)
+	return ask.PrintTable(cmd.OutOrStdout(), []string{"SEGMENT", "RANGE", "SCOPE", "POLICY", "CLASS", "GEN", "TERM", "REVISION", "SIZE", "WRITES/S", "READS/S", "PRESSURE", "SPREAD", "ANCHORS", "DECISION"}, rows)
 }
 
 func (v segmentView) row() []string {
@@ -152,7 +162,7 @@ func (v segmentView) row() []string {
 		return text
 	}
 	return []string{
-		v.ID, v.Range, strconv.FormatUint(v.Generation, 10),
+		v.ID, v.Range, strconv.Quote(string(v.Scope)), strconv.FormatUint(v.Policy, 10), v.Class, strconv.FormatUint(v.Generation, 10),
 		own(strconv.FormatUint(v.Term, 10)), own(strconv.FormatInt(v.Revision, 10)), own(ask.Bytes(v.SizeBytes)),
 		own(fmt.Sprintf("%.0f", v.WritesPerSecond)), own(fmt.Sprintf("%.0f", v.ReadsPerSecond)), own(fmt.Sprintf("%.2f", v.Pressure)), own(fmt.Sprintf("%.2f", v.Spread)),
 		v.anchorsText(), v.decisionText(),

@@ -1661,7 +1661,7 @@ func (x *VoteReply) GetNode() string {
 
 type DryRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // create, set or delete
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // change (create or set, as the scope is there or not) or delete
 	Prefix        []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
 	Preset        string                 `protobuf:"bytes,4,opt,name=preset,proto3" json:"preset,omitempty"`
@@ -1740,6 +1740,7 @@ type DryRunReply struct {
 	Warnings      []string               `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`     // a sentence each
 	Policy        string                 `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`        // that would hold, in canonical JSON
 	Uncounted     []string               `protobuf:"bytes,11,rep,name=uncounted,proto3" json:"uncounted,omitempty"`  // nodes that did not answer
+	Kind          string                 `protobuf:"bytes,12,opt,name=kind,proto3" json:"kind,omitempty"`            // create, amend or delete
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1849,6 +1850,13 @@ func (x *DryRunReply) GetUncounted() []string {
 		return x.Uncounted
 	}
 	return nil
+}
+
+func (x *DryRunReply) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // FieldChange is a field of a policy that changes, in words.
@@ -2659,7 +2667,7 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x16\n" +
-	"\x06preset\x18\x04 \x01(\tR\x06preset\"\xa7\x03\n" +
+	"\x06preset\x18\x04 \x01(\tR\x06preset\"\xbb\x03\n" +
 	"\vDryRunReply\x12\x18\n" +
 	"\adecides\x18\x01 \x01(\fR\adecides\x124\n" +
 	"\achanges\x18\x02 \x03(\v2\x1a.anchormesh.v1.FieldChangeR\achanges\x120\n" +
@@ -2674,7 +2682,8 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\bwarnings\x18\t \x03(\tR\bwarnings\x12\x16\n" +
 	"\x06policy\x18\n" +
 	" \x01(\tR\x06policy\x12\x1c\n" +
-	"\tuncounted\x18\v \x03(\tR\tuncounted\"G\n" +
+	"\tuncounted\x18\v \x03(\tR\tuncounted\x12\x12\n" +
+	"\x04kind\x18\f \x01(\tR\x04kind\"G\n" +
 	"\vFieldChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x10\n" +
 	"\x03old\x18\x02 \x01(\tR\x03old\x12\x10\n" +
