@@ -21,6 +21,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/merger"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/stamps"
@@ -78,6 +79,7 @@ func (n *Node) engineConfig(a *assembly) consensus.Config {
 	cfg.Tick = n.cfg.Raft.Heartbeat
 	cfg.ElectionTicks = max(2, int(n.cfg.Raft.Election/n.cfg.Raft.Heartbeat))
 	cfg.KeepEntries = n.cfg.Raft.SnapshotCount
+	cfg.Replica.Keeps = machine.MustLast
 	cfg.Listener = a.metrics.Consensus()
 	cfg.Listener.Failed = n.fail
 	counted := cfg.Listener.StatusChanged

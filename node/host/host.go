@@ -97,6 +97,7 @@ type Replica struct {
 	// floor is the newest index of a write that this node answered for
 	// somebody else's apply.
 	floor atomic.Uint64
+	class class
 }
 
 // Raise notes that a write at index was answered through this node.
@@ -330,9 +331,13 @@ func (h *Host) run(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.Repli
 
 // start starts the group of a replica that was prepared.
 func (h *Host) start(segment anchormesh.SegmentID, r *Replica, first bool) error {
-	return h.engine.StartGroup(consensus.GroupSpec{
+	err := h.engine.StartGroup(consensus.GroupSpec{
 		Segment: segment, Replica: r.ID, Peers: r.Machine.State().Peers(), Start: r.Machine.Start(), Machine: r.Machine, Campaign: first,
 	})
+	if err != nil {
+		return err
+	}
+	return h.followClass(r, segment)
 }
 
 // prepare opens a present segment; its group does not run yet.
@@ -370,6 +375,7 @@ func (h *Host) prepare(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.R
 	}
 	m.OnCut(func(left anchormesh.KeyRange) { hub.Bound(left, ErrSplit) })
 	r.noteStamps(state)
+	r.class.light = state.Light()
 	h.running.Go(func() {
 		if err := hub.Run(context.Background()); err != nil && !gone(err) {
 			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
@@ -429,6 +435,7 @@ func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
 func (h *Host) changed(r *Replica, c machine.Change) {
 	s, d := c.State, c.State.Descriptor
 	r.noteStamps(s)
+	h.classed(r, s)
 	if h.cfg.Changed != nil {
 		defer h.cfg.Changed(r, c)
 	}

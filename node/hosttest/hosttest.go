@@ -23,6 +23,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/node/exchange"
 	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/route"
 	"github.com/anchormesh/anchormesh/node/scopes"
 	"github.com/anchormesh/anchormesh/node/transfer"
@@ -94,7 +95,7 @@ func (n *Node) startEngine() (err error) {
 	moves.Logger = quiet
 	transfers := transfer.New(moves, n.Mesh)
 	config := consensus.DefaultConfig(n.ID)
-	config.Workers = 1
+	config.Workers, config.Replica.Keeps = 1, machine.MustLast
 	config.Listener.Stranger = func(_ anchormesh.SegmentID, from anchormesh.NodeID) { tell.From(from) }
 	config.Listener.StatusChanged = func(id anchormesh.SegmentID, s consensus.Status) { n.Table.SetLeader(id, s.Leader) }
 	if n.Engine, err = consensus.New(config, n.Log, wire{n.Mesh}, transfers); err != nil {

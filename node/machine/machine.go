@@ -232,6 +232,8 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyThaw(e, body)
 	case OpTrust:
 		err = m.applyTrust(e, body)
+	case OpHardened:
+		err = m.applyHardened(e, body)
 	default:
 		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
 			m.segment.ID(), e.Index, op))

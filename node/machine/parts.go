@@ -35,6 +35,8 @@ const (
 	partPolicy                // canonical JSON
 	partScope                 // package scope
 	partTrust                 // package trust
+
+	partSoft = 31 // uvarints: replicas, ascending
 )
 
 type part struct {
@@ -67,6 +69,7 @@ func (s *State) parts() []part {
 		{partMerge, s.encodeMerge()},
 		{partPolicy, scope.EncodePolicy(s.Policy)},
 		{partTrust, s.Trust.Encode()},
+		{partSoft, appendReplicas(nil, s.Soft)},
 	}
 	if s.Scope != nil {
 		all = slices.Insert(all, partScope-1, part{partScope, s.Scope.Encode()})
@@ -120,6 +123,8 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 		s.Scope, err = scope.Decode(b)
 	case partTrust:
 		s.Trust, err = trust.Decode(b)
+	case partSoft:
+		s.Soft, err = replicas(b)
 	default:
 		err = fmt.Errorf("it was written by a newer program")
 	}
@@ -131,4 +136,22 @@ func appendNumbers(b []byte, all ...uint64) []byte {
 		b = binary.AppendUvarint(b, v)
 	}
 	return b
+}
+
+func appendReplicas(b []byte, ids []anchormesh.ReplicaID) []byte {
+	for _, id := range ids {
+		b = binary.AppendUvarint(b, uint64(id))
+	}
+	return b
+}
+
+func replicas(b []byte) (out []anchormesh.ReplicaID, err error) {
+	for r := (reader{b: b}); len(r.b) > 0; {
+		id := anchormesh.ReplicaID(r.uint(math.MaxUint64))
+		if r.bad || len(out) > 0 && id <= out[len(out)-1] {
+			return nil, ErrState
+		}
+		out = append(out, id)
+	}
+	return out, nil
 }

@@ -48,6 +48,9 @@ type State struct {
 	Scope *scope.Record
 	// Trust is the ledger of the anchors' weights; nil: nobody was ever judged.
 	Trust *trust.Ledger
+	// Soft names the replicas, ascending, that may have acknowledged writes which are not
+	// on their disks, in a segment that is light no more.
+	Soft []anchormesh.ReplicaID
 }
 
 func decodeLeaving(b []byte) ([]anchormesh.Anchor, error) {
@@ -92,6 +95,7 @@ func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState, place
 			out.Leaving = append(out.Leaving, old)
 		}
 	}
+	out.Soft = out.stillSoft()
 	chain, err := s.Chain.Change(place, out.voters(), lineage.Evidence{})
 	if err != nil {
 		panic("machine: committed change of the anchor group does not follow from the lineage: " + err.Error())

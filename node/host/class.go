@@ -1,0 +1,75 @@
+package host
+
+import (
+	"sync"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// class is what a replica's acknowledgements mean, as its log says.
+//
+// A replica that starts acknowledges what is on disk only, whatever its stored state
+// says: the log behind that may hold the entry by which the segment is light no more,
+// and may have been acknowledged as such. Once it has applied the log it started with,
+// the state in force decides.
+type class struct {
+	mu     sync.Mutex
+	caught bool // the log that was there at the start is applied
+	light  bool // what the state says
+	told   bool // what the engine was told
+}
+
+// classed follows the class of a segment; it runs on the apply goroutine.
+func (h *Host) classed(r *Replica, s *machine.State) {
+	r.class.mu.Lock()
+	defer r.class.mu.Unlock()
+	was := r.class.light
+	r.class.light = s.Light()
+	h.tellClass(r, s.Descriptor.Segment)
+	if was && !s.Light() && r.class.caught {
+		h.cfg.Logger.Info("segment is light no more: everything goes to disk", "segment", s.Descriptor.Segment, "class", s.Descriptor.Class, "policy", s.Descriptor.Policy)
+	} else if !was && s.Light() {
+		h.cfg.Logger.Info("segment is light: writes are acknowledged from memory", "segment", s.Descriptor.Segment, "policy", s.Descriptor.Policy)
+	}
+}
+
+// caughtUp is called when a replica has applied what was in its log when it started.
+func (h *Host) caughtUp(r *Replica, id anchormesh.SegmentID) {
+	r.class.mu.Lock()
+	defer r.class.mu.Unlock()
+	r.class.caught = true
+	h.tellClass(r, id)
+}
+
+// tellClass tells the engine what changed. Caller holds the class.
+func (h *Host) tellClass(r *Replica, id anchormesh.SegmentID) {
+	if now := r.class.light && r.class.caught; now != r.class.told {
+		r.class.told = now
+		h.engine.SetLight(id, now, nil)
+	}
+}
+
+// followClass begins to follow the class of a replica whose group has just started.
+func (h *Host) followClass(r *Replica, id anchormesh.SegmentID) error {
+	last, err := h.log.Group(id).LastIndex()
+	if err != nil {
+		return err
+	}
+	h.engine.WhenApplied(id, last, func(err error) {
+		if err == nil {
+			h.caughtUp(r, id)
+		}
+	})
+	return nil
+}
+
+// Harden calls done once everything of a replica is on disk, if its segment is light no
+// more; not if the replica stops before.
+func (h *Host) Harden(r *Replica, done func()) {
+	r.class.mu.Lock()
+	defer r.class.mu.Unlock()
+	if r.class.caught && !r.class.light {
+		h.engine.SetLight(r.Machine.Descriptor().Segment, false, done)
+	}
+}
