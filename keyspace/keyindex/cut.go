@@ -12,7 +12,7 @@ import (
 func (x *Index) Cut(key []byte) *Index {
 	y := &Index{root: x.root.cut(key)}
 	if y.root == nil {
-		y.root = newLeaf()
+		y.root = newLeaf(0)
 	}
 	x.shrink()
 	y.shrink()
@@ -22,7 +22,7 @@ func (x *Index) Cut(key []byte) *Index {
 // shrink takes levels off the root that have one child only.
 func (x *Index) shrink() {
 	if x.root.size() == 0 {
-		x.root = newLeaf()
+		x.root = newLeaf(0)
 	}
 	for !x.root.leaf() && len(x.root.kids) == 1 {
 		x.root = x.root.kids[0]
@@ -37,7 +37,7 @@ func (n *node) cut(key []byte) *node {
 		if i == len(n.keys) {
 			return nil
 		}
-		right := newLeaf()
+		right := newLeaf(len(n.keys) - i)
 		right.keys, n.keys = move(right.keys, n.keys, i)
 		right.heads, n.heads = move(right.heads, n.heads, i)
 		right.olds, n.olds = move(right.olds, n.olds, i)

@@ -6,7 +6,7 @@ import "slices"
 type Index struct{ root *node }
 
 // New returns an empty index.
-func New() *Index { return &Index{root: newLeaf()} }
+func New() *Index { return &Index{root: newLeaf(0)} }
 
 // Len counts the keys, those that end in a tombstone included. It visits every
 // leaf: a count kept beside the tree could not be cut in two without a walk.

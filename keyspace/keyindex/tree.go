@@ -15,11 +15,16 @@ type node struct {
 	kids  []*node
 }
 
-func newLeaf() *node {
+// newLeaf has room for n keys. What comes beside others gets room for all at once,
+// a tree's only leaf grows: thousands of segments have few keys or none.
+func newLeaf(n int) *node {
+	if n == 0 {
+		return &node{}
+	}
 	return &node{
-		keys:  make([]string, 0, nodeMax),
-		heads: make([]Version, 0, nodeMax),
-		olds:  make([]*history, 0, nodeMax),
+		keys:  make([]string, 0, n),
+		heads: make([]Version, 0, n),
+		olds:  make([]*history, 0, n),
 	}
 }
 
@@ -104,7 +109,7 @@ func (n *node) split(c int, key []byte) {
 		if left.keys[len(left.keys)-1] < string(key) {
 			cut = len(left.keys) - 1
 		}
-		right = newLeaf()
+		right = newLeaf(nodeMax)
 		bound = left.keys[cut]
 		right.keys, left.keys = move(right.keys, left.keys, cut)
 		right.heads, left.heads = move(right.heads, left.heads, cut)
