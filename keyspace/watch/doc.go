@@ -68,12 +68,14 @@
 // shared by every watch that gets it. A step hands each stream everything it has
 // for it under one lock with one wake-up. Several revisions for one watch become
 // one Response while the stream lags, up to Limits.ResponseBytes. An idle watch
-// costs about 215 bytes, an idle stream one mutex, one map and two channels; an idle
-// hub a parked goroutine. Without watches Publish takes one lock and returns.
+// costs about 215 bytes, an idle stream one mutex, one map and two channels; a
+// hub a parked goroutine, or if it is served none while it has no stream. Without
+// watches Publish takes one lock and returns.
 //
 // # Concurrency
 //
-// Run is the hub's one goroutine; Step is one turn of it, for drivers without one. Three kinds of locks, none held while history
+// Run is the hub's one goroutine; Serve starts it when it is needed; Step is one turn
+// of it, for drivers without one. Three kinds of locks, none held while history
 // is read or an event is encoded: the queue's (Publish), the hub's (the index
 // and everything about positions), a stream's (its outbox). The hub's may be
 // held when a stream's is taken, never the other way round.

@@ -38,6 +38,7 @@ type Hub struct {
 	core    core
 	streams map[*Stream]struct{}
 	stopped error
+	server  server
 
 	inbox struct {
 		sync.Mutex
@@ -64,7 +65,7 @@ type ask struct {
 }
 
 // NewHub returns a hub that serves h from its current revision on; Run must be
-// started. If the segment may change before Publish is wired, call Restored
+// started, or Serve called. If the segment may change before Publish is wired, call Restored
 // afterwards.
 func NewHub(h History, limits Limits) (*Hub, error) {
 	if err := limits.Validate(); err != nil {
@@ -75,7 +76,6 @@ func NewHub(h History, limits Limits) (*Hub, error) {
 		history: h,
 		limits:  limits,
 		wake:    make(chan struct{}, 1),
-		streams: make(map[*Stream]struct{}),
 	}
 	hub.queue.limit = limits.QueueBytes
 	hub.queue.head = current
@@ -127,7 +127,11 @@ func (h *Hub) NewStreamFunc(ready func()) *Stream {
 		s.ended = h.stopped
 		return s
 	}
+	if h.streams == nil {
+		h.streams = make(map[*Stream]struct{})
+	}
 	h.streams[s] = struct{}{}
+	h.beginLocked()
 	return s
 }
 
@@ -167,14 +171,19 @@ func (h *Hub) Stop(reason error) {
 		h.inbox.stop = reason
 	}
 	h.inbox.Unlock()
+	h.mu.Lock()
+	h.beginLocked()
+	h.mu.Unlock()
 	h.nudge()
 }
 
 // Run serves until Stop (it returns nil), the end of ctx, or an error of history
 // that is not compaction. However it ends, every watch ends with the reason.
-func (h *Hub) Run(ctx context.Context) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+func (h *Hub) Run(ctx context.Context) error { return h.run(ctx, func() bool { return false }) }
+
+// run is Run that also returns where it would wait and leave says so.
+func (h *Hub) run(ctx context.Context, leave func() bool) error {
+	var timer *time.Timer
 	for {
 		if err := ctx.Err(); err != nil {
 			h.finish(err)
@@ -182,15 +191,22 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		now := time.Now()
 		next, over, err := h.Step(now)
-		if over {
+		switch {
+		case over:
 			return err
-		}
-		if next.Equal(now) {
+		case next.Equal(now):
 			continue
+		case leave():
+			return nil
 		}
 		var tick <-chan time.Time
 		if !next.IsZero() {
-			timer.Reset(time.Until(next))
+			if timer == nil {
+				timer = time.NewTimer(time.Until(next))
+				defer timer.Stop()
+			} else {
+				timer.Reset(time.Until(next))
+			}
 			tick = timer.C
 		}
 		select {

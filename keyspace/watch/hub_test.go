@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -250,4 +251,55 @@ func order(w *seen) error {
 		}
 	}
 	return nil
+}
+
+// TestServedHubRunsForStreamsOnly: a hub that is served has a goroutine while it has
+// streams, serves the next one as the first, and ends where it had none.
+func TestServedHubRunsForStreamsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seg := newSegment()
+		hub, _ := NewHub(seg, DefaultLimits())
+		var running atomic.Int32
+		hub.Serve(func(f func()) {
+			running.Add(1)
+			go func() {
+				defer running.Add(-1)
+				f()
+			}()
+		}, func(err error) { t.Error(err) })
+		await := func(want int32) {
+			t.Helper()
+			synctest.Wait()
+			if n := running.Load(); n != want {
+				t.Fatalf("%d goroutines, want %d", n, want)
+			}
+		}
+		hub.Bound(anchormesh.KeyRange{}, errors.New("cut"))
+		await(0)
+		for range 3 {
+			a, b := hub.NewStream(), hub.NewStream()
+			for _, s := range []*Stream{a, b} {
+				mustCreate(t, s, Request{Range: key("a"), ProgressNotify: true})
+				mustNext(t, s)
+				if r := mustNext(t, s); !r.Progress {
+					t.Fatal(show(t, r))
+				}
+			}
+			a.Close()
+			await(1)
+			b.Close()
+			await(0)
+		}
+		last := hub.NewStream()
+		await(1)
+		last.Close()
+		await(0)
+		moved := errors.New("moved")
+		hub.Stop(moved)
+		await(0)
+		if _, _, err := hub.NewStream().Create(t.Context(), Request{Range: key("a")}); !errors.Is(err, moved) {
+			t.Fatalf("Create after the end: %v", err)
+		}
+		await(0)
+	})
 }

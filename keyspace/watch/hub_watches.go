@@ -83,6 +83,7 @@ func (h *Hub) forget(s *Stream, ws []*watch) {
 	h.mu.Lock()
 	delete(h.streams, s)
 	h.mu.Unlock()
+	h.nudge() // the last one lets a hub that is served rest
 }
 
 // watchesLocked lists the watches of all streams; the hub's lock is held.

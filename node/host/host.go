@@ -376,8 +376,8 @@ func (h *Host) prepare(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.R
 	m.OnCut(func(left anchormesh.KeyRange) { hub.Bound(left, ErrSplit) })
 	r.noteStamps(state)
 	r.class.light = state.Light()
-	h.running.Go(func() {
-		if err := hub.Run(context.Background()); err != nil && !gone(err) {
+	hub.Serve(h.running.Go, func(err error) {
+		if !gone(err) {
 			panic("host: the watch hub of segment " + segment.ID().String() + " cannot go on: " + err.Error())
 		}
 	})
