@@ -3,6 +3,7 @@ package node_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"strconv"
@@ -19,7 +20,9 @@ import (
 // in ten seconds of rest; per node, CPU. The figures of memory do not depend on how
 // busy the machine is.
 //
-//	SEGMENTS=2000 HEAP=/tmp/heap go test -run '^$' -bench Rest -benchtime 1x -memprofilerate 4096 ./node
+// PROFILES names a directory for profiles of memory before and after the rest.
+//
+//	SEGMENTS=2000 PROFILES=/tmp go test -run '^$' -bench Rest -benchtime 1x -memprofilerate 4096 ./node
 func BenchmarkRest(b *testing.B) {
 	const nodes, window = 3, 10 * time.Second
 	segments := 300
@@ -31,16 +34,8 @@ func BenchmarkRest(b *testing.B) {
 	m.cutInto(segments)
 	m.eventually(3*time.Minute, "rest", func() bool { return m.atRest(segments) })
 	after := held()
-	if path := os.Getenv("HEAP"); path != "" {
-		f, err := os.Create(path)
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer f.Close()
-		if err := pprof.Lookup("heap").WriteTo(f, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
+	profile(b, "held")
+
 	var begin, end runtime.MemStats
 	runtime.ReadMemStats(&begin)
 	cpu := used()
@@ -50,6 +45,7 @@ func BenchmarkRest(b *testing.B) {
 	}
 	cpu = used() - cpu
 	runtime.ReadMemStats(&end)
+	profile(b, "rested")
 	of := func(now, then uint64, per int) float64 { return (float64(now) - float64(then)) / float64(per) }
 	replicas := nodes * (segments - 1)
 	b.ReportMetric(of(after.HeapAlloc, before.HeapAlloc, replicas), "heap-B/replica")
@@ -58,6 +54,21 @@ func BenchmarkRest(b *testing.B) {
 	b.ReportMetric(of(end.TotalAlloc, begin.TotalAlloc, nodes*b.N*int(window/time.Second)), "alloc-B/node/s")
 	b.ReportMetric(100*cpu.Seconds()/(window.Seconds()*float64(nodes*b.N)), "cpu-%/node")
 	b.ReportMetric(0, "ns/op")
+}
+
+func profile(b *testing.B, name string) {
+	dir := os.Getenv("PROFILES")
+	if dir == "" {
+		return
+	}
+	f, err := os.Create(filepath.Join(dir, name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	if err := pprof.Lookup("allocs").WriteTo(f, 0); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // held is what this process has in use.
