@@ -20,7 +20,8 @@ import (
 // in ten seconds of rest; per node, CPU. The figures of memory do not depend on how
 // busy the machine is.
 //
-// PROFILES names a directory for profiles of memory before and after the rest.
+// PROFILES names a directory for profiles of memory before and after the rest, and of
+// CPU meanwhile.
 //
 //	SEGMENTS=2000 PROFILES=/tmp go test -run '^$' -bench Rest -benchtime 1x -memprofilerate 4096 ./node
 func BenchmarkRest(b *testing.B) {
@@ -39,10 +40,12 @@ func BenchmarkRest(b *testing.B) {
 	var begin, end runtime.MemStats
 	runtime.ReadMemStats(&begin)
 	cpu := used()
+	stop := profileCPU(b)
 	b.ResetTimer()
 	for range b.N {
 		<-time.After(window)
 	}
+	stop()
 	cpu = used() - cpu
 	runtime.ReadMemStats(&end)
 	profile(b, "rested")
@@ -56,19 +59,40 @@ func BenchmarkRest(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// profile writes what was allocated up to now.
 func profile(b *testing.B, name string) {
+	if f := profileFile(b, name); f != nil {
+		defer f.Close()
+		if err := pprof.Lookup("allocs").WriteTo(f, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func profileCPU(b *testing.B) (stop func()) {
+	f := profileFile(b, "cpu")
+	if f == nil {
+		return func() {}
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
+}
+
+func profileFile(b *testing.B, name string) *os.File {
 	dir := os.Getenv("PROFILES")
 	if dir == "" {
-		return
+		return nil
 	}
 	f, err := os.Create(filepath.Join(dir, name))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
-	if err := pprof.Lookup("allocs").WriteTo(f, 0); err != nil {
-		b.Fatal(err)
-	}
+	return f
 }
 
 // held is what this process has in use.
