@@ -121,6 +121,7 @@ func TestRulesInEveryRequest(t *testing.T) {
 			d.put("b", "2", 7)
 			d.govern(c.gov)
 			before := d.hash()
+			wantRefused(t, c.name+", judged ahead", Outcome{Err: d.space.Judge([][]byte{c.cmd})[0]}, c.rule)
 			wantRefused(t, c.name, d.raw(c.cmd), c.rule)
 			if c.rule != "" && d.hash() != before {
 				t.Error("what was refused has changed something")
@@ -210,6 +211,9 @@ func TestSignedWrites(t *testing.T) {
 	} {
 		if c.what == "over segments" {
 			c.cmd = append(AppendStamp(nil, 20), c.cmd...)
+		}
+		if c.rule == "" {
+			wantRefused(t, c.what+", judged ahead", Outcome{Err: d.space.Judge([][]byte{c.cmd})[0]}, "") // and not used up
 		}
 		wantRefused(t, c.what, d.raw(c.cmd), c.rule)
 	}

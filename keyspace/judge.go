@@ -126,7 +126,9 @@ func putSigner(b *mvcc.Batch, r signed.Row) {
 // Nothing is written before all have passed.
 type trial struct {
 	a       *applier
-	on      *mvcc.Txn
+	judge   *rules.Judge
+	counts  bool // whether it fits counts
+	on      reader
 	by      rules.Writer
 	asked   bool
 	made    map[string]version // by earlier operations of the request; nil outside of transactions
@@ -140,11 +142,15 @@ type version struct {
 	lease int64
 }
 
+func (a *applier) trial(on reader, several bool) trial {
+	return trial{a: a, judge: a.s.govern.judge, counts: a.s.govern.counts, on: on, several: several}
+}
+
 // sameRequest is the revision of what the request itself has written.
 const sameRequest = -1
 
 func (a *applier) judgePut(t *mvcc.Txn, r *codec.PutRequest) error {
-	try := trial{a: a, on: t}
+	try := a.trial(t, false)
 	if err := try.put(r); err != nil {
 		return err
 	}
@@ -152,12 +158,12 @@ func (a *applier) judgePut(t *mvcc.Txn, r *codec.PutRequest) error {
 }
 
 func (a *applier) judgeDelete(t *mvcc.Txn, r *codec.DeleteRangeRequest) error {
-	try := trial{a: a, on: t}
+	try := a.trial(t, false)
 	return try.remove(r) // it frees
 }
 
 func (a *applier) judgeTxn(t *mvcc.Txn, r *codec.TxnRequest, path []bool) error {
-	try := trial{a: a, on: t, several: true}
+	try := a.trial(t, true)
 	if err := try.ops(r, &walk{path: path}); err != nil {
 		return err
 	}
@@ -168,15 +174,22 @@ func (a *applier) judgeTxn(t *mvcc.Txn, r *codec.TxnRequest, path []bool) error 
 func (a *applier) judgePrepare(c *commit.Prepare) error {
 	t := a.open()
 	defer t.End()
-	try := trial{a: a, on: t, several: true}
+	try := a.trial(t, true)
+	if err := try.writes(c); err != nil {
+		return err
+	}
+	return try.fits()
+}
+
+func (t *trial) writes(c *commit.Prepare) error {
 	for i := range c.Writes {
 		w := &c.Writes[i]
 		n := rules.Write{Key: w.Key, New: w.Value, Lease: w.Lease, Deleted: w.Delete}
-		if err := try.write(&n, try.before(w.Key)); err != nil {
+		if err := t.write(&n, t.before(w.Key)); err != nil {
 			return err
 		}
 	}
-	return try.fits()
+	return nil
 }
 
 func (t *trial) ops(r *codec.TxnRequest, w *walk) error {
@@ -200,11 +213,11 @@ func (t *trial) ops(r *codec.TxnRequest, w *walk) error {
 
 // admit asks once who writes.
 func (t *trial) admit(key []byte) (err error) {
-	j := t.a.s.govern.judge
+	j := t.judge
 	if t.asked || j == nil || !j.Asks() {
 		return nil
 	}
-	if t.by, err = t.a.writer(key); err == nil {
+	if t.by, err = t.a.writer(j, key); err == nil {
 		err = j.Admit(&t.by, key)
 	}
 	t.asked = true
@@ -236,8 +249,7 @@ func (t *trial) remove(r *codec.DeleteRangeRequest) error {
 	if err := t.admit(r.Key); err != nil {
 		return err
 	}
-	g := &t.a.s.govern
-	if !t.several && (g.judge == nil || !g.judge.Deletes()) { // it frees, whatever it deletes
+	if !t.several && (t.judge == nil || !t.judge.Deletes()) { // it frees, whatever it deletes
 		return nil
 	}
 	res, err := t.on.Range(r.Key, r.RangeEnd, 0, 0, false)
@@ -287,9 +299,8 @@ func (t *trial) write(w *rules.Write, old version) error {
 		return err
 	}
 	w.Old, w.By = old.Version, t.by
-	g := &t.a.s.govern
-	if g.judge != nil {
-		if err := g.judge.Judge(w); err != nil {
+	if t.judge != nil {
+		if err := t.judge.Judge(w); err != nil {
 			return err
 		}
 	}
@@ -321,8 +332,7 @@ func (t *trial) before(key []byte) version {
 	if v, ok := t.made[string(key)]; ok {
 		return v
 	}
-	g := &t.a.s.govern
-	if !g.counts && !g.judge.Reads() {
+	if !t.counts && !t.judge.Reads() {
 		return version{}
 	}
 	kv, ok := t.on.Get(key)
@@ -338,7 +348,7 @@ func versionOf(kv *mvcc.KV) version {
 
 // fits asks whether the scope's quota has room for what was tried.
 func (t *trial) fits() error {
-	if t.a.s.govern.counts && !t.a.s.govern.hasRoom(t.growth) {
+	if t.counts && !t.a.s.govern.hasRoom(t.growth) {
 		return ErrScopeFull
 	}
 	return nil
@@ -358,12 +368,11 @@ func (a *applier) given(cmd []byte) Outcome {
 
 // writer is who writes, as far as rules may know. Where the scope wants signatures, it is who
 // signed; that is verified here, and a signature serves once.
-func (a *applier) writer(key []byte) (rules.Writer, error) {
+func (a *applier) writer(j *rules.Judge, key []byte) (rules.Writer, error) {
 	if a.by == nil {
 		return rules.Writer{}, nil
 	}
 	w := rules.Writer{User: a.by.User, Peer: a.by.Peer}
-	j := a.s.govern.judge
 	if j == nil || !j.Signed() || len(a.by.Proof) == 0 {
 		return w, nil
 	}
@@ -375,10 +384,80 @@ func (a *applier) writer(key []byte) (rules.Writer, error) {
 	if err != nil {
 		return w, j.Denied("signed", key, err.Error())
 	}
+	if a.dry {
+		return rules.Writer{User: w.User, Peer: p.Peer(), Signed: true}, nil
+	}
 	row, err := a.s.govern.signers.Use(p.Key, p.Counter)
 	if err != nil {
 		return w, j.Denied("signed", key, err.Error())
 	}
 	a.saveSigners(row)
 	return rules.Writer{User: w.User, Peer: p.Peer(), Signed: true}, nil
+}
+
+// Judge says of each command why the scope's rules refuse it in the newest applied
+// state, each for itself; nil: they do not. It is for those who approve commands before
+// they are proposed, and it is no apply: a signature is verified and not used up, and
+// whether the scope has room, or the command fits the segment, shows there.
+func (s *Space) Judge(cmds [][]byte) []error {
+	out := make([]error, len(cmds))
+	s.mu.RLock()
+	j := s.govern.judge
+	s.mu.RUnlock()
+	if j == nil {
+		return out
+	}
+	v := s.seg.ReadApplied()
+	defer v.Close()
+	for i, cmd := range cmds {
+		out[i] = s.judgeAhead(j, snapshot{v}, cmd)
+	}
+	return out
+}
+
+func (s *Space) judgeAhead(j *rules.Judge, on reader, cmd []byte) error {
+	a := applier{s: s, dry: true}
+	if _, inner, ok := CutStamp(cmd); ok {
+		cmd = inner
+	}
+	if len(cmd) > 0 && Op(cmd[0]) == OpBy {
+		by, inner, ok := cutOrigin(cmd[1:])
+		if !ok {
+			return codec.ErrMalformed
+		}
+		a.by, a.inner, cmd = &by, inner, inner
+	}
+	if len(cmd) == 0 {
+		return codec.ErrMalformed
+	}
+	t := trial{a: &a, judge: j, on: on}
+	switch raw := cmd[1:]; Op(cmd[0]) {
+	case OpPut:
+		var r codec.PutRequest
+		if err := codec.ParsePut(raw, &r); err != nil {
+			return err
+		}
+		return t.put(&r)
+	case OpDeleteRange:
+		var r codec.DeleteRangeRequest
+		if err := codec.ParseDeleteRange(raw, &r); err != nil {
+			return err
+		}
+		return t.remove(&r)
+	case OpTxn:
+		var r codec.TxnRequest
+		if err := codec.ParseTxn(raw, &r); err != nil {
+			return err
+		}
+		t.several = true
+		return t.ops(&r, &walk{path: decide(nil, on, &r)})
+	case OpPrepare:
+		c, err := commit.DecodePrepare(raw)
+		if err != nil {
+			return err
+		}
+		t.several = true
+		return t.writes(c)
+	}
+	return nil
 }

@@ -142,6 +142,7 @@ type applier struct {
 	b           *mvcc.Batch
 	index, term uint64
 	want        bool
+	dry         bool    // it only judges: nothing is written
 	stamp       int64   // revision that came with the command, or zero: the next one
 	by          *Origin // who gave the command, if that came with it
 	inner       []byte  // the command, then
