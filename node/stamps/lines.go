@@ -119,6 +119,7 @@ type ended struct {
 type write struct {
 	command []byte
 	done    func(consensus.Result)
+	batch   *batch // it shares an entry; nil: it does not
 }
 
 // New returns lines that Run starts.
@@ -145,7 +146,7 @@ func (l *Lines) Propose(d *anchormesh.Descriptor, command []byte, done func(cons
 		done(consensus.Result{Err: consensus.ErrOverloaded})
 		return
 	}
-	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &write{command, done}})
+	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &write{command: command, done: done}})
 	l.mu.Unlock()
 	l.nudge()
 }

@@ -140,8 +140,14 @@ func (m *member) Submit(seg anchormesh.SegmentID, p consensus.Proposal) {
 			err = errors.New("stamps must grow")
 			w.t.Errorf("segment %d: stamp %d behind %d", seg, rev, g.last)
 		default:
-			g.last = rev
-			g.writes = append(g.writes, rev)
+			for rest := p.Payload[1:]; len(rest) >= 8; rest = rest[8:] { // of a batch, several
+				rev = anchormesh.Revision(binary.BigEndian.Uint64(rest))
+				if rev <= g.last {
+					w.t.Errorf("segment %d: stamp %d of a batch behind %d", seg, rev, g.last)
+				}
+				g.last = rev
+				g.writes = append(g.writes, rev)
+			}
 		}
 		res := consensus.Result{Index: g.applied, Err: err}
 		res.Response = p.Payload
@@ -237,6 +243,33 @@ func (w *world) write(seg anchormesh.SegmentID) (anchormesh.Revision, error) {
 	return anchormesh.Revision(binary.BigEndian.Uint64(res.Response[1:])), nil
 }
 
+// writeBatch writes three at once, and returns the last stamp.
+func (w *world) writeBatch(seg anchormesh.SegmentID) (anchormesh.Revision, error) {
+	w.mu.Lock()
+	g := w.segs[seg]
+	lines, desc := w.nodes[g.leader].lines, g.desc
+	w.mu.Unlock()
+	var got []anchormesh.Revision
+	done := make(chan consensus.Result, 1)
+	payload := func(stamps []anchormesh.Revision) []byte {
+		got = slices.Clone(stamps)
+		b := []byte{'b'}
+		for _, s := range stamps {
+			b = binary.BigEndian.AppendUint64(b, uint64(s))
+		}
+		return b
+	}
+	lines.ProposeBatch(desc, 3, payload, func(r consensus.Result) { done <- r })
+	res := <-done
+	if res.Err != nil {
+		return 0, res.Err
+	}
+	if len(got) != 3 || !slices.IsSorted(got) {
+		w.t.Errorf("a batch of three got the stamps %v", got)
+	}
+	return got[2], nil
+}
+
 // Nobody tells a node without a replica of the home who leads it. It asks the voters,
 // who know, and does not go on asking one that leads no more.
 func TestHomeIsFoundWithoutReplicaAndHint(t *testing.T) {
@@ -297,7 +330,11 @@ func TestWritesAndReadsOfTwoSegmentsShareOneLine(t *testing.T) {
 					mu.Lock()
 					before := newest
 					mu.Unlock()
-					rev, err := w.write(seg)
+					write := w.write
+					if i >= 6 {
+						write = w.writeBatch
+					}
+					rev, err := write(seg)
 					if errors.Is(err, consensus.ErrNotLeader) || errors.Is(err, consensus.ErrDropped) {
 						delay()
 						continue

@@ -340,6 +340,10 @@ func (s *scope) pass(list []line.Passed) {
 // engine may call back at once.
 func (s *scope) submit(seat line.Seat, stamp anchormesh.Revision, w *write) {
 	l := s.lines
+	if w.batch != nil {
+		w.batch.stamped(l, seat, stamp)
+		return
+	}
 	l.engine.Submit(seat.Segment, consensus.Proposal{
 		Generation: seat.Generation, Term: seat.Term, Payload: l.cfg.Commands.Stamp(stamp, w.command),
 		Done: func(r consensus.Result) {
