@@ -11,6 +11,18 @@ type KeyRange struct {
 	Start, End []byte
 }
 
+// PrefixRange returns the keys that begin with prefix; all of them if it is empty.
+func PrefixRange(prefix []byte) KeyRange {
+	end := bytes.Clone(prefix)
+	for len(end) > 0 && end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
+	if len(end) > 0 {
+		end[len(end)-1]++
+	}
+	return KeyRange{Start: prefix, End: end}
+}
+
 // Contains reports whether key lies in the range.
 func (r KeyRange) Contains(key []byte) bool {
 	return bytes.Compare(key, r.Start) >= 0 && (len(r.End) == 0 || bytes.Compare(key, r.End) < 0)

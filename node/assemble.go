@@ -19,6 +19,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/dispatch"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/exchange"
+	"github.com/anchormesh/anchormesh/node/governor"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -115,6 +116,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Leases:  func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
 		Changed: a.recordChanged,
 		Held:    a.held,
+		Verify:  wire.SignedBy,
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
@@ -132,6 +134,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.steward = n.newSteward(a)
 	a.leaving.Store(a.host.Leaving())
 	a.merger = merger.New(self, a.host, a.engine, a.table, a.mesh, n.log)
+	a.governor = n.newGovernor(a)
 	a.exchange = exchange.New(exchange.Config{
 		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)
@@ -151,6 +154,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
 	a.mesh.HandleCalls(merger.Method, a.merger.Serve)
+	a.mesh.HandleCalls(governor.Method, a.governor.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
 	a.mesh.HandleNews(a.neighbours.Hear)

@@ -1,11 +1,22 @@
 package node
 
 import (
+	"errors"
 	"time"
 
 	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/entropy"
+	"github.com/anchormesh/anchormesh/node/governor"
 )
+
+// Scopes returns what operators use, once the node serves.
+func (n *Node) Scopes() (governor.Scopes, error) {
+	a := n.serving.Load()
+	if a == nil {
+		return nil, errors.New("the node does not serve")
+	}
+	return a.governor, nil
+}
 
 // Hurry makes a node judge and place within seconds what else takes minutes.
 func (n *Node) Hurry(judge func(*entropy.Config), placing func(*place.Config)) {

@@ -72,6 +72,7 @@ func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
 // logs.
 func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 	a.proofs.Kick()
+	a.governor.Kick()
 	a.announce(c)
 	if c.State.Line != 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))

@@ -36,6 +36,7 @@ type testNode struct {
 	cfg  config.Config
 	stop context.CancelFunc
 	done chan error
+	node *node.Node
 }
 
 // newMesh starts n nodes and waits until the group has the anchors it wants.
@@ -118,7 +119,7 @@ func (m *testMesh) start(i int) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	m.nodes[i].stop, m.nodes[i].done = stop, done
+	m.nodes[i].stop, m.nodes[i].done, m.nodes[i].node = stop, done, n
 	go func() { done <- n.Run(ctx) }()
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/dispatch"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/exchange"
+	"github.com/anchormesh/anchormesh/node/governor"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/merger"
@@ -67,11 +68,12 @@ type assembly struct {
 	started time.Time
 	ground
 	services
-	metrics *telemetry.Metrics
-	api     *etcdapi.Server
-	ports   ports
-	fatal   chan error     // holds the first reason to stop that no service found
-	closers []func() error // of what is open, in the order of its opening
+	governor *governor.Governor
+	metrics  *telemetry.Metrics
+	api      *etcdapi.Server
+	ports    ports
+	fatal    chan error     // holds the first reason to stop that no service found
+	closers  []func() error // of what is open, in the order of its opening
 }
 
 // ground is what the node's state stands on, in the order of its start.
@@ -247,7 +249,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

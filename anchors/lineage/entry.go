@@ -107,6 +107,7 @@ const (
 	Missing          // fewer anchors than the scope asks for
 	Dead             // an anchor's node stayed away
 	Placement        // zones, room, balance
+	Recovery         // the majority was lost for good
 )
 
 // Evidence is what spoke for a decision, copied into it.

@@ -94,7 +94,7 @@ func (p *Proposal) append(b []byte) []byte {
 	for i := range p.Votes {
 		b = p.Votes[i].append(b)
 	}
-	return b
+	return append(b, p.Entry[:]...)
 }
 
 func (v *Vote) append(b []byte) []byte {
@@ -118,6 +118,7 @@ func (r *reader) proposal() *Proposal {
 	for range r.most(votesMax) {
 		p.Votes = append(p.Votes, r.vote())
 	}
+	p.Entry = r.hash()
 	return &p
 }
 
@@ -267,7 +268,7 @@ func (r *reader) bytes(limit uint64) []byte {
 }
 
 func (r *reader) policy() *policy.Policy {
-	p, err := DecodePolicy(r.bytes(PolicyBytesMax))
+	p, err := DecodePolicy(r.bytes(policy.BytesMax))
 	if err != nil {
 		r.failed = true
 	}

@@ -4,33 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"math/bits"
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 )
 
 // Place is where an entry stands in the home's log.
 type Place struct{ Index, Term uint64 }
 
-// Electorate is who votes when an entry is applied, and how much each weighs.
-type Electorate struct {
-	Voters []anchormesh.NodeID
-	Weight func(anchormesh.NodeID) uint32 // nil: one each
-}
-
-func (e *Electorate) weight(n anchormesh.NodeID) uint64 {
-	switch {
-	case !slices.Contains(e.Voters, n):
-		return 0
-	case e.Weight == nil:
-		return 1
-	}
-	return uint64(e.Weight(n))
-}
-
-// Tally is how a proposal stands.
+// Tally is how a proposal stands, in weights of the voters in force.
 type Tally struct {
 	Approved, Refused, Total uint64
 	// Needed is the least weight that decides.
@@ -43,45 +27,31 @@ func (t Tally) Decided() bool { return t.Total > 0 && t.Approved >= t.Needed }
 // Hopeless reports whether enough cannot approve any more.
 func (t Tally) Hopeless() bool { return t.Total-t.Refused < t.Needed }
 
-// Tally counts the votes on a proposal by the rules of the newest version.
-func (r *Record) Tally(p *Proposal, e *Electorate) Tally {
-	var t Tally
-	for _, n := range e.Voters {
-		t.Total += e.weight(n)
-	}
-	for _, v := range p.Votes {
-		if v.Approve {
-			t.Approved += e.weight(v.Node)
-		} else {
-			t.Refused += e.weight(v.Node)
-		}
-	}
-	t.Needed = needed(r.threshold(), t.Total)
-	return t
-}
-
-func (r *Record) threshold() policy.Fraction {
+// Threshold is what a proposal must reach by the rules of the newest version.
+func (r *Record) Threshold() policy.Fraction {
 	if v := r.Newest(); v.Policy != nil {
 		return v.Policy.Amend.Threshold
 	}
 	return policy.Fraction{}
 }
 
-// needed is the least weight that is a fraction of the sum: more than half if unset.
-func needed(f policy.Fraction, total uint64) uint64 {
-	if f.Num == 0 || f.Den == 0 {
-		return total/2 + 1
+// Tally counts the votes on a proposal among the voters in force.
+func (r *Record) Tally(p *Proposal, e *trust.Electorate) Tally {
+	t := Tally{Total: uint64(e.Sum()), Needed: uint64(e.Need(r.Threshold()))}
+	for _, v := range p.Votes {
+		switch {
+		case !votes(e, v.Node):
+		case v.Approve:
+			t.Approved += uint64(e.Weight(v.Node))
+		default:
+			t.Refused += uint64(e.Weight(v.Node))
+		}
 	}
-	hi, lo := bits.Mul64(total, uint64(f.Num))
-	if hi >= uint64(f.Den) {
-		return total + 1 // above the whole: nothing reaches it
-	}
-	q, rest := bits.Div64(hi, lo, uint64(f.Den))
-	if rest > 0 {
-		q++
-	}
-	return max(q, 1)
+	return t
 }
+
+// votes reports whether a node is among the voters: each weighs something.
+func votes(e *trust.Electorate, n anchormesh.NodeID) bool { return e.Weight(n) > 0 }
 
 // clone returns a copy whose slices may be appended to and whose open proposals may be
 // replaced.
@@ -128,8 +98,8 @@ func (p *Proposal) valid(prefix []byte, newest uint64) error {
 	if p.AtMillis < 0 || p.Anchors < 0 {
 		return wrong("a time or a number below zero")
 	}
-	if len(p.Subject) > PrefixBytesMax || len(p.Operator) > OperatorBytesMax || len(EncodePolicy(p.Policy)) > PolicyBytesMax {
-		return wrong("a prefix has at most %d bytes, an operator's name %d, a policy %d", PrefixBytesMax, OperatorBytesMax, PolicyBytesMax)
+	if len(p.Subject) > PrefixBytesMax || len(p.Operator) > OperatorBytesMax || len(EncodePolicy(p.Policy)) > policy.BytesMax {
+		return wrong("a prefix has at most %d bytes, an operator's name %d, a policy %d", PrefixBytesMax, OperatorBytesMax, policy.BytesMax)
 	}
 	inside := len(p.Subject) > len(prefix) && bytes.HasPrefix(p.Subject, prefix)
 	switch p.Kind {
@@ -166,12 +136,12 @@ type Decision struct {
 
 // Vote counts a vote and returns the decision if this one decides. Whoever calls has
 // checked the signature. The errors are ErrNoProposal and ErrVote.
-func (r *Record) Vote(id uint64, v Vote, e *Electorate, at Place) (*Record, *Decision, error) {
+func (r *Record) Vote(id uint64, v Vote, e *trust.Electorate, at Place) (*Record, *Decision, error) {
 	i := r.find(id)
 	if i < 0 {
 		return nil, nil, fmt.Errorf("%w: %d", ErrNoProposal, id)
 	}
-	if !slices.Contains(e.Voters, v.Node) {
+	if !votes(e, v.Node) {
 		return nil, nil, fmt.Errorf("%w: node %s does not vote in the home's group", ErrVote, v.Node.Short())
 	}
 	if len(v.Why) > NoteBytesMax || len(v.Signature) > signatureBytesMax || len(r.Open[i].Votes) >= votesMax {
@@ -189,7 +159,7 @@ func (r *Record) Vote(id uint64, v Vote, e *Electorate, at Place) (*Record, *Dec
 }
 
 // judge ends the open proposal i if its votes suffice, either way. r is the caller's.
-func (r *Record) judge(i int, e *Electorate, at Place) (*Record, *Decision, error) {
+func (r *Record) judge(i int, e *trust.Electorate, at Place) (*Record, *Decision, error) {
 	p := r.Open[i]
 	t := r.Tally(p, e)
 	switch {
@@ -317,9 +287,14 @@ func (r *Record) Adopted(number uint64) (*Record, error) {
 // Begun is the record of a scope that was just created.
 func Begun(v Version) *Record { return &Record{Versions: []Version{v}} }
 
-// Entered names the lineage's entry about the newest version.
-func (r *Record) Entered(entry anchormesh.Hash) *Record {
+// Entered names the lineage's entry about what was decided just now.
+func (r *Record) Entered(k Kind, entry anchormesh.Hash) *Record {
 	out := r.clone()
-	out.Versions[len(out.Versions)-1].Entry = entry
+	if k == Amend {
+		out.Versions[len(out.Versions)-1].Entry = entry
+		return out
+	}
+	doing := *r.Doing
+	doing.Entry, out.Doing = entry, &doing
 	return out
 }

@@ -1,9 +1,6 @@
 package scope
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,8 +14,7 @@ const (
 	VersionsMax      = 64
 	OpenMax          = 8
 	ClosedMax        = 32
-	PolicyBytesMax   = 16 << 10
-	PrefixBytesMax   = 1024 // of a scope's prefix
+	PrefixBytesMax   = policy.PrefixBytesMax // of a scope
 	OperatorBytesMax = 64
 	NoteBytesMax     = 256
 	// historyBytesMax bounds the policies of all versions kept, but for the newest.
@@ -86,6 +82,8 @@ type Proposal struct {
 	Index uint64 // of its entry
 	Term  uint64
 	Votes []Vote // ascending by node
+	// Entry is the lineage's entry about the decision, of what is being carried out.
+	Entry anchormesh.Hash
 }
 
 // Vote is what one voter says.
@@ -209,11 +207,7 @@ func EncodePolicy(p *policy.Policy) []byte {
 	if p == nil {
 		return nil
 	}
-	b, err := json.Marshal(p)
-	if err != nil {
-		panic("scope: policy cannot be encoded: " + err.Error())
-	}
-	return b
+	return p.Encode()
 }
 
 // DecodePolicy reads what EncodePolicy wrote, and nothing else.
@@ -221,17 +215,7 @@ func DecodePolicy(b []byte) (*policy.Policy, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	var p policy.Policy
-	if len(b) > PolicyBytesMax {
-		return nil, fmt.Errorf("%w: a policy of %d bytes, at most %d are allowed", ErrProposal, len(b), PolicyBytesMax)
-	}
-	if err := json.Unmarshal(b, &p); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProposal, err)
-	}
-	if !bytes.Equal(EncodePolicy(&p), b) {
-		return nil, fmt.Errorf("%w: the policy is not in canonical form", ErrProposal)
-	}
-	return &p, nil
+	return policy.Decode(b)
 }
 
 // PolicyHash names a policy; zero for none.
@@ -239,5 +223,5 @@ func PolicyHash(p *policy.Policy) anchormesh.Hash {
 	if p == nil {
 		return anchormesh.Hash{}
 	}
-	return sha256.Sum256(EncodePolicy(p))
+	return p.Hash()
 }

@@ -6,13 +6,14 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 )
 
 func three() *policy.Policy { return &policy.Policy{Anchors: policy.Anchors{Count: 3}} }
 
 func full(t testing.TB) *Record {
 	t.Helper()
-	e := &Electorate{Voters: []anchormesh.NodeID{"a", "b", "c"}}
+	e := trust.Elect([]trust.Weight{{Node: "a", Weight: 1}, {Node: "b", Weight: 1}, {Node: "c", Weight: 1}})
 	r := &Record{}
 	step := func(next *Record, err error) {
 		t.Helper()

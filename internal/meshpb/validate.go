@@ -31,7 +31,7 @@ func ValidateDescriptor(d *anchormesh.Descriptor) error {
 		return fmt.Errorf("%w: no segment ID", ErrInvalid)
 	case d.Range.Empty():
 		return fmt.Errorf("%w: the range %v is empty", ErrInvalid, d.Range)
-	case !prefixRange(d.Scope).Covers(d.Range):
+	case !anchormesh.PrefixRange(d.Scope).Covers(d.Range):
 		return fmt.Errorf("%w: the range %v leaves the scope %q", ErrInvalid, d.Range, d.Scope)
 	case !bytes.HasPrefix(d.Scope, d.Line):
 		return fmt.Errorf("%w: the scope %q is not inside that of the line, %q", ErrInvalid, d.Scope, d.Line)
@@ -70,16 +70,4 @@ func validateAnchors(d *anchormesh.Descriptor) error {
 		return fmt.Errorf("%w: no anchor votes", ErrInvalid)
 	}
 	return nil
-}
-
-// prefixRange is the range of all keys that begin with prefix.
-func prefixRange(prefix []byte) anchormesh.KeyRange {
-	end := append([]byte(nil), prefix...)
-	for len(end) > 0 && end[len(end)-1] == 0xff {
-		end = end[:len(end)-1]
-	}
-	if len(end) > 0 {
-		end[len(end)-1]++
-	}
-	return anchormesh.KeyRange{Start: prefix, End: end}
 }

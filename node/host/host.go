@@ -455,6 +455,12 @@ func (h *Host) changed(r *Replica, c machine.Change) {
 		h.absorbed(r, c)
 		return
 	}
+	if last := s.Chain.Last(); last.Kind == lineage.Policy {
+		h.cfg.Logger.Info("policy decided or adopted", "segment", d.Segment, "scope", string(d.Scope), "version", d.Policy,
+			"from", string(last.Rule.From), "to", string(last.Rule.Scope), "decides", last.Rule.Decision.IsZero(),
+			"of", last.Rule.Version, "generation", d.Generation, "index", d.Changed)
+		return
+	}
 	h.cfg.Logger.Info("anchor group changed", "segment", d.Segment, "anchors", len(d.Anchors),
 		"voters", len(d.Voters()), "joint", s.Joint(), "index", d.Changed)
 	if _, stays := h.replicaOf(s); !stays && !s.Frozen() {

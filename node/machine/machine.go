@@ -13,6 +13,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/invariant"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -54,6 +55,8 @@ type Change struct {
 	Absorbed *State
 	// Thawed: the segment was frozen before the entry, and is no more.
 	Thawed bool
+	// Ended are proposals of the scope's record that the entry ended or decided.
+	Ended []scope.Closed
 }
 
 // New returns the machine of an opened segment. changed is called from the
@@ -234,6 +237,8 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyTrust(e, body)
 	case OpHardened:
 		err = m.applyHardened(e, body)
+	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce:
+		err = m.applyScope(op, e, body)
 	default:
 		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
 			m.segment.ID(), e.Index, op))

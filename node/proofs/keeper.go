@@ -194,6 +194,13 @@ func (k *Keeper) answer(from anchormesh.NodeID, segment anchormesh.SegmentID, en
 	return k.core.Answer(entry)
 }
 
+// Proof returns the proof kept for an entry; nil if it is not complete yet.
+func (k *Keeper) Proof(entry anchormesh.Hash) *lineage.Proof {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.core.kept[entry]
+}
+
 // Of returns the encoded proofs kept for a segment's lineage, oldest first.
 func (k *Keeper) Of(segment anchormesh.SegmentID) (out [][]byte) {
 	k.mu.Lock()

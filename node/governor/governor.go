@@ -1,0 +1,293 @@
+package governor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/route"
+)
+
+// Method is the mesh call of this package.
+const Method = 13
+
+const (
+	// interval is how often the homes here are looked at.
+	interval = 200 * time.Millisecond
+	// callTimeout bounds a question to another node, stepTimeout a round of what is
+	// carried out.
+	callTimeout = 2 * time.Second
+	stepTimeout = 10 * time.Second
+	// lookEvery is how often a scope is looked over that nothing is open for.
+	lookEvery = 5 * time.Second
+	// expiry is how long a proposal stays open where the policy does not say.
+	expiry = 10 * time.Minute
+)
+
+// Mesh is what the governor needs of the mesh.
+type Mesh interface {
+	Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error)
+	Connected(id anchormesh.NodeID) bool
+}
+
+// Config of a governor. Its functions must not call back.
+type Config struct {
+	Self   anchormesh.NodeID
+	Logger *slog.Logger
+	// Sign signs with the node's key.
+	Sign func(statement []byte) ([]byte, error)
+	// Compile says why a rule cannot be compiled; nil: they are trusted.
+	Compile policy.Compile
+	// Split cuts a segment led here; see package steward.
+	Split func(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence) error
+	// Group says whether an anchor of a segment led here is missing or lags, and
+	// whether a change of it is under way.
+	Group func(anchormesh.SegmentID) (degraded, changing bool)
+	// Proof returns what proves an entry of a lineage, nil if it is not complete yet.
+	Proof func(segment anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof
+	// Recover makes the replica of a segment here the only one of a new generation.
+	Recover  func(ctx context.Context, segment anchormesh.SegmentID, why lineage.Evidence) error
+	Listener Listener
+}
+
+// Listener hears what happens; fields may be nil. Funcs must not block.
+type Listener struct {
+	Proposed func(kind string)
+	Voted    func(verdict string) // approve or refuse
+	Ended    func(kind, outcome string)
+}
+
+// Governor governs the scopes whose homes are here, and votes for this node.
+type Governor struct {
+	cfg    Config
+	host   *host.Host
+	engine *consensus.Engine
+	table  *route.Table
+	mesh   Mesh
+	kick   chan struct{}
+
+	ctx  context.Context // ends with Run
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped bool
+	busy    map[task]bool
+	seen    map[task]time.Time                 // when this node, leading a home, saw a proposal first
+	looked  map[anchormesh.SegmentID]time.Time // when a quiet home was last looked over
+}
+
+// task is something done for a home: for one of its proposals, or (0) for the scope.
+type task struct {
+	home anchormesh.SegmentID
+	term uint64 // 0: a vote
+	id   uint64
+}
+
+// New returns a governor; Run starts it.
+func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) *Governor {
+	ctx, stop := context.WithCancel(context.Background())
+	return &Governor{
+		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1), ctx: ctx, stop: stop,
+		busy: make(map[task]bool), seen: make(map[task]time.Time), looked: make(map[anchormesh.SegmentID]time.Time),
+	}
+}
+
+// Kick makes the governor look at once; it does not block.
+func (g *Governor) Kick() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run looks after the homes here until ctx ends.
+func (g *Governor) Run(ctx context.Context) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			g.close()
+			return nil
+		case <-ticker.C:
+		case <-g.kick:
+		}
+		g.look(time.Now())
+	}
+}
+
+// close ends everything under way.
+func (g *Governor) close() {
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
+	g.stop()
+	g.wg.Wait()
+}
+
+// run starts f unless the governor is stopped or the task is being done.
+func (g *Governor) run(t task, f func(ctx context.Context)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped || g.busy[t] {
+		return
+	}
+	g.busy[t] = true
+	g.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, stepTimeout)
+		defer cancel()
+		defer func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			delete(g.busy, t)
+		}()
+		f(ctx)
+	})
+}
+
+// home is a home here, at one moment.
+type home struct {
+	*machine.State
+	segment anchormesh.SegmentID
+	term    uint64
+	leads   bool
+	asleep  bool
+}
+
+// homes returns the homes here.
+func (g *Governor) homes() (out []home) {
+	for _, id := range g.host.Segments() {
+		if h, ok := g.homeOf(id); ok {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (g *Governor) homeOf(id anchormesh.SegmentID) (home, bool) {
+	r, here := g.host.Get(id)
+	st, ok := g.engine.Status(id)
+	if !here || !ok {
+		return home{}, false
+	}
+	s := r.Machine.State()
+	if !s.Home() {
+		return home{}, false
+	}
+	return home{State: s, segment: id, term: st.Term, leads: st.Leads(), asleep: st.Asleep}, true
+}
+
+// look starts what the homes here need.
+func (g *Governor) look(now time.Time) {
+	for _, h := range g.homes() {
+		g.voteFor(h)
+		if !h.leads || h.Merging() {
+			continue
+		}
+		g.expire(now, h)
+		r := h.Scope
+		switch {
+		case r.Doing != nil:
+			g.run(task{h.segment, h.term, r.Doing.ID}, func(ctx context.Context) { g.carryOut(ctx, h) })
+		case r.InForce < r.Newest().Number || g.overdue(now, h):
+			g.run(task{h.segment, h.term, 0}, func(ctx context.Context) { g.spread(ctx, h) })
+		}
+	}
+}
+
+// overdue reports whether the scope of a home is to be looked over although nothing is
+// open: a scope inside may have been given back to it at an older version.
+func (g *Governor) overdue(now time.Time, h home) bool {
+	if h.asleep || h.Scope.Newest().Number == 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.looked[h.segment]) < lookEvery {
+		return false
+	}
+	g.looked[h.segment] = now
+	return g.stray(h)
+}
+
+// stray reports whether the routes show a segment that lags behind the scope's policy.
+func (g *Governor) stray(h home) bool {
+	d := h.Descriptor
+	found, _ := g.table.Covering(anchormesh.PrefixRange(d.Scope))
+	return slices.ContainsFunc(found, func(o *anchormesh.Descriptor) bool {
+		return len(o.Scope) < len(d.Scope) && len(o.Range.Start) >= len(d.Scope) || bytes.Equal(o.Scope, d.Scope) && o.Policy < h.Scope.Newest().Number
+	})
+}
+
+// expire ends proposals that were open for too long while this node led.
+func (g *Governor) expire(now time.Time, h home) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	limit := expiry
+	if p := h.Policy; p != nil {
+		limit = p.AmendExpiry()
+	}
+	for t := range g.seen {
+		if _, open := h.Scope.Proposal(t.id); t.home == h.segment && (t.term != h.term || !open) {
+			delete(g.seen, t)
+		}
+	}
+	for _, p := range h.Scope.Open {
+		t := task{h.segment, h.term, p.ID}
+		if first, ok := g.seen[t]; !ok {
+			g.seen[t] = now
+		} else if now.Sub(first) >= limit {
+			g.seen[t] = now // once more after as long, if it did not work
+			g.submit(h, machine.Close(p.ID, scope.Expired, "not decided within "+limit.String()))
+		}
+	}
+}
+
+// submit proposes an entry and waits for nothing.
+func (g *Governor) submit(h home, command []byte) {
+	g.engine.Submit(h.segment, consensus.Proposal{
+		Generation: h.Descriptor.Generation, Term: h.term, Alone: true, Payload: command, Done: func(consensus.Result) { g.Kick() },
+	})
+}
+
+// propose puts an entry into the log of a segment led here and waits for it.
+func (g *Governor) propose(ctx context.Context, h home, command []byte) (uint64, error) {
+	done := make(chan consensus.Result, 1)
+	g.engine.Submit(h.segment, consensus.Proposal{
+		Generation: h.Descriptor.Generation, Term: h.term, Alone: true, Payload: command,
+		Done: func(res consensus.Result) { done <- res },
+	})
+	select {
+	case res := <-done:
+		g.Kick()
+		return res.Index, outcome(res.Err)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// outcome words the end of an entry.
+func outcome(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, machine.ErrRefused):
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	case errors.Is(err, consensus.ErrUnknown):
+		return ErrUnknown
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err) // no leader, dropped, or of another generation: it took effect nowhere
+}

@@ -1,0 +1,311 @@
+package governor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/machine"
+)
+
+// codes pairs errors with what travels, both ways.
+var codes = []struct {
+	code uint16
+	err  error
+}{{codeRefused, ErrRefused}, {codeNoScope, ErrNoScope}, {codeUnknown, ErrUnknown}}
+
+// Serve answers another node's question; it does not block.
+func (g *Governor) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
+	q, err := parseQuestion(payload)
+	if err != nil {
+		to.Fail(codeRefused, err.Error())
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped {
+		to.Fail(codeRetry, "the node stops")
+		return
+	}
+	g.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, stepTimeout)
+		defer cancel()
+		answer, err := g.answer(ctx, q)
+		if err == nil {
+			to.Reply(answer)
+			return
+		}
+		for _, c := range codes {
+			if errors.Is(err, c.err) {
+				to.Fail(c.code, err.Error())
+				return
+			}
+		}
+		to.Fail(codeRetry, err.Error())
+	})
+}
+
+// call asks a node, this one included.
+func (g *Governor) call(ctx context.Context, node anchormesh.NodeID, q *question) ([]byte, error) {
+	if node == g.cfg.Self {
+		return g.answer(ctx, q)
+	}
+	answer, err := g.mesh.Call(ctx, node, Method, q.encode())
+	var remote *mesh.RemoteError
+	if !errors.As(err, &remote) {
+		if err != nil {
+			err = fmt.Errorf("%w: node %s: %w", ErrUnavailable, node.Short(), err)
+		}
+		return answer, err
+	}
+	for _, c := range codes {
+		if remote.Code == c.code {
+			return nil, &answered{c.err, remote.Text}
+		}
+	}
+	return nil, &answered{ErrUnavailable, remote.Text}
+}
+
+// answered is an error of another node, which says itself what it is.
+type answered struct {
+	kind error
+	text string
+}
+
+func (a *answered) Error() string { return a.text }
+func (a *answered) Unwrap() error { return a.kind }
+
+// lookHome returns the home of a scope as the routes have it.
+func (g *Governor) lookHome(prefix []byte) (*anchormesh.Descriptor, bool) {
+	d, ok := g.table.Lookup(prefix)
+	return d, ok && d.Home() && bytes.Equal(d.Scope, prefix)
+}
+
+// askHome asks the leader of a scope's home.
+func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]byte, error) {
+	d, ok := g.lookHome(prefix)
+	if !ok {
+		return nil, fmt.Errorf("%w: %q", ErrNoScope, prefix)
+	}
+	q.segment = d.Segment
+	return g.askLeader(ctx, d, q)
+}
+
+// askLeader asks the leader of a segment: whoever is thought to lead, then the others.
+// An outcome that is not known is not asked for again.
+func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *question) ([]byte, error) {
+	nodes := []anchormesh.NodeID{}
+	if st, ok := g.engine.Status(d.Segment); ok && st.Leader != "" {
+		nodes = append(nodes, st.Leader)
+	}
+	if n, ok := g.table.Leader(d.Segment); ok {
+		nodes = append(nodes, n)
+	}
+	for _, v := range d.Voters() {
+		nodes = append(nodes, v.Node)
+	}
+	err := fmt.Errorf("%w: segment %s", ErrUnavailable, d.Segment)
+	for i, n := range nodes {
+		if slices.Contains(nodes[:i], n) || n != g.cfg.Self && !g.mesh.Connected(n) {
+			continue
+		}
+		var answer []byte
+		one, cancel := context.WithTimeout(ctx, callTimeout)
+		answer, err = g.call(one, n, q)
+		cancel()
+		if err == nil || !errors.Is(err, ErrUnavailable) {
+			return answer, err
+		}
+	}
+	return nil, err
+}
+
+// answer answers a question that is for this node.
+func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
+	if q.kind == askAdopt || q.kind == askCut {
+		return g.change(ctx, q)
+	}
+	h, ok := g.homeOf(q.segment)
+	switch {
+	case q.kind == askSign && ok:
+		return nil, g.sign(ctx, h, q.id, q.flag, string(q.text))
+	case !ok || !h.leads:
+		return nil, fmt.Errorf("%w: node %s does not lead it", ErrUnavailable, g.cfg.Self.Short())
+	}
+	switch q.kind {
+	case askPropose:
+		return g.take(ctx, h, q.body)
+	case askVote:
+		_, err := g.propose(ctx, h, append([]byte{byte(machine.OpVote)}, q.body...))
+		return nil, err
+	case askShow:
+		return g.view(ctx, h)
+	case askClose:
+		note := "by " + string(q.text)
+		_, err := g.propose(ctx, h, machine.Close(q.id, scope.Withdrawn, note))
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %w", ErrRefused, errMalformed)
+}
+
+// change has a segment led here adopt a policy, or cut at a key, if it is of the
+// generation that the question names, and answers with its descriptor.
+func (g *Governor) change(ctx context.Context, q *question) ([]byte, error) {
+	r, here := g.host.Get(q.segment)
+	st, ok := g.engine.Status(q.segment)
+	if !here || !ok || !st.Leads() {
+		return nil, fmt.Errorf("%w: node %s does not lead segment %s", ErrUnavailable, g.cfg.Self.Short(), q.segment)
+	}
+	s := r.Machine.State()
+	h := home{State: s, segment: q.segment, term: st.Term, leads: true}
+	var err error
+	switch {
+	case q.generation != s.Descriptor.Generation: // it has changed: the answer says how
+	case q.kind == askCut:
+		err = g.cfg.Split(ctx, q.segment, q.text, lineage.Evidence{Reason: lineage.Operator, Operator: "scope"})
+	case len(q.body) == 0 || q.body[0] != byte(machine.OpAdopt):
+		err = fmt.Errorf("%w: %w", ErrRefused, errMalformed)
+	default:
+		_, err = g.propose(ctx, h, q.body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return meshpb.EncodeDescriptor(r.Machine.Descriptor()), nil
+}
+
+// take opens a proposal at a home led here.
+func (g *Governor) take(ctx context.Context, h home, body []byte) ([]byte, error) {
+	c, err := parseChange(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	p, err := g.draft(ctx, h, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.judge(ctx, h, p); err != nil {
+		return nil, err
+	}
+	if p.Kind == scope.Create {
+		if err := g.fit(p.Subject); err != nil {
+			return nil, err
+		}
+	}
+	index, err := g.propose(ctx, h, machine.Propose(p))
+	if err != nil {
+		return nil, err
+	}
+	tell(g.cfg.Listener.Proposed, p.Kind.String())
+	now, ok := g.homeOf(h.segment)
+	if !ok {
+		return nil, ErrUnknown
+	}
+	for _, o := range now.Scope.Open {
+		if o.Index == index {
+			g.cfg.Logger.Info("a change of a scope is put to the vote", "scope", string(h.Descriptor.Scope), "proposal", o.ID,
+				"kind", o.Kind.String(), "subject", string(o.Subject), "version", o.Version, "operator", o.Operator)
+			return appendNumbers(nil, o.ID), nil
+		}
+	}
+	// Decided already: by a vote that was faster than this look.
+	if d := now.Scope.Doing; d != nil && d.Index == index {
+		return appendNumbers(nil, d.ID), nil
+	}
+	return appendNumbers(nil, now.Scope.Next), nil
+}
+
+func tell(f func(string), word string) {
+	if f != nil {
+		f(word)
+	}
+}
+
+// draft words a change as a proposal to a home.
+func (g *Governor) draft(ctx context.Context, h home, c *Change) (*scope.Proposal, error) {
+	newest := h.Scope.Newest().Number
+	p := &scope.Proposal{Kind: c.Kind, Subject: c.Prefix, Base: newest, Policy: c.Policy, Operator: c.Operator, AtMillis: time.Now().UnixMilli()}
+	if !c.AnyVersion && c.Kind == scope.Amend && c.Expect != newest {
+		return nil, fmt.Errorf("%w: version %d of the policy is in force, not %d", ErrRefused, newest, c.Expect)
+	}
+	switch c.Kind {
+	case scope.Amend:
+		p.Version = newest + 1
+	case scope.Create:
+		p.Version = 1
+	case scope.Delete:
+		around, err := g.enclosing(ctx, h.Descriptor.Scope)
+		if err != nil {
+			return nil, err
+		}
+		v := around.Record.Newest()
+		p.Subject, p.Version, p.Policy, p.Anchors = around.Prefix, v.Number, v.Policy, around.Anchors
+	case scope.Recover:
+		p.Segment, p.Survivor = c.Segment, c.Survivor
+	default:
+		return nil, fmt.Errorf("%w: %s is not known here", ErrRefused, c.Kind)
+	}
+	if p.Policy != nil {
+		p.Policy = p.Policy.Normal()
+	}
+	return p, nil
+}
+
+// view is the scope of a home led here, behind a read round.
+func (g *Governor) view(ctx context.Context, h home) ([]byte, error) {
+	if err := g.readIndex(ctx, h.segment); err != nil {
+		return nil, err
+	}
+	h, ok := g.homeOf(h.segment)
+	if !ok {
+		return nil, fmt.Errorf("%w: it was given back", ErrNoScope)
+	}
+	d := h.Descriptor
+	v := &View{Prefix: d.Scope, Home: h.segment, Leader: g.cfg.Self, Anchors: h.Want, Record: h.Scope}
+	for _, a := range d.Voters() {
+		v.Voters = append(v.Voters, a.Node)
+	}
+	electorate := h.Electorate()
+	for _, p := range h.Scope.Open {
+		v.Open = append(v.Open, Standing{ID: p.ID, Tally: h.Scope.Tally(p, electorate), Waiting: missing(v.Voters, p)})
+	}
+	parts, _ := g.table.Parts(anchormesh.PrefixRange(d.Scope))
+	for _, part := range parts {
+		if o := part.Descriptor; len(o.Scope) <= len(d.Scope) {
+			v.Segments = append(v.Segments, Adoption{Segment: o.Segment, Range: part.Range, Version: o.Policy, Entered: bytes.Equal(o.Scope, d.Scope)})
+		}
+	}
+	return v.encode(), nil
+}
+
+// missing are the voters that have not voted.
+func missing(voters []anchormesh.NodeID, p *scope.Proposal) (out []anchormesh.NodeID) {
+	for _, n := range voters {
+		if !slices.ContainsFunc(p.Votes, func(v scope.Vote) bool { return v.Node == n }) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (g *Governor) readIndex(ctx context.Context, segment anchormesh.SegmentID) error {
+	done := make(chan error, 1)
+	g.engine.ReadIndex(segment, func(_ uint64, err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
