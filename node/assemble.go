@@ -15,7 +15,9 @@ import (
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/admin"
+	"github.com/anchormesh/anchormesh/node/classes"
 	"github.com/anchormesh/anchormesh/node/compactor"
+	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/node/dispatch"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/exchange"
@@ -115,6 +117,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Self: self, Limits: limits, Watch: watchLimits, Logger: n.log,
 		Leases:  func(id anchormesh.SegmentID) func([]lease.Event) { return a.lessor.Follow(id) },
 		Changed: a.recordChanged,
+		Boot:    datadir.ThisBoot(),
 		Held:    a.held,
 		Verify:  wire.SignedBy,
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
@@ -133,6 +136,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.neighbours = n.newNeighbours(a)
 	a.steward = n.newSteward(a)
 	a.leaving.Store(a.host.Leaving())
+	a.classes = classes.New(classes.Config{Self: self, Forgot: a.steward.Forgot, Logger: n.log}, a.host, a.engine, a.table, a.mesh)
 	a.merger = merger.New(self, a.host, a.engine, a.table, a.mesh, n.log)
 	a.governor = n.newGovernor(a)
 	a.exchange = exchange.New(exchange.Config{
@@ -157,6 +161,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(governor.Method, a.governor.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
+	a.mesh.HandleCalls(classes.Method, a.classes.Serve)
 	a.mesh.HandleNews(a.neighbours.Hear)
 	a.mesh.HandleBulk(transfer.Protocol, transfers.Receive)
 }

@@ -74,6 +74,9 @@ func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 	a.proofs.Kick()
 	a.governor.Kick()
 	a.announce(c)
+	if c.State.Hardening() {
+		a.classes.Kick()
+	}
 	if c.State.Line != 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
 	}

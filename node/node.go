@@ -20,6 +20,7 @@ import (
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/mesh/wire"
+	"github.com/anchormesh/anchormesh/node/classes"
 	"github.com/anchormesh/anchormesh/node/config"
 	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/node/dispatch"
@@ -104,6 +105,7 @@ type services struct {
 	exchange   *exchange.Exchange
 	identity   wire.Identity
 	proofs     *proofs.Keeper
+	classes    *classes.Reporter
 	pulse      *pulse.Pulse
 	peers      *peers.Peers
 }
@@ -249,7 +251,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.classes.Run, a.pulse.Run, n.newCompactor(a).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,
 		func(context.Context) error { return a.api.Serve(a.ports.client) },

@@ -22,6 +22,7 @@ import (
 //	down NAME | up NAME          dead and silent; alive and heard
 //	gossip NAME alive|dead       gossip alone changes its mind
 //	cut NAME | heal NAME         the leader alone does not hear it
+//	forgot REPLICA...            their nodes say that they forgot what they acknowledged
 //	match NAME N                 its log reaches N (commit is 1000)
 //	answer NAME yes|no           its answer to an invitation
 //	pending on|off               a change is under way
@@ -80,6 +81,12 @@ func (s *script) do(t *testing.T, f []string) {
 		s.node(f[1]).Alive, s.node(f[1]).Since = f[2] == "alive", s.now
 	case "cut", "heal":
 		s.node(f[1]).cut = f[0] == "cut"
+	case "forgot":
+		s.situation.Forgot = nil
+		for _, id := range f[1:] {
+			n, _ := strconv.ParseUint(id, 10, 64)
+			s.situation.Forgot = append(s.situation.Forgot, anchormesh.ReplicaID(n))
+		}
 	case "match":
 		s.node(f[1]).match, _ = strconv.ParseUint(f[2], 10, 64)
 	case "answer":

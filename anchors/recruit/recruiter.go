@@ -85,7 +85,7 @@ func (r *Recruiter) Step(now time.Time, s Situation) Plan {
 // change is the one change to propose, most urgent first.
 func (r *Recruiter) change(now time.Time, g *group, need int, mv *moving) (Effect, bool) {
 	for _, try := range []func() (Effect, bool){
-		g.swap, g.shrink, g.grow, g.dropDeadLearner,
+		g.dropForgetful, g.swap, g.shrink, g.grow, g.dropDeadLearner,
 		func() (Effect, bool) { return r.seatAccepted(g, need) },
 		mv.finish,
 		func() (Effect, bool) { return r.seatMoved(g, mv) },
@@ -161,6 +161,24 @@ func (g *group) swap() (Effect, bool) {
 	e.Why = fmt.Sprintf("voter %d on %s was silent for %v: learner %d takes its place",
 		worst.Replica, worst.Node.Short(), worst.silent.Round(time.Second), ready[0])
 	return e, g.electable(e.Remove, e.Promote)
+}
+
+// dropForgetful drops the replicas that may have forgotten something, all at once. Who
+// counts for nothing costs nothing by going, and its node can be invited then.
+func (g *group) dropForgetful() (Effect, bool) {
+	e := Effect{Kind: Change}
+	voters := 0
+	for _, t := range slices.Concat(g.voters, g.learners) {
+		if t.forgot {
+			e.Remove = append(e.Remove, t.Replica)
+			if t.Role == anchormesh.Voter {
+				voters++
+			}
+		}
+	}
+	e.Why = fmt.Sprintf("replicas %v may have forgotten what they acknowledged: they go", e.Remove)
+	contact := count(g.voters, func(t seat) bool { return t.contact })
+	return e, len(e.Remove) > 0 && 2*contact > len(g.voters)-voters
 }
 
 // shrink drops dead voters above the size wanted.

@@ -2,6 +2,7 @@ package recruit
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -21,6 +22,9 @@ type Situation struct {
 	Commit   uint64   // the group's commit index
 	Members  []Member // in a fixed order, so that equal situations give equal plans
 	Progress []Progress
+	// Forgot are replicas that may have forgotten what they acknowledged, as their own
+	// nodes say. They vote and acknowledge no more.
+	Forgot []anchormesh.ReplicaID
 	// Move is a healthy voter's replacement, decided elsewhere (package place); nil:
 	// none. It is given anew with every Step as long as it is wanted.
 	Move *Move
@@ -91,6 +95,7 @@ type seat struct {
 	contact bool          // answered the leader lately
 	dead    bool          // silent and reported dead, both for the policy's limit
 	ready   bool          // in contact, and caught up
+	forgot  bool          // counts for nothing, and its node is free for another
 	silent  time.Duration // since the leader heard from it
 }
 
@@ -133,6 +138,10 @@ func judge(now time.Time, c Config, s *Situation, a anchormesh.Anchor, p Progres
 		t.contact, t.ready = true, true
 		return t
 	}
+	if slices.Contains(s.Forgot, a.Replica) {
+		t.forgot = true
+		return t
+	}
 	heard := p.LastContact
 	if heard.Before(s.LeaderSince) {
 		heard = s.LeaderSince
@@ -157,6 +166,8 @@ func (g *group) majority() bool {
 func (g *group) sick() string {
 	for _, t := range g.voters {
 		switch {
+		case t.forgot:
+			return fmt.Sprintf("voter %d on %s may have forgotten what it acknowledged", t.Replica, t.Node.Short())
 		case !t.contact:
 			return fmt.Sprintf("voter %d on %s is silent", t.Replica, t.Node.Short())
 		case !t.ready:

@@ -38,6 +38,12 @@ type Record struct {
 	// Frozen holds the replicas here that another segment may have absorbed: a log of
 	// theirs without a state is no loss.
 	Frozen map[anchormesh.SegmentID]anchormesh.ReplicaID
+	// Boot is the run of the machine that the node was last started in; empty: not known.
+	Boot string
+	// Forgotten holds, per segment, the replica here that may have forgotten what it
+	// acknowledged from memory, because the machine stopped; 0: whichever it is that the
+	// segment names on this node. It must not vote or acknowledge any more.
+	Forgotten map[anchormesh.SegmentID]anchormesh.ReplicaID
 	// Scopes are the prefixes of the scopes whose store files this directory
 	// must hold: one that is gone took acknowledged writes with it.
 	Scopes []string
@@ -54,6 +60,8 @@ type stored struct {
 	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
 	Snaps   map[string]uint64 `json:"installed_at,omitempty"`
 	Frozen  map[string]uint64 `json:"frozen_replicas,omitempty"`
+	Boot    string            `json:"boot,omitempty"`
+	Forgot  map[string]uint64 `json:"forgotten_replicas,omitempty"`
 }
 
 // Record returns a copy of the record.
@@ -66,6 +74,8 @@ func (d *Dir) Record() Record {
 	maps.Copy(r.Installed, d.record.Installed)
 	r.Frozen = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Frozen))
 	maps.Copy(r.Frozen, d.record.Frozen)
+	r.Forgotten = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Forgotten))
+	maps.Copy(r.Forgotten, d.record.Forgotten)
 	return r
 }
 
@@ -74,7 +84,7 @@ func (d *Dir) Save(r Record) error {
 	s := stored{
 		Format: format, Node: string(r.Node), Leaving: r.Leaving,
 		Retired: make(map[string]uint64, len(r.Retired)), Snaps: make(map[string]uint64, len(r.Installed)),
-		Frozen: make(map[string]uint64, len(r.Frozen)),
+		Frozen: make(map[string]uint64, len(r.Frozen)), Boot: r.Boot, Forgot: make(map[string]uint64, len(r.Forgotten)),
 	}
 	if r.Mesh != 0 {
 		s.Mesh = r.Mesh.String()
@@ -93,6 +103,9 @@ func (d *Dir) Save(r Record) error {
 	}
 	for segment, id := range r.Frozen {
 		s.Frozen[segment.String()] = uint64(id)
+	}
+	for segment, id := range r.Forgotten {
+		s.Forgot[segment.String()] = uint64(id)
 	}
 	data, err := json.MarshalIndent(&s, "", "  ")
 	if err != nil {
@@ -159,7 +172,7 @@ func (d *Dir) parse(name string, s *stored) error {
 			return bad(err)
 		}
 	}
-	d.record.Node, d.record.Leaving = anchormesh.NodeID(s.Node), s.Leaving
+	d.record.Node, d.record.Leaving, d.record.Boot = anchormesh.NodeID(s.Node), s.Leaving, s.Boot
 	for _, name := range s.Scopes {
 		prefix, ok := scopePrefix(name)
 		if !ok {
@@ -171,6 +184,9 @@ func (d *Dir) parse(name string, s *stored) error {
 		return bad(err)
 	}
 	if d.record.Frozen, err = replicas(s.Frozen); err != nil {
+		return bad(err)
+	}
+	if d.record.Forgotten, err = replicas(s.Forgot); err != nil {
 		return bad(err)
 	}
 	d.record.Installed = make(map[anchormesh.SegmentID]uint64, len(s.Snaps))

@@ -53,6 +53,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Leases returns who follows a segment's leases.
 	Leases func(anchormesh.SegmentID) func([]lease.Event)
+	// Boot names the run of the machine; see datadir.ThisBoot.
+	Boot string
 	// Changed is told of every change of a segment's record, in the order of its
 	// log. It must not block.
 	Changed func(*Replica, machine.Change)
@@ -79,7 +81,9 @@ type Host struct {
 	closed   bool
 	held     atomic.Pointer[map[anchormesh.SegmentID]*Replica]
 	awaiting map[anchormesh.SegmentID]anchormesh.ReplicaID
-	running  sync.WaitGroup
+	// forgetful holds what is left of replicas that may have forgotten something.
+	forgetful map[anchormesh.SegmentID]Forgetful
+	running   sync.WaitGroup
 }
 
 // Replica is a running replica on this node.
@@ -154,7 +158,7 @@ func (h *Host) CatchUp(ctx context.Context, r *Replica) {
 func New(cfg Config, dir *datadir.Dir, stores *scopes.Stores, engine *consensus.Engine, log *wal.Log, table *route.Table) *Host {
 	h := &Host{
 		cfg: cfg, dir: dir, stores: stores, engine: engine, log: log, table: table,
-		awaiting: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
+		awaiting: make(map[anchormesh.SegmentID]anchormesh.ReplicaID), forgetful: make(map[anchormesh.SegmentID]Forgetful),
 	}
 	h.held.Store(&map[anchormesh.SegmentID]*Replica{})
 	return h
@@ -197,6 +201,9 @@ func (h *Host) JoinMesh(id anchormesh.MeshID) error {
 func (h *Host) Open() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.recall(); err != nil {
+		return err
+	}
 	prefixes, err := h.dir.Scopes()
 	if err != nil {
 		return err
@@ -217,7 +224,10 @@ func (h *Host) Open() error {
 		}
 		for _, id := range store.Absent() { // cut short: an installation begins anew, a retirement ends
 			known[id] = true
-			if _, retired := h.dir.Record().Retired[id]; retired {
+			if replica, retired := h.dir.Record().Retired[id]; retired {
+				if err := h.retired(id, replica); err != nil {
+					return err
+				}
 				if err := h.discard(store, id); err != nil {
 					return err
 				}
@@ -299,8 +309,14 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 			return err
 		}
 	}
-	if !ok || self <= h.dir.Record().Retired[id] {
-		return h.discard(store, id) // a retirement that a crash cut short
+	if gone := h.dir.Record().Retired[id]; !ok || self <= gone { // a retirement that a crash cut short
+		if err := h.retired(id, gone); err != nil {
+			return err
+		}
+		return h.discard(store, id)
+	}
+	if forgot, err := h.forgot(segment, self, state); forgot || err != nil {
+		return err
 	}
 	if err := h.beginLog(segment); err != nil {
 		return err

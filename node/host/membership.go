@@ -14,8 +14,8 @@ import (
 func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if id <= h.dir.Record().Retired[segment] {
-		return fmt.Errorf("segment %s replica %d: %w", segment, id, ErrRetired)
+	if err := h.forbidden(segment, id); err != nil {
+		return err
 	}
 	if r, ok := h.Get(segment); ok {
 		if r.ID == id {
@@ -40,6 +40,9 @@ func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) erro
 func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
 	h.table.Learn(d)
 	d, ok := h.newest(d)
+	if free, err := h.recovers(d, ok); err != nil || !free {
+		return err
+	}
 	if !ok {
 		h.giveUp(d.Segment)
 		return nil
@@ -121,7 +124,15 @@ func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) er
 	rec.Retired[segment] = max(rec.Retired[segment], id)
 	delete(rec.Installed, segment)
 	delete(rec.Frozen, segment)
+	delete(rec.Forgotten, segment)
 	return h.dir.Save(rec)
+}
+
+// recovers is superseded for who does not hold mu.
+func (h *Host) recovers(d *anchormesh.Descriptor, current bool) (free bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.superseded(d, current)
 }
 
 func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica, reason error) {
@@ -173,8 +184,14 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if o.To <= h.dir.Record().Retired[d.Segment] {
-		return nil, fmt.Errorf("segment %s replica %d: %w", d.Segment, o.To, ErrRetired)
+	if _, err := h.superseded(d, true); err != nil {
+		return nil, err
+	}
+	if err := h.forbidden(d.Segment, o.To); err != nil {
+		return nil, err
+	}
+	if err := h.clearOverlapping(d); err != nil {
+		return nil, err
 	}
 	at := wal.Mark{Index: o.Meta.Applied, Term: o.Meta.Term}
 	if err := h.refuseOlder(d.Segment, at); err != nil {

@@ -99,6 +99,7 @@ type shared struct {
 	orders    map[anchormesh.SegmentID]order
 	splitting map[anchormesh.SegmentID]int
 	promises  recruit.Promises
+	forgot    map[anchormesh.SegmentID]map[anchormesh.ReplicaID]time.Time // when their nodes said so last
 }
 
 // Standing is how a group led here stands.
@@ -119,6 +120,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, m Mesh) *Steward {
 		shared: shared{
 			standing: make(map[anchormesh.SegmentID]Standing), orders: make(map[anchormesh.SegmentID]order),
 			splitting: make(map[anchormesh.SegmentID]int),
+			forgot:    make(map[anchormesh.SegmentID]map[anchormesh.ReplicaID]time.Time),
 		},
 	}
 }
@@ -180,6 +182,51 @@ func (s *Steward) forget(id anchormesh.SegmentID) {
 	defer s.mu.Unlock()
 	delete(s.standing, id)
 	delete(s.orders, id)
+	delete(s.forgot, id)
+}
+
+// forgotKept is how long a node's word counts that its replica forgot something. It
+// repeats it until the replica is gone.
+const forgotKept = 30 * time.Second
+
+// Forgot takes a node's word that its replica may have forgotten what it acknowledged. It
+// reports whether that is news to a leader who can do something about it.
+func (s *Steward) Forgot(from anchormesh.NodeID, segment anchormesh.SegmentID, replica anchormesh.ReplicaID) bool {
+	r, ok := s.leads(segment)
+	if !ok {
+		return false
+	}
+	if a, here := r.Machine.Descriptor().Replica(replica); !here || a.Node != from || from == s.cfg.Self {
+		return false
+	}
+	s.mu.Lock()
+	if s.forgot[segment] == nil {
+		s.forgot[segment] = make(map[anchormesh.ReplicaID]time.Time)
+	}
+	_, known := s.forgot[segment][replica]
+	s.forgot[segment][replica] = time.Now()
+	s.mu.Unlock()
+	if !known {
+		s.cfg.Logger.Warn("a replica may have forgotten what it acknowledged, as its node says", "segment", segment, "replica", replica, "node", from.Short())
+	}
+	s.Kick()
+	return true
+}
+
+// forgotten returns the replicas of a segment whose nodes said lately that they forgot
+// something.
+func (s *Steward) forgotten(now time.Time, id anchormesh.SegmentID) (out []anchormesh.ReplicaID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for replica, at := range s.forgot[id] {
+		if now.Sub(at) < forgotKept {
+			out = append(out, replica)
+		} else {
+			delete(s.forgot[id], replica)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Standing returns how the group of a segment led here stands.

@@ -45,7 +45,7 @@ func (s *Steward) due(l *look, id anchormesh.SegmentID) bool {
 	if t == nil || t.term != st.Term || t.changed != d.Changed || t.again.Swap(false) {
 		return true
 	}
-	if _, wished := s.wishes[id]; wished {
+	if _, wished := s.wishes[id]; wished || len(s.forgotten(l.now, id)) > 0 {
 		return true
 	}
 	if st.Asleep && t.settled && t.degraded == "" && l.alive(d) {
@@ -168,6 +168,7 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
 		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: l.members,
+		Forgot: s.forgotten(l.now, id),
 	}
 	if m, wished := s.wishes[id]; wished {
 		out.Move = m.Wish()
