@@ -15,6 +15,7 @@ import (
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/wire"
 	"github.com/anchormesh/anchormesh/node/admin"
+	"github.com/anchormesh/anchormesh/node/approvals"
 	"github.com/anchormesh/anchormesh/node/classes"
 	"github.com/anchormesh/anchormesh/node/compactor"
 	"github.com/anchormesh/anchormesh/node/datadir"
@@ -91,6 +92,7 @@ func (n *Node) engineConfig(a *assembly) consensus.Config {
 		a.table.SetLeader(id, s.Leader)
 		a.lessor.StatusChanged(id, s)
 		a.lines.StatusChanged(id, s)
+		a.approvals.Changed(id)
 		if s.Leads() {
 			n.log.Info("this node leads", "segment", id, "term", s.Term)
 			a.steward.Kick()
@@ -109,6 +111,7 @@ func (n *Node) transferConfig() transfer.Config {
 // assemble makes what stands between API and engine. Nothing runs yet.
 func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	self := a.mesh.Self().ID
+	a.verifier = newVerifier()
 	limits := keyspace.DefaultLimits()
 	limits.QuotaBytes = n.cfg.Limits.Quota()
 	watchLimits := watch.DefaultLimits()
@@ -119,16 +122,18 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Changed: a.recordChanged,
 		Boot:    datadir.ThisBoot(),
 		Held:    a.held,
-		Verify:  wire.SignedBy,
+		Verify:  a.verifier.Verify,
+		Forged:  func(id anchormesh.SegmentID, term uint64, err error) { n.forged(id, term, err) },
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
 	leaseConfig.Extend = n.cfg.Raft.Election
 	a.lines = n.newLines(a)
+	a.approvals = n.newApprovals(a)
 	a.txns = n.newTxns(a)
 	a.lessor = leases.New(leaseConfig, a.host, a.engine, a.txns, func() { a.ender.Wake() })
 	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
-	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines, a.txns)
+	a.requests = dispatch.New(self, a.host, a.engine, a.table, a.mesh, a.leases, a.peers, a.lines, a.txns, a.approvals)
 	a.ender = leases.NewEnder(a.host, a.engine, a.requests)
 	a.leases.SetEnder(a.ender)
 	a.proofs = n.newProofs(a)
@@ -157,6 +162,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(leases.Method, a.leases.Serve)
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
+	a.mesh.HandleCalls(approvals.Method, a.approvals.Serve)
 	a.mesh.HandleCalls(merger.Method, a.merger.Serve)
 	a.mesh.HandleCalls(governor.Method, a.governor.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)

@@ -29,7 +29,7 @@ func (n *Node) newTxns(a *assembly) *txns.Txns {
 		Admit: func(r *host.Replica, d *anchormesh.Descriptor, command []byte) error {
 			return a.requests.Admit(r, d, command)
 		},
-	}, a.host, a.engine, a.lines, a.table, a.mesh)
+	}, a.host, a.engine, a.approvals.Stamped(), a.table, a.mesh)
 }
 
 // stamped returns the command with its revision in front.
@@ -77,6 +77,7 @@ func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 	if c.State.Hardening() {
 		a.classes.Kick()
 	}
+	a.approvals.Changed(c.State.Descriptor.Segment)
 	if c.State.Line != 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
 	}

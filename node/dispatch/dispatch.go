@@ -6,8 +6,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
@@ -63,6 +66,13 @@ type Dispatcher struct {
 	peers  Peers
 	lines  *stamps.Lines
 	txns   Transactions
+	writes Writes
+}
+
+// Writes put what clients write, and what takes no stamp, into the log of a segment that
+// is led here: behind the approvals that the scope wants. approvals.Approvals is one.
+type Writes interface {
+	Propose(segment anchormesh.SegmentID, gen anchormesh.Generation, command []byte, done func(consensus.Result))
 }
 
 // Transactions are those that touch several segments; txns.Txns is one.
@@ -80,8 +90,8 @@ type Peers interface {
 }
 
 // New returns a dispatcher for the node self.
-func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, lines *stamps.Lines, x Transactions) *Dispatcher {
-	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, lines: lines, txns: x}
+func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, c Caller, l Local, p Peers, lines *stamps.Lines, x Transactions, w Writes) *Dispatcher {
+	return &Dispatcher{self: self, host: h, engine: e, table: t, caller: c, leases: l, peers: p, lines: lines, txns: x, writes: w}
 }
 
 // Do implements etcdapi.Requests.
@@ -123,8 +133,11 @@ func gaveUp(ctx context.Context, last error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
-	if errors.Is(last, etcdapi.ErrNoLeader) {
+	switch {
+	case errors.Is(last, etcdapi.ErrNoLeader):
 		return etcdapi.ErrTimeoutLeaderFail
+	case errors.Is(last, approval.ErrUnanswered):
+		return status.Error(codes.Unavailable, "etcdserver: "+approval.ErrUnanswered.Error())
 	}
 	return etcdapi.ErrTimeout
 }
@@ -222,7 +235,8 @@ func translate(err error) error {
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
 		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken), errors.Is(err, keyspace.ErrLocked),
-		errors.Is(err, machine.ErrFrozen), errors.Is(err, mvcc.ErrGone):
+		errors.Is(err, machine.ErrFrozen), errors.Is(err, mvcc.ErrGone),
+		errors.Is(err, machine.ErrUnapproved), errors.Is(err, approval.ErrStale), errors.Is(err, approval.ErrUnanswered):
 		return retry(err)
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests

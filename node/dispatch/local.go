@@ -56,7 +56,7 @@ func (d *Dispatcher) submit(r *host.Replica, desc *anchormesh.Descriptor, m etcd
 		d.txns.Propose(desc, command, done)
 		return
 	}
-	d.engine.Propose(desc.Segment, desc.Generation, command, done)
+	d.writes.Propose(desc.Segment, desc.Generation, command, done)
 }
 
 // stamped reports whether a method's command takes a revision.

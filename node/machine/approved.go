@@ -7,6 +7,9 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/anchors/trust"
@@ -39,6 +42,15 @@ func (e *RefusedError) Error() string {
 		return "etcdserver: the scope's anchors did not approve the write"
 	}
 	return fmt.Sprintf("%s (refused by anchor %s)", e.Rule, e.By)
+}
+
+// GRPCStatus says what a client gets: PermissionDenied if the rule is about who writes,
+// and FailedPrecondition if it is about what is written or what there is.
+func (e *RefusedError) GRPCStatus() *status.Status {
+	if e.Denied {
+		return status.New(codes.PermissionDenied, e.Error())
+	}
+	return status.New(codes.FailedPrecondition, e.Error())
 }
 
 // RefusalOf words a verdict that does not admit.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -232,7 +233,8 @@ func sorted(err error) error {
 		return fmt.Errorf("%w: %w", errLost, err)
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, consensus.ErrOverloaded), errors.Is(err, consensus.ErrStopped), errors.Is(err, machine.ErrGeneration),
-		errors.Is(err, keyspace.ErrWrongSegment), errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrLocked):
+		errors.Is(err, keyspace.ErrWrongSegment), errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrLocked),
+		errors.Is(err, machine.ErrUnapproved), errors.Is(err, approval.ErrStale), errors.Is(err, approval.ErrUnanswered):
 		return fmt.Errorf("%w: %w", errNowhere, err)
 	}
 	return err
