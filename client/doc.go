@@ -19,5 +19,7 @@
 // spoken to. All connections of a client to one node share one libp2p
 // connection. Close closes everything that New and NewDialer opened.
 //
+// Signer signs what a client writes, for scopes that take nothing else.
+//
 // It does not route by key: any node passes requests on.
 package client
