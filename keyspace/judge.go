@@ -39,6 +39,7 @@ type govern struct {
 	// reserved is what prepared transactions will add at most.
 	reserved map[commit.TxnID]amount
 
+	asks   atomic.Bool  // rules want to know who writes; read without the lock
 	writes atomic.Int64 // commands that wrote something, since the segment was opened
 }
 
@@ -76,6 +77,7 @@ func (s *Space) Govern(p *Governed) error {
 	}
 	if p == nil {
 		g.policy, g.judge, g.counts, g.reserved = nil, nil, false, nil
+		g.asks.Store(false)
 		return nil
 	}
 	copied := *p
@@ -86,6 +88,7 @@ func (s *Space) Govern(p *Governed) error {
 			g.judge = rules.Closed(p.Rules, err)
 		}
 	}
+	g.asks.Store(g.judge != nil && g.judge.Asks())
 	counted := g.counts
 	if g.counts = p.QuotaBytes > 0 || p.QuotaKeys > 0; g.counts && !counted {
 		s.count()
@@ -100,11 +103,9 @@ func (s *Space) Governed() *Governed {
 	return s.govern.policy
 }
 
-// WantsOrigin reports whether commands have to say who gave them.
+// WantsOrigin reports whether commands have to say who gave them. It costs nothing.
 func (s *Space) WantsOrigin() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.govern.judge != nil && s.govern.judge.Asks()
+	return s.govern.asks.Load()
 }
 
 func (a *applier) saveSigners(rows []signed.Row) {

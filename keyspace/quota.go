@@ -308,6 +308,32 @@ type Usage struct {
 	Revision, Compacted   int64
 }
 
+// Append encodes the figures, for another node.
+func (u *Usage) Append(b []byte) []byte {
+	b = append(b, flagOf(u.Counted))
+	for _, n := range []int64{u.Keys, u.Bytes, u.KeysLimit, u.BytesLimit, u.Writes, u.Revision, u.Compacted} {
+		b = binary.AppendVarint(b, n)
+	}
+	return AppendShare(b, u.Share)
+}
+
+// ParseUsage reads what Append wrote; the error is codec.ErrMalformed.
+func ParseUsage(b []byte) (u Usage, err error) {
+	if len(b) == 0 || b[0] > 1 {
+		return u, codec.ErrMalformed
+	}
+	u.Counted, b = b[0] == 1, b[1:]
+	for _, n := range []*int64{&u.Keys, &u.Bytes, &u.KeysLimit, &u.BytesLimit, &u.Writes, &u.Revision, &u.Compacted} {
+		v, k := binary.Varint(b)
+		if k <= 0 {
+			return u, codec.ErrMalformed
+		}
+		*n, b = v, b[k:]
+	}
+	u.Share, err = parseShare(b)
+	return u, err
+}
+
 // Usage returns what the segment holds now.
 func (s *Space) Usage() Usage {
 	s.mu.RLock()
@@ -410,17 +436,5 @@ func (s *Space) wholeWith(right *Space) bool {
 	if s.govern.policy == nil {
 		return false
 	}
-	return s.seg.KeyRange().Hull(right.seg.KeyRange()).Covers(prefixRange(s.govern.policy.Rules.Scope))
-}
-
-// prefixRange is all keys that begin with a prefix.
-func prefixRange(prefix string) anchormesh.KeyRange {
-	end := []byte(prefix)
-	for len(end) > 0 && end[len(end)-1] == 0xff {
-		end = end[:len(end)-1]
-	}
-	if len(end) > 0 {
-		end[len(end)-1]++
-	}
-	return anchormesh.KeyRange{Start: []byte(prefix), End: end}
+	return s.seg.KeyRange().Hull(right.seg.KeyRange()).Covers(anchormesh.PrefixRange([]byte(s.govern.policy.Rules.Scope)))
 }

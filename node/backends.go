@@ -18,6 +18,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/compactor"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 )
 
@@ -311,6 +312,35 @@ func (c compactions) Led(ctx context.Context) map[anchormesh.SegmentID]int64 {
 // Compact implements compactor.Segments.
 func (c compactions) Compact(ctx context.Context, id anchormesh.SegmentID, revision int64) error {
 	return c.requests.Compact(ctx, id, revision)
+}
+
+// Kept implements compactor.Segments.
+func (c compactions) Kept() (out []compactor.Kept) {
+	for _, id := range c.host.Segments() {
+		st, ok := c.engine.Status(id)
+		r, here := c.host.Get(id)
+		if !ok || !here || !st.Leads() {
+			continue
+		}
+		p := r.Machine.State().Policy
+		if p == nil || p.Retention.Seconds == 0 && p.Retention.Writes == 0 {
+			continue
+		}
+		u := r.Machine.Space().Usage()
+		out = append(out, compactor.Kept{
+			Segment:   id,
+			Retention: compactor.Retention{Period: time.Duration(p.Retention.Seconds) * time.Second, Writes: p.Retention.Writes},
+			At:        compactor.Position{Revision: u.Revision, Compacted: u.Compacted, Writes: u.Writes},
+		})
+	}
+	return out
+}
+
+// CompactOwn implements compactor.Segments.
+func (c compactions) CompactOwn(ctx context.Context, id anchormesh.SegmentID, revision int64) error {
+	ctx, cancel := context.WithTimeout(ctx, lineWait)
+	defer cancel()
+	return c.requests.CompactOwn(ctx, id, revision)
 }
 
 var (

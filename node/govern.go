@@ -6,6 +6,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/node/governor"
+	"github.com/anchormesh/anchormesh/node/machine"
 )
 
 // newGovernor makes what lets scopes govern themselves.
@@ -17,6 +18,6 @@ func (n *Node) newGovernor(a *assembly) *governor.Governor {
 			return err
 		},
 		Group: a.group, Proof: func(_ anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof { return a.proofs.Proof(entry) },
-		Listener: governor.Listener{},
+		Listener: governor.Listener{}, Compile: machine.CompileRule,
 	}, a.host, a.engine, a.table, a.mesh)
 }

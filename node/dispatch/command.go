@@ -20,13 +20,14 @@ import (
 // segments, beside what clients ask for.
 //
 // Request: uvarint segment, uvarint generation, byte flags (1: to be stamped; 2: a
-// question), then the command, or for a question the uvarint lease whose keys are
+// question; 4: what the segment uses), then the command, or for a question the uvarint lease whose keys are
 // asked for. Answers are as those of Method; keys have their lengths in front.
 const CommandMethod = 6
 
 const (
 	flagStamp    = 1
 	flagQuestion = 2
+	flagUsage    = 4
 )
 
 // Command implements leases.Commander: it puts a command into the log of the segment
@@ -52,6 +53,22 @@ func (d *Dispatcher) LeaseKeys(ctx context.Context, key []byte, id int64) (in an
 		keys, list = append(keys, list[k:k+int(n)]), list[k+int(n):]
 	}
 	return in, keys, err
+}
+
+// Usage asks a segment's leader what the segment uses. It is asked once.
+func (d *Dispatcher) Usage(ctx context.Context, desc *anchormesh.Descriptor) (keyspace.Usage, error) {
+	_, answer, err := d.tryCommand(ctx, desc, flagUsage, nil)
+	if err != nil {
+		return keyspace.Usage{}, err
+	}
+	return keyspace.ParseUsage(answer)
+}
+
+// Share gives a segment its share of the scope's quota, in place of the version that the
+// share names. It is tried once.
+func (d *Dispatcher) Share(ctx context.Context, desc *anchormesh.Descriptor, share keyspace.Share) error {
+	_, _, err := d.tryCommand(ctx, desc, 0, keyspace.AppendShare([]byte{byte(keyspace.OpShare)}, share))
+	return err
 }
 
 // insist tries until the outcome is known.
@@ -132,6 +149,9 @@ func isLeaseNotFound(err error) bool {
 // command carries a command or a question out on the leader.
 func (d *Dispatcher) command(r *host.Replica, desc *anchormesh.Descriptor, flags byte, body []byte, done func(consensus.Result)) {
 	switch {
+	case flags&flagUsage != 0:
+		u := r.Machine.Space().Usage()
+		done(consensus.Result{Response: u.Append(nil)})
 	case flags&flagQuestion != 0:
 		id, _ := binary.Uvarint(body)
 		d.engine.ReadIndex(desc.Segment, func(_ uint64, err error) {
@@ -150,7 +170,18 @@ func (d *Dispatcher) command(r *host.Replica, desc *anchormesh.Descriptor, flags
 
 // allowed says which commands other nodes may give.
 func allowed(op keyspace.Op) bool {
-	return op >= keyspace.OpLeaseRegister && op <= keyspace.OpLeaseForget
+	return op >= keyspace.OpLeaseRegister && op <= keyspace.OpLeaseForget || op == keyspace.OpShare
+}
+
+// wellFormed looks at flags and what is behind them.
+func wellFormed(b []byte) bool {
+	switch {
+	case len(b) > 0 && b[0] == flagUsage:
+		return len(b) == 1
+	case len(b) < 2:
+		return false
+	}
+	return b[0]&flagQuestion != 0 || allowed(keyspace.Op(b[1]))
 }
 
 // ServeCommand answers another node's command; it does not block.
@@ -161,7 +192,7 @@ func (d *Dispatcher) ServeCommand(_ anchormesh.NodeID, payload []byte, to mesh.R
 		return
 	}
 	generation, k := binary.Uvarint(payload[n:])
-	if k <= 0 || len(payload) < n+k+2 || payload[n+k]&flagQuestion == 0 && !allowed(keyspace.Op(payload[n+k+1])) {
+	if k <= 0 || !wellFormed(payload[n+k:]) {
 		to.Fail(codeStatus+uint16(codes.InvalidArgument), errMalformed.Error())
 		return
 	}

@@ -164,7 +164,7 @@ func (d *Dispatcher) run(ctx context.Context, desc *anchormesh.Descriptor, call 
 	if now := r.Machine.Descriptor(); now.Generation != desc.Generation {
 		return nil, d.elsewhere(ctx, desc, now, call.Keys.Start, try)
 	}
-	if !call.Write && !leaderOnly(call.Method) {
+	if !call.Write && !leaderOnly(call.Method) && !d.leadersRead(r, desc, call) {
 		return d.readLocal(ctx, r, desc, call)
 	}
 	status, ok := d.engine.Status(desc.Segment)

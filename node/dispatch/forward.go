@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
@@ -20,7 +22,8 @@ import (
 // Method is the mesh call that carries forwarded requests.
 //
 // Request: uvarint segment, uvarint generation, byte method, byte flags (1
-// serializable, 2 at), with at the uvarint revision to read at, then the client's
+// serializable, 2 at, 4 from), with at the uvarint revision to read at, with from who gave
+// the request (keyspace.Origin), which is believed of nodes alone, then the client's
 // bytes. Answer: uvarint log index (0
 // for reads), then the encoded response. A failed answer's code says what to do:
 // see the codes below.
@@ -29,6 +32,7 @@ const Method = 1
 const (
 	flagSerializable = 1
 	flagAt           = 2
+	flagFrom         = 4
 )
 
 // Codes of failed answers. Above codeStatus, the rest is a gRPC code and the
@@ -50,6 +54,9 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	head = append(head, byte(call.Method), flagsOf(call))
 	if call.At != 0 {
 		head = binary.AppendUvarint(head, uint64(call.At))
+	}
+	if !call.From.Zero() {
+		head = call.From.Append(head)
 	}
 	answer, err := d.caller.Call(ctx, to, Method, head, call.Raw())
 	if err != nil {
@@ -74,6 +81,9 @@ func flagsOf(call *etcdapi.Call) (flags byte) {
 	}
 	if call.At != 0 {
 		flags |= flagAt
+	}
+	if !call.From.Zero() {
+		flags |= flagFrom
 	}
 	return flags
 }
@@ -159,7 +169,11 @@ func (d *Dispatcher) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responde
 		go d.serveSlow(req, to)
 		return
 	}
-	command := commandOf(req.call)
+	if err := pace(r, req.call); err != nil {
+		fail(to, err)
+		return
+	}
+	command := commandOf(r, req.call)
 	if err := d.Admit(r, desc, command); err != nil {
 		fail(to, err)
 		return
@@ -269,12 +283,22 @@ func parseForwarded(b []byte) (forwarded, error) {
 		}
 		rest = rest[n:]
 	}
+	var from keyspace.Origin
+	if flags&flagFrom != 0 {
+		var behind []byte
+		var ok bool
+		if from, behind, ok = keyspace.ParseOrigin(rest[2:]); !ok {
+			return forwarded{}, errMalformed
+		}
+		rest = rest[len(rest)-len(behind)-2:]
+		from.Proof = bytes.Clone(from.Proof) // what lies in front of the request is written over
+	}
 	// The byte in front of the request is free now: it takes the command's op.
 	call, err := etcdapi.ForwardedCall(method, rest[1:])
 	if err != nil {
 		return forwarded{}, err
 	}
 	call.Serializable = flags&flagSerializable != 0 && !call.Write
-	call.At = anchormesh.Revision(at)
+	call.At, call.From = anchormesh.Revision(at), from
 	return forwarded{anchormesh.SegmentID(segment), anchormesh.Generation(generation), call}, nil
 }

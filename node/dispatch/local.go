@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -27,7 +28,10 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 	if ends(r, call) {
 		return d.endLease(ctx, r, desc, call)
 	}
-	command := commandOf(call)
+	if err := pace(r, call); err != nil {
+		return nil, err
+	}
+	command := commandOf(r, call)
 	if err := d.Admit(r, desc, command); err != nil {
 		return nil, err
 	}
@@ -40,13 +44,33 @@ func (d *Dispatcher) runLocal(ctx context.Context, r *host.Replica, desc *anchor
 }
 
 // commandOf returns a call as a command of the log. A compaction that names a revision
-// of the scope's line carries it: nothing at or below it can come any more.
-func commandOf(call *etcdapi.Call) []byte {
+// of the scope's line carries it: nothing at or below it can come any more. A write says who
+// gave it, if the scope asks for that.
+func commandOf(r *host.Replica, call *etcdapi.Call) []byte {
 	command := call.Command(byte(opOf(call.Method)))
+	if writesKeys(call.Method) && r.Machine.Space().WantsOrigin() {
+		return append(keyspace.AppendOrigin(make([]byte, 0, originSizeHint+len(command)), &call.From), command...)
+	}
 	if call.Method != etcdapi.MethodCompact || call.At == 0 {
 		return command
 	}
 	return append(keyspace.AppendStamp(make([]byte, 0, keyspace.StampBytes+len(command)), call.At), command...)
+}
+
+// originSizeHint is room for a peer ID and a proof.
+const originSizeHint = 192
+
+// writesKeys reports whether a scope's rules judge the method.
+func writesKeys(m etcdapi.Method) bool {
+	return m == etcdapi.MethodPut || m == etcdapi.MethodDeleteRange || m == etcdapi.MethodTxn
+}
+
+// pace takes one request of what the scope may have each second here.
+func pace(r *host.Replica, call *etcdapi.Call) error {
+	if r.Pace.PerSecond() > 0 && (writesKeys(call.Method) || call.Method == etcdapi.MethodRange) && !r.Pace.Take(time.Now()) {
+		return etcdapi.ErrTooManyRequests
+	}
+	return nil
 }
 
 // submit puts a command on its way into the segment's log: with a stamp, if the
@@ -114,6 +138,12 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 	if r.Machine.State().Frozen() {
 		return nil, retry(machine.ErrFrozen)
 	}
+	if d.leadersRead(r, desc, call) {
+		return nil, retry(etcdapi.ErrNoLeader)
+	}
+	if err := pace(r, call); err != nil {
+		return nil, err
+	}
 	at, err := d.readPoint(ctx, r, desc, call)
 	if err != nil {
 		return nil, err
@@ -135,6 +165,17 @@ func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *ancho
 	}
 	r.Meter.Read(call.Keys.Start, answer.Size())
 	return answer, nil
+}
+
+// leadersRead reports whether a read is one that the scope leaves to the leader, which this
+// node is not.
+func (d *Dispatcher) leadersRead(r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) bool {
+	p := r.Machine.State().Policy
+	if !call.Serializable || p == nil || !p.Reads.LeaderOnly {
+		return false
+	}
+	st, ok := d.engine.Status(desc.Segment)
+	return !ok || !st.Leads()
 }
 
 // readPoint waits until the replica here may answer a read, and returns the revision

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
@@ -199,6 +200,28 @@ func (d *Dispatcher) alarmOver(ctx context.Context, parts []*anchormesh.Descript
 		return nil, err
 	}
 	return codec.Chunks{codec.AppendAlarmResponse(nil, d.header(parts[0], at), all)}, nil
+}
+
+// CompactOwn compacts the history of one segment, led here, below a revision that it has
+// reached: for the retention of its scope.
+func (d *Dispatcher) CompactOwn(ctx context.Context, segment anchormesh.SegmentID, revision int64) error {
+	r, here := d.host.Get(segment)
+	if !here {
+		return consensus.ErrNoGroup
+	}
+	raw, err := proto.Marshal(&pb.CompactionRequest{Revision: revision})
+	if err != nil {
+		return err
+	}
+	done := make(chan consensus.Result, 1)
+	command := keyspace.AppendCommand(nil, keyspace.OpCompactOwn, raw)
+	d.engine.Propose(segment, r.Machine.Descriptor().Generation, command, func(res consensus.Result) { done <- res })
+	select {
+	case res := <-done:
+		return res.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Compact compacts the history of a segment's scope below revision; for automatic

@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 )
 
@@ -63,6 +64,8 @@ type Call struct {
 	// At is the revision of the scope's line that a read is to be answered at,
 	// because another node reads other keys at it; 0: the newest.
 	At anchormesh.Revision
+	// From is who gave a write, as far as the node that took it in knows.
+	From keyspace.Origin
 	// Range is the decoded request when Method is MethodRange. It refers to
 	// the same bytes.
 	Range codec.RangeRequest

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/rules"
 )
 
 // What a backend can answer. Wrap them: only errors.Is counts, and the client
@@ -81,6 +82,7 @@ var answers = []struct {
 	{ErrLeaseTTLTooLarge, rpctypes.ErrGRPCLeaseTTLTooLarge},
 	{ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
 	{ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{keyspace.ErrScopeFull, rpctypes.ErrGRPCNoSpace},
 	{ErrTooManyRequests, rpctypes.ErrGRPCRequestTooManyRequests},
 	{ErrCorrupt, rpctypes.ErrGRPCCorrupt},
 	{ErrNoLeader, rpctypes.ErrGRPCNoLeader},
@@ -114,11 +116,24 @@ func Status(err error) *status.Status {
 			return status.Convert(a.status)
 		}
 	}
+	var refusal *rules.Refusal
+	if errors.As(err, &refusal) {
+		return status.New(refusalCode(refusal), refusal.Error())
+	}
 	var carrier interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &carrier) {
 		return carrier.GRPCStatus()
 	}
 	return status.New(codes.Unknown, err.Error())
+}
+
+// refusalCode is PermissionDenied if the rule is about who writes, and
+// FailedPrecondition if it is about what is written or what there is.
+func refusalCode(r *rules.Refusal) codes.Code {
+	if r.Denied {
+		return codes.PermissionDenied
+	}
+	return codes.FailedPrecondition
 }
 
 // toWire is Status as an error.

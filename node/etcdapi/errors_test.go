@@ -12,6 +12,9 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/rules"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite golden files")
@@ -31,6 +34,9 @@ var wireErrors = []struct {
 	{"ErrLeaseTTLTooLarge", ErrLeaseTTLTooLarge, rpctypes.ErrGRPCLeaseTTLTooLarge},
 	{"ErrTooLarge", ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
 	{"ErrNoSpace", ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{"keyspace.ErrScopeFull", keyspace.ErrScopeFull, rpctypes.ErrGRPCNoSpace},
+	{"a rule about the writer", &rules.Refusal{Scope: "/s", Rule: "writers", Key: "/s/k", Reason: "the writer is not known", Denied: true}, nil},
+	{"a rule about the write", &rules.Refusal{Scope: "/s", Rule: "create_only", Key: "/s/\xff", Reason: "it exists"}, nil},
 	{"ErrTooManyRequests", ErrTooManyRequests, rpctypes.ErrGRPCRequestTooManyRequests},
 	{"ErrCorrupt", ErrCorrupt, rpctypes.ErrGRPCCorrupt},
 	{"ErrNoLeader", ErrNoLeader, rpctypes.ErrGRPCNoLeader},

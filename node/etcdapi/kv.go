@@ -2,12 +2,17 @@ package etcdapi
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
+	"github.com/anchormesh/anchormesh/keyspace/signed"
 )
 
 func (s *Server) kvService() service {
@@ -47,6 +52,9 @@ func (s *Server) do(ctx context.Context, call *Call) (codec.Chunks, error) {
 	if err := s.admit(ctx, func() bool { return s.led(call) }); err != nil {
 		return nil, err
 	}
+	if call.Write {
+		call.From = origin(ctx)
+	}
 	bounded, cancel := s.bound(ctx)
 	defer cancel()
 	answer, err := s.requests.Do(bounded, call)
@@ -54,6 +62,20 @@ func (s *Server) do(ctx context.Context, call *Call) (codec.Chunks, error) {
 		return nil, toWire(settle(ctx, call.Write, err))
 	}
 	return answer, nil
+}
+
+// origin is who gave a request: the libp2p peer whose connection it came on, if it did,
+// and the proof that came with it. Nobody has a user name as long as authentication is
+// off.
+func origin(ctx context.Context) (o keyspace.Origin) {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr.Network() == "libp2p" {
+		addr := p.Addr.String()
+		o.Peer = addr[strings.LastIndexByte(addr, '/')+1:]
+	}
+	if proof := metadata.ValueFromIncomingContext(ctx, signed.Metadata); len(proof) == 1 && len(proof[0]) == signed.ProofBytes {
+		o.Proof = []byte(proof[0])
+	}
+	return o
 }
 
 // bound gives a request its time limit. A client that waits no longer than that

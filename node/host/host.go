@@ -93,6 +93,7 @@ type Replica struct {
 	Hub     *watch.Hub
 	Store   *mvcc.Store // the scope's, shared with its other segments
 	Meter   sample.Meter
+	Pace    Pace // of requests, where the scope bounds them
 	// stamped is closed when the scope is known to have been split.
 	stamped chan struct{}
 	// Since is the log index of the snapshot that the replica came as; 0: it began

@@ -31,7 +31,7 @@ func (x *Txns) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error)
 			if err != nil {
 				return nil, clients(err)
 			}
-			a := x.attempt(ctx, home, division, try > 0)
+			a := x.attempt(ctx, home, &call.From, division, try > 0)
 			switch a.Outcome {
 			case commit.Committed:
 				return codec.Chunks{a.Plan.Answer(x.header(home, a.Revision))}, nil
@@ -100,7 +100,7 @@ func ended(ctx context.Context, last error) error {
 }
 
 // attempt runs one Coordinator. It returns with the answer; what is left to do goes on.
-func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, d *commit.Division, ordered bool) commit.Answer {
+func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, from *keyspace.Origin, d *commit.Division, ordered bool) commit.Answer {
 	select {
 	case x.attempts <- struct{}{}:
 	default:
@@ -113,7 +113,7 @@ func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, d *comm
 	answer := make(chan commit.Answer, 1)
 	x.running.Go(func() {
 		defer func() { <-x.attempts }()
-		r := run{x: x, scope: home.Line, id: id, answer: answer}
+		r := run{x: x, scope: home.Line, from: *from, id: id, answer: answer}
 		r.drive(ctx, commit.NewCoordinator(id, d, ordered))
 	})
 	a := <-answer
@@ -141,6 +141,7 @@ type core interface {
 type run struct {
 	x      *Txns
 	scope  []byte
+	from   keyspace.Origin
 	id     commit.TxnID
 	answer chan commit.Answer // nil: nobody waits for one
 	events chan commit.Event
@@ -202,7 +203,7 @@ func (r *run) launch(list []commit.Effect) (answered bool) {
 			r.x.running.Go(func() { r.x.release(fx) })
 		default:
 			r.x.running.Go(func() {
-				e := r.x.do(r.ctx, r.scope, fx)
+				e := r.do(fx)
 				select {
 				case r.events <- e:
 				case <-r.ctx.Done():

@@ -121,18 +121,19 @@ func (x *Txns) remoteFailed(d *anchormesh.Descriptor, e *mesh.RemoteError) error
 }
 
 // do carries out one effect and returns what came of it.
-func (x *Txns) do(ctx context.Context, scope []byte, fx commit.Effect) commit.Event {
+func (r *run) do(fx commit.Effect) commit.Event {
+	x, ctx := r.x, r.ctx
 	switch fx := fx.(type) {
 	case commit.Acquire:
 		return x.doAcquire(ctx, fx)
 	case commit.PrepareAt:
-		reply, err := x.command(ctx, fx.Key, askPrepare, fx.Command.Encode())
+		reply, err := x.command(ctx, fx.Key, askPrepare, append(r.from.Append(nil), fx.Command.Encode()...))
 		if err != nil {
 			return fault(err, anchormesh.KeyRange{})
 		}
 		return commit.Prepared{Part: fx.Part, Stamp: reply.Stamp}
 	case commit.AskRevision:
-		return x.doNumber(ctx, scope)
+		return x.doNumber(ctx, r.scope)
 	case commit.DecideAt:
 		reply, err := x.command(ctx, fx.Command.Key, askDecide, fx.Command.Encode())
 		if err != nil {

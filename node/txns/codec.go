@@ -15,7 +15,7 @@ import (
 const (
 	askLocks   = 1 // TxnID, locks, reads; answered by grant and what was read
 	askRelease = 2 // TxnID
-	askPrepare = 3 // commit.Prepare
+	askPrepare = 3 // keyspace.Origin, commit.Prepare
 	askCommit  = 4 // commit.Finish
 	askAbort   = 5 // commit.Finish
 	askDecide  = 6 // commit.Decide

@@ -71,6 +71,9 @@ func (x *Txns) acquire(ctx context.Context, r *host.Replica, d *anchormesh.Descr
 			return nil, fmt.Errorf("%w: %w", commit.ErrLockLost, keyspace.ErrWrongSegment) // cut or merged since it was divided
 		}
 	}
+	if r.Pace.PerSecond() > 0 && !r.Pace.Take(time.Now()) {
+		return nil, etcdapi.ErrTooManyRequests
+	}
 	g := x.gate(d.Segment)
 	if err := x.lead(ctx, g, r, d); err != nil {
 		return nil, err
@@ -158,11 +161,18 @@ func (x *Txns) past(ctx context.Context, d *anchormesh.Descriptor, reads []commi
 // prepare puts a prepare into the log, stamped. A stamp that another has overtaken is
 // replaced: the locks hold.
 func (x *Txns) prepare(ctx context.Context, r *host.Replica, d *anchormesh.Descriptor, body []byte) ([]byte, error) {
+	from, body, ok := keyspace.ParseOrigin(body)
+	if !ok {
+		return nil, errMalformed
+	}
 	c, err := commit.DecodePrepare(body)
 	if err != nil {
 		return nil, err
 	}
 	cmd := command(askPrepare, body)
+	if r.Machine.Space().WantsOrigin() {
+		cmd = append(keyspace.AppendOrigin(nil, &from), cmd...)
+	}
 	if err := x.cfg.Admit(r, d, cmd); err != nil {
 		return nil, err
 	}
