@@ -100,6 +100,9 @@ func (j *Judge) Resize(rng anchormesh.KeyRange) {
 	j.rates.scale(j.sketch.clip(rng))
 }
 
+// Retune gives the judge other thresholds and times; what it measured stays.
+func (j *Judge) Retune(c Config) { j.config = c }
+
 // Decide takes a window and judges.
 func (j *Judge) Decide(now time.Time, w Window) Decision {
 	j.rates.observe(j.config.Memory, &w)

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/governor"
 )
 
@@ -33,7 +37,7 @@ func (m *testMesh) govern(ctx context.Context, i int, c governor.Change) (scope.
 	var err error
 	m.eventually(30*time.Second, "proposal", func() bool {
 		r, err = m.scopes(i).Propose(ctx, c)
-		return err == nil || ctx.Err() != nil || !errors.Is(err, governor.ErrUnavailable) && !strings.Contains(err.Error(), "changing")
+		return err == nil || ctx.Err() != nil || !passingChange(err)
 	})
 	if err != nil {
 		return scope.Closed{}, err
@@ -109,4 +113,169 @@ func (m *testMesh) sound(ctx context.Context) {
 		last = report.Findings
 		return len(report.Findings) == 0
 	})
+}
+
+// A scope is made out of keys that clients read and write, amended and given back, while
+// the nodes stop one after the other in the middle of it: every range is a snapshot in
+// real time's order, nothing acknowledged is lost, nobody is stuck, and each change ends
+// by itself.
+func TestScopesUnderClientsWhileNodesStop(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p := startPairs(ctx, m, 3)
+	p.more(m, 10)
+	priority := func(n int) *policy.Policy { q := anchorsOf(3); q.Priority = n; return q }
+	for i, c := range []governor.Change{
+		{Kind: scope.Create, Prefix: []byte("c/1"), Policy: priority(1)},
+		{Kind: scope.Amend, Prefix: []byte("c/1"), Policy: priority(2), Expect: 1},
+		{Kind: scope.Delete, Prefix: []byte("c/1")},
+		{Kind: scope.Create, Prefix: []byte("c/"), Policy: priority(3)},
+	} {
+		victim := m.leader()
+		other := (victim + 1 + i%2) % len(m.nodes)
+		var r governor.Receipt
+		c.Operator = "test"
+		m.eventually(30*time.Second, "proposal", func() (ok bool) {
+			var err error
+			r, err = m.scopes(other).Propose(ctx, c)
+			if err != nil && !passingChange(err) {
+				t.Fatalf("%s of %q: %v", c.Kind, c.Prefix, err)
+			}
+			return err == nil
+		})
+		p.more(m, int64(i)) // a little later in each round
+		m.stop(victim)
+		end, err := m.scopes(other).Await(ctx, r)
+		if err != nil || end.Outcome != scope.Decided {
+			t.Fatalf("%s of %q: %+v, %v", c.Kind, c.Prefix, end, err)
+		}
+		p.more(m, 10)
+		m.start(victim)
+		p.more(m, 10)
+	}
+	cancel()
+	p.wait.Wait()
+	t.Logf("%d rounds of writes, %d ranges, longest write %v", p.total(), p.reads.Load(), time.Duration(p.pause.Load()))
+	if p.reads.Load() < 10 {
+		t.Errorf("only %d ranges were answered", p.reads.Load())
+	}
+	atLeast := make([]int64, len(p.acked))
+	for i := range p.acked {
+		atLeast[i] = p.acked[i].Load()
+	}
+	long, done := context.WithTimeout(t.Context(), 30*time.Second)
+	defer done()
+	resp, err := m.client().Get(long, "c/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.check(resp, atLeast)
+	m.sound(long)
+}
+
+// passingChange reports whether a change may be accepted a moment later.
+func passingChange(err error) bool {
+	return errors.Is(err, governor.ErrUnavailable) || errors.Is(err, governor.ErrUnknown) ||
+		strings.Contains(err.Error(), "changing") || strings.Contains(err.Error(), "busy")
+}
+
+// Operators who create one scope with different rules, and one inside the other, at
+// once, through different nodes (counterexample 9): one policy wins everywhere, the
+// others are told so, and nothing is half made.
+func TestTwoOperatorsAtOnce(t *testing.T) {
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	m.split("/s/5")
+	var asked sync.WaitGroup
+	won := make([]bool, 4)
+	for i, c := range []governor.Change{
+		{Kind: scope.Create, Prefix: []byte("/s/"), Policy: &policy.Policy{Anchors: policy.Anchors{Count: 3}, Priority: 1}},
+		{Kind: scope.Create, Prefix: []byte("/s/"), Policy: &policy.Policy{Anchors: policy.Anchors{Count: 3}, Priority: 2}},
+		{Kind: scope.Create, Prefix: []byte("/s/5/"), Policy: anchorsOf(3)},
+		{Kind: scope.Create, Prefix: []byte("/s"), Policy: anchorsOf(3)},
+	} {
+		asked.Go(func() {
+			for try := 0; ctx.Err() == nil; try++ {
+				c.Operator = fmt.Sprint(i)
+				r, err := m.scopes(i%3).Propose(ctx, c)
+				if err == nil {
+					var end scope.Closed
+					if end, err = m.scopes(i%3).Await(ctx, r); err == nil && end.Outcome == scope.Decided {
+						won[i] = true
+						return
+					}
+					if err == nil && end.Outcome == scope.Outdated {
+						continue // behind another that was open beside it
+					}
+				}
+				if err == nil || !passingChange(err) {
+					t.Logf("operator %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	asked.Wait()
+	if won[0] == won[1] || !won[2] || !won[3] {
+		t.Fatalf("won: %v", won)
+	}
+	want := map[string]int{"/s/": 1, "/s/5/": 0, "/s": 0, "": 0}
+	if won[1] {
+		want["/s/"] = 2
+	}
+	for i := range m.nodes {
+		m.eventually(20*time.Second, "all scopes known", func() bool { return len(m.scopes(i).List()) == len(want) })
+		for prefix, priority := range want {
+			v, err := m.scopes(i).Show(ctx, []byte(prefix))
+			if err != nil || v.Partial() || v.Record.Doing != nil || v.Policy() != nil && v.Policy().Priority != priority {
+				t.Errorf("node %d, scope %q: %+v, %v", i+1, prefix, v, err)
+			}
+		}
+	}
+	m.sound(ctx)
+}
+
+// The root's policy asks for five anchors and then for three, of a mesh of five under
+// writes: the groups follow, and no write is lost.
+func TestAnchorsFollowThePolicy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("moves replicas; the whole run has it")
+	}
+	m := newMesh(t, 5)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p := startPairs(ctx, m, 2)
+	p.more(m, 10)
+	for _, n := range []int{5, 3} {
+		m.mustGovern(ctx, n%3, governor.Change{Kind: scope.Amend, Policy: anchorsOf(n), AnyVersion: true})
+		m.eventually(60*time.Second, fmt.Sprintf("%d voters", n), func() bool {
+			for _, s := range m.segments(m.leader()) {
+				if d, err := meshpb.FromPB(s.GetDescriptor_()); err != nil || len(d.Anchors) != n || len(d.Voters()) != n || d.Joint {
+					return false
+				}
+			}
+			return true
+		})
+		p.more(m, 20)
+	}
+	cancel()
+	p.wait.Wait()
+	t.Logf("%d rounds of writes, longest write %v", p.total(), time.Duration(p.pause.Load()))
+	atLeast := make([]int64, len(p.acked))
+	for i := range p.acked {
+		atLeast[i] = p.acked[i].Load()
+	}
+	long, done := context.WithTimeout(t.Context(), 30*time.Second)
+	defer done()
+	resp, err := m.client().Get(long, "c/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.check(resp, atLeast)
+	m.sound(long)
 }

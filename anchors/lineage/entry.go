@@ -108,6 +108,7 @@ const (
 	Dead             // an anchor's node stayed away
 	Placement        // zones, room, balance
 	Recovery         // the majority was lost for good
+	Boundary         // a scope begins or ends there
 )
 
 // Evidence is what spoke for a decision, copied into it.

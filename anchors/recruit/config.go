@@ -8,6 +8,7 @@ import (
 // Policy is what the segment's scope asks for.
 type Policy struct {
 	Anchors      int           // voters wanted: 1, 3, 5 or 7
+	Zones        int           // at least so many different zones; 0: as many as there are
 	ReplaceAfter time.Duration // how long a voter must be dead to be replaced
 }
 

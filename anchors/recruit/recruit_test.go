@@ -273,6 +273,9 @@ func (w *world) obey(rng *rand.Rand, e Effect) error {
 		if a.Role != anchormesh.Voter || dead {
 			continue
 		}
+		if before-len(e.Remove) >= w.situation.Policy.Anchors && contact == before && string(a.Node) != w.lead {
+			continue // the policy asks for fewer
+		}
 		if mv == nil || mv.Replica != id || contact < before || string(a.Node) == w.lead || len(e.Promote) != 1 {
 			return fmt.Errorf("%v removes a voter that is not dead, with %d of %d in contact, move %v", e, contact, before, mv)
 		}
@@ -363,7 +366,7 @@ func TestValidate(t *testing.T) {
 	if err := DefaultPolicy().Validate(); err != nil {
 		t.Error(err)
 	}
-	for _, p := range []Policy{{2, time.Hour}, {9, time.Hour}, {3, time.Second}} {
+	for _, p := range []Policy{{Anchors: 2, ReplaceAfter: time.Hour}, {Anchors: 9, ReplaceAfter: time.Hour}, {Anchors: 3, ReplaceAfter: time.Second}} {
 		if p.Validate() == nil {
 			t.Errorf("%+v is valid", p)
 		}

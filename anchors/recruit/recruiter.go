@@ -85,7 +85,7 @@ func (r *Recruiter) Step(now time.Time, s Situation) Plan {
 // change is the one change to propose, most urgent first.
 func (r *Recruiter) change(now time.Time, g *group, need int, mv *moving) (Effect, bool) {
 	for _, try := range []func() (Effect, bool){
-		g.dropForgetful, g.swap, g.shrink, g.grow, g.dropDeadLearner,
+		g.dropForgetful, g.swap, g.shrink, g.release, g.grow, g.dropDeadLearner,
 		func() (Effect, bool) { return r.seatAccepted(g, need) },
 		mv.finish,
 		func() (Effect, bool) { return r.seatMoved(g, mv) },
@@ -194,6 +194,28 @@ func (g *group) shrink() (Effect, bool) {
 	return e, g.electable(e.Remove, nil)
 }
 
+// release takes the votes of living voters above the size wanted, of a group that is
+// well: the leader stays, and as many zones as can.
+func (g *group) release() (Effect, bool) {
+	n := len(g.voters) - g.want
+	if n <= 0 || g.sick() != "" {
+		return Effect{}, false
+	}
+	zones := g.zones()
+	left := slices.DeleteFunc(slices.Clone(g.voters), func(t seat) bool { return t.Node == g.self })
+	e := Effect{Kind: Change, Why: fmt.Sprintf("%d voters, %d wanted", len(g.voters), g.want)}
+	for ; n > 0 && len(left) > 0; n-- {
+		next := slices.MaxFunc(left, func(a, b seat) int {
+			return cmp.Or(cmp.Compare(zones[a.Zone], zones[b.Zone]), cmp.Compare(a.Replica, b.Replica))
+		})
+		zones[next.Zone]--
+		e.Remove = append(e.Remove, next.Replica)
+		left = slices.DeleteFunc(left, func(t seat) bool { return t.Replica == next.Replica })
+	}
+	slices.Sort(e.Remove)
+	return e, len(e.Remove) > 0
+}
+
 // grow gives learners their votes, so many at once that the number stays odd.
 func (g *group) grow() (Effect, bool) {
 	n := g.step()
@@ -287,12 +309,34 @@ func (r *Recruiter) invite(now time.Time, segment anchormesh.SegmentID, g *group
 			free = append(free, m)
 		}
 	}
+	free = g.inZones(free, zones)
 	for _, m := range pick(segment, free, zones, lack) {
 		r.asked[m.Node] = invited{waiting, now.Add(r.config.InviteTimeout)}
 		why := fmt.Sprintf("%d of %d learners", len(g.learners), need)
 		out = append(out, Effect{Kind: Invite, Node: m.Node, Why: why})
 	}
 	return out
+}
+
+// inZones keeps the candidates with which a group that lacks so many learners can still
+// reach the zones that it wants: where every place is needed for another zone, only
+// those that bring one. In the place of a dead voter any is better than none.
+func (g *group) inZones(free []Member, zones map[string]int) []Member {
+	have := 0
+	for _, n := range zones {
+		if n > 0 {
+			have++
+		}
+	}
+	if missing := g.wantZones - have; missing <= 0 || len(g.dead()) > 0 || g.want-len(g.voters)-len(g.learners) > missing {
+		return free
+	}
+	seen := make(map[string]bool)
+	return slices.DeleteFunc(free, func(m Member) bool {
+		old := zones[m.Zone] > 0 || seen[m.Zone]
+		seen[m.Zone] = true
+		return old
+	})
 }
 
 // status says in one sentence how the group stands.

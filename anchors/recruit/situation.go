@@ -104,11 +104,13 @@ type group struct {
 	voters, learners []seat
 	candidates       []Member
 	want             int
+	wantZones        int
+	self             anchormesh.NodeID
 }
 
 // survey sorts the situation out. Seats are in the order of their replica IDs.
 func survey(now time.Time, c Config, s *Situation) group {
-	g := group{want: s.Policy.Anchors}
+	g := group{want: s.Policy.Anchors, wantZones: min(s.Policy.Zones, s.Policy.Anchors), self: s.Self}
 	members := make(map[anchormesh.NodeID]Member, len(s.Members))
 	for _, m := range s.Members {
 		members[m.Node] = m

@@ -217,6 +217,7 @@ func reasonText(r lineage.Reason) string {
 	words := map[lineage.Reason]string{
 		lineage.Unstated: "", lineage.Operator: "operator", lineage.Load: "load", lineage.Dormancy: "dormancy",
 		lineage.Missing: "missing anchors", lineage.Dead: "dead anchor", lineage.Placement: "placement",
+		lineage.Recovery: "recovery", lineage.Boundary: "boundary of a scope",
 	}
 	if w, ok := words[r]; ok {
 		return w

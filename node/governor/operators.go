@@ -30,7 +30,7 @@ func (g *Governor) Propose(ctx context.Context, c Change) (Receipt, error) {
 	}
 	r := reader{rest: answer}
 	id := r.number()
-	return Receipt{Scope: at, ID: id}, r.end()
+	return Receipt{Scope: at, ID: id, Kind: c.Kind}, r.end()
 }
 
 // seat returns the scope in whose home a change is decided.
@@ -104,7 +104,6 @@ const awaitEvery = 100 * time.Millisecond
 
 // Await implements Scopes.
 func (g *Governor) Await(ctx context.Context, r Receipt) (scope.Closed, error) {
-	var deleting scope.Closed
 	for {
 		v, err := g.Show(ctx, r.Scope)
 		switch {
@@ -112,11 +111,8 @@ func (g *Governor) Await(ctx context.Context, r Receipt) (scope.Closed, error) {
 			if c, ok := v.Record.Ended(r.ID); ok && (c.Outcome != scope.Decided || c.Kind != scope.Amend || v.Record.InForce >= c.Version) {
 				return c, nil
 			}
-			if p, ok := v.Record.Proposal(r.ID); ok && p.Kind == scope.Delete {
-				deleting = scope.Closed{ID: p.ID, Kind: p.Kind, Subject: p.Subject, Version: p.Version, Operator: p.Operator, AtMillis: p.AtMillis, Outcome: scope.Decided}
-			}
-		case errors.Is(err, ErrNoScope) && deleting.ID != 0:
-			return deleting, nil // with the scope went its record
+		case errors.Is(err, ErrNoScope) && r.Kind == scope.Delete: // with the scope went its record
+			return scope.Closed{ID: r.ID, Kind: r.Kind, Outcome: scope.Decided}, nil
 		case errors.Is(err, ErrNoScope):
 			return scope.Closed{}, err
 		}

@@ -170,7 +170,7 @@ func (g *Governor) change(ctx context.Context, q *question) ([]byte, error) {
 	switch {
 	case q.generation != s.Descriptor.Generation: // it has changed: the answer says how
 	case q.kind == askCut:
-		err = g.cfg.Split(ctx, q.segment, q.text, lineage.Evidence{Reason: lineage.Operator, Operator: "scope"})
+		err = g.cfg.Split(ctx, q.segment, q.text, lineage.Evidence{Reason: lineage.Boundary})
 	case len(q.body) == 0 || q.body[0] != byte(machine.OpAdopt):
 		err = fmt.Errorf("%w: %w", ErrRefused, errMalformed)
 	default:

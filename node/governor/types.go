@@ -60,6 +60,7 @@ type Change struct {
 type Receipt struct {
 	Scope []byte
 	ID    uint64
+	Kind  scope.Kind
 }
 
 // Adoption is how far one segment of a scope is.

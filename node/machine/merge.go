@@ -77,6 +77,8 @@ func (s *State) Settled() error {
 		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
 	case s.Line == 0:
 		return fmt.Errorf("%w: the scope was never split", ErrRefused)
+	case s.Policy != nil && s.Policy.Structure.NoMerge:
+		return fmt.Errorf("%w: the policy of scope %q forbids merges", ErrRefused, s.Descriptor.Scope)
 	}
 	return nil
 }

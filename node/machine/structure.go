@@ -133,6 +133,8 @@ func (s *State) Allows(split *Split) error {
 		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
 	case len(d.Voters()) != len(d.Anchors):
 		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
+	case s.Policy != nil && s.Policy.Structure.NoSplit && split.Evidence.Reason != lineage.Boundary:
+		return fmt.Errorf("%w: the policy of scope %q forbids splits", ErrRefused, d.Scope)
 	case len(split.At) > BoundaryMax:
 		return fmt.Errorf("%w: a boundary of %d bytes is too long, %d are allowed", ErrRefused, len(split.At), BoundaryMax)
 	case !d.Range.Contains(split.At) || bytes.Equal(d.Range.Start, split.At):

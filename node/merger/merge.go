@@ -84,7 +84,7 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 	if right.Joint {
 		return right, refused("the anchor group of segment %s is changing", right.Segment)
 	}
-	verdict := place.Pair(place.Side{Descriptor: d, Dormant: true}, place.Side{Descriptor: right, Dormant: true}, nil, nil)
+	verdict := place.Pair(place.Side{Descriptor: d, Policy: d.Policy, Dormant: true}, place.Side{Descriptor: right, Policy: right.Policy, Dormant: true}, nil, nil)
 	if !verdict.Ready {
 		return right, refused("%s%s", verdict.Reason, moves(verdict.Orders))
 	}

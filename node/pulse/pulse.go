@@ -168,7 +168,9 @@ func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentI
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j.follow(now)
-	d := j.judge.Decide(now, w)
+	state := j.replica.Machine.State()
+	j.judge.Retune(tuned(p.cfg.Judge, state.Policy))
+	d := allowed(j.judge.Decide(now, w), state.Policy)
 	if !j.led {
 		d.Action, d.Reason, d.Seek = entropy.None, "another node leads it", false
 	}
@@ -191,11 +193,13 @@ func (j *judged) follow(now time.Time) {
 	if d.Generation == j.generation {
 		return
 	}
-	did := entropy.Split
-	if d.Range.Covers(j.keyRange) {
-		did = entropy.Merge
+	switch {
+	case d.Range.Equal(j.keyRange): // it has changed its scope
+	case d.Range.Covers(j.keyRange):
+		j.judge.Did(now, entropy.Merge)
+	default:
+		j.judge.Did(now, entropy.Split)
 	}
-	j.judge.Did(now, did)
 	j.judge.Resize(d.Range)
 	j.generation, j.keyRange = d.Generation, d.Range
 }

@@ -82,6 +82,7 @@ func (s *Steward) tend(ctx context.Context, l *look, id anchormesh.SegmentID) {
 		plan = t.recruiter.Step(l.now, situation)
 	}
 	idle := situation.Leading && !situation.Pending && !lacks(l, &situation) &&
+		len(situation.Descriptor.Voters()) <= situation.Policy.Anchors &&
 		len(situation.Descriptor.Voters()) == len(situation.Descriptor.Anchors)
 	t.settled = idle && plan.Degraded == "" && t.heardOf(l.now, situation.Descriptor)
 	t.next = l.now
@@ -166,8 +167,8 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 	}
 	out := recruit.Situation{
 		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
-		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: s.cfg.ReplaceAfter},
-		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: l.members,
+		Policy:  wanted(state, s.cfg.ReplaceAfter),
+		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: trusted(state, l.members),
 		Forgot: s.forgotten(l.now, id),
 	}
 	if m, wished := s.wishes[id]; wished {
@@ -185,6 +186,30 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 		out.Progress = append(out.Progress, recruit.Progress{Replica: a.Replica, Match: p.Match, LastContact: t.contact[a.Replica]})
 	}
 	return out, true
+}
+
+// wanted is what the policy in force asks of the group.
+func wanted(s *machine.State, replaceAfter time.Duration) recruit.Policy {
+	p := recruit.Policy{Anchors: s.Want, ReplaceAfter: replaceAfter}
+	if s.Policy != nil {
+		p.Zones = s.Policy.Anchors.Zones
+	}
+	return p
+}
+
+// trusted takes the room from members that the policy in force does not trust enough to
+// be anchors; those that are stay until they are replaced.
+func trusted(s *machine.State, members []recruit.Member) []recruit.Member {
+	if s.Policy == nil || s.Policy.Anchors.MinTrust == 0 {
+		return members
+	}
+	out := slices.Clone(members)
+	for i := range out {
+		if s.Trust.Weight(out[i].Node) < uint32(s.Policy.Anchors.MinTrust) {
+			out[i].Room = 0
+		}
+	}
+	return out
 }
 
 // carryOut does what was decided about the group as the descriptor has it.

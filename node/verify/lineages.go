@@ -17,7 +17,7 @@ type archive struct {
 
 // lineages makes sure that every chain leads to genesis, that no two contradict each
 // other, and that every entry is proved.
-func (l *look) lineages() {
+func (l *look) lineages() *archive {
 	a := &archive{
 		entries: make(map[anchormesh.Hash]*lineage.Entry), proofs: make(map[anchormesh.Hash][]*lineage.Proof),
 		oldest: make(map[anchormesh.SegmentID]uint64), begun: make(map[anchormesh.SegmentID]bool),
@@ -45,6 +45,7 @@ func (l *look) lineages() {
 		}
 		l.proved(a, c, seen)
 	}
+	return a
 }
 
 func (l *look) keepProofs(a *archive, id anchormesh.SegmentID, h Held) {

@@ -24,8 +24,9 @@ const (
 	Lineage  Kind = "lineage" // a chain that does not verify or does not lead to genesis
 	Fork     Kind = "fork"    // two histories
 	Unproven Kind = "unproven"
-	Route    Kind = "route" // a map that leads nowhere
-	Hash     Kind = "hash"  // replicas that hold different histories
+	Route    Kind = "route"  // a map that leads nowhere
+	Policy   Kind = "policy" // a policy that no home decided, or a scope without a home
+	Hash     Kind = "hash"   // replicas that hold different histories
 )
 
 // Finding is one thing that is wrong.
@@ -97,9 +98,10 @@ type look struct {
 func Look(nodes []Node, check Check) Report {
 	l := &look{check: check, nodes: nodes, held: make(map[anchormesh.SegmentID][]Held)}
 	l.gather()
-	l.lineages()
+	a := l.lineages()
 	l.states()
 	l.owners()
+	l.policies(a)
 	l.routes()
 	slices.SortStableFunc(l.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Segment, b.Segment), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Text, b.Text))
