@@ -19,6 +19,8 @@ type commits struct {
 	place  commit.Place // but for the term, which is each entry's
 	at     uint64       // index of the last entry that prepared or decided something
 	onHold func(Hold)
+	// onUnsettled is told of changes of unsettled; may be nil.
+	onUnsettled func(bool)
 	// unsettled: something is prepared, or decided and not forgotten. It can be asked for
 	// without the lock.
 	unsettled atomic.Bool
@@ -68,6 +70,10 @@ func (s *Space) Participant(fn func(*commit.Participant)) {
 
 // Unsettled reports whether there is anything in Participant. It costs nothing.
 func (s *Space) Unsettled() bool { return s.commits.unsettled.Load() }
+
+// OnUnsettled sets who is told, inside Apply, when that changes. It must not block. Call
+// it before the first Apply.
+func (s *Space) OnUnsettled(fn func(bool)) { s.commits.onUnsettled = fn }
 
 // Locks returns what a command would lock if it were a transaction's.
 func (s *Space) Locks(cmd []byte) []commit.Lock {
@@ -144,7 +150,9 @@ type rows interface {
 }
 
 func (c *commits) save(b *mvcc.Batch) {
-	c.unsettled.Store(c.Unsettled())
+	if now := c.Unsettled(); c.unsettled.Swap(now) != now && c.onUnsettled != nil {
+		c.onUnsettled(now)
+	}
 	for _, ch := range c.Changes() {
 		if ch.Value == nil {
 			b.DeleteAux(ch.Table, ch.Key)

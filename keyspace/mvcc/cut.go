@@ -173,10 +173,12 @@ func (s *Store) reshape(g *Segment, pos *position, done shape) (bytes int) {
 		id := c.seg.id
 		invariant.Always(s.segments[id] == nil && s.absent[id] == nil, "mvcc: segment %s is cut off %s and exists", id, g.id)
 		s.segments[id] = c.seg
+		s.listed = nil
 		bytes += c.seg.aux.bytes
 	}
 	for _, right := range done.absorbed {
 		delete(s.segments, right.id)
+		s.listed = nil
 	}
 	return bytes
 }

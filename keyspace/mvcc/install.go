@@ -256,6 +256,7 @@ func (i *Installer) Finish(meta Meta) (*Segment, error) {
 	s.mu.Lock()
 	delete(s.absent, p.id)
 	s.segments[p.id] = g
+	s.listed = nil
 	s.mu.Unlock()
 	return g, nil
 }

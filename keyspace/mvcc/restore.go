@@ -40,6 +40,7 @@ func (s *Store) restore() error {
 	}
 	for _, p := range l.parts {
 		s.segments[p.id] = storedSegment(s, p.id, p.position, p.index)
+		s.listed = nil
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package mvcc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +58,7 @@ type Store struct {
 
 	mu         sync.Mutex // guards what follows; held for moments only
 	segments   map[anchormesh.SegmentID]*Segment
+	listed     []*Segment // of segments, sorted; nil: not made since they changed
 	absent     map[anchormesh.SegmentID]*record
 	installing map[anchormesh.SegmentID]bool
 	failed     error
@@ -110,21 +113,14 @@ func sortedIDs[V any](mu *sync.Mutex, m map[anchormesh.SegmentID]V) []anchormesh
 	return ids
 }
 
-// live lists the present segments in order of their IDs.
+// live lists the present segments in order of their IDs; nobody may modify the list.
 func (s *Store) live() []*Segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]*Segment, 0, len(s.segments))
-	for _, g := range s.segments {
-		out = append(out, g)
+	if s.listed == nil {
+		s.listed = slices.SortedFunc(maps.Values(s.segments), func(a, b *Segment) int { return cmp.Compare(a.id, b.id) })
 	}
-	slices.SortFunc(out, func(a, b *Segment) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
-	return out
+	return s.listed
 }
 
 // Create makes an empty segment at revision 1; it is durable when Create returns.
@@ -145,6 +141,7 @@ func (s *Store) Create(id anchormesh.SegmentID, rng anchormesh.KeyRange, meta Me
 	g := storedSegment(s, id, pos, keyindex.New())
 	s.mu.Lock()
 	s.segments[id] = g
+	s.listed = nil
 	s.mu.Unlock()
 	return g, nil
 }
@@ -250,6 +247,7 @@ func (s *Store) becomeAbsent(records map[anchormesh.SegmentID]*record, gone []an
 			retired = append(retired, g)
 		}
 		delete(s.segments, id)
+		s.listed = nil
 		delete(s.absent, id)
 	}
 	for id, r := range records {

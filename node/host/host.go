@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,11 +77,13 @@ type Host struct {
 
 	mu       sync.Mutex // serialises changes of what is held, and dir
 	closed   bool
-	held     atomic.Pointer[map[anchormesh.SegmentID]*Replica]
+	held     shelf
 	awaiting map[anchormesh.SegmentID]anchormesh.ReplicaID
 	// forgetful holds what is left of replicas that may have forgotten something.
 	forgetful map[anchormesh.SegmentID]Forgetful
 	running   sync.WaitGroup
+
+	merging, unsettled, homes marks
 }
 
 // Replica is a running replica on this node.
@@ -161,20 +161,27 @@ func New(cfg Config, dir *datadir.Dir, stores *scopes.Stores, engine *consensus.
 		cfg: cfg, dir: dir, stores: stores, engine: engine, log: log, table: table,
 		awaiting: make(map[anchormesh.SegmentID]anchormesh.ReplicaID), forgetful: make(map[anchormesh.SegmentID]Forgetful),
 	}
-	h.held.Store(&map[anchormesh.SegmentID]*Replica{})
 	return h
 }
 
 // Get returns the replica of a segment, if one runs here.
 func (h *Host) Get(id anchormesh.SegmentID) (*Replica, bool) {
-	r, ok := (*h.held.Load())[id]
-	return r, ok
+	return h.held.get(id)
 }
 
-// Segments returns what runs here, sorted.
-func (h *Host) Segments() []anchormesh.SegmentID {
-	return slices.Sorted(maps.Keys(*h.held.Load()))
-}
+// Segments returns what runs here, sorted; the same slice until that changes, which
+// nobody may modify.
+func (h *Host) Segments() []anchormesh.SegmentID { return h.held.ids() }
+
+// Merging returns which of the replicas here an attempt to merge concerns.
+func (h *Host) Merging() []anchormesh.SegmentID { return h.merging.list() }
+
+// Unsettled returns which of the segments here keep something of a transaction over
+// several.
+func (h *Host) Unsettled() []anchormesh.SegmentID { return h.unsettled.list() }
+
+// Homes returns which of the segments here are the home of a line.
+func (h *Host) Homes() []anchormesh.SegmentID { return h.homes.list() }
 
 // Mesh returns the mesh this node belongs to, zero if none yet.
 func (h *Host) Mesh() anchormesh.MeshID {
@@ -410,6 +417,7 @@ func (h *Host) followHolds(id anchormesh.SegmentID, space *keyspace.Space, hub *
 		lowest, _ := p.Lowest()
 		hub.Hold(lowest)
 	})
+	space.OnUnsettled(func(is bool) { h.unsettled.set(id, is) })
 	space.OnHold(func(hold keyspace.Hold) {
 		hub.Hold(hold.Lowest)
 		if h.cfg.Held != nil {
@@ -439,19 +447,29 @@ func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
 }
 
 func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
-	next := maps.Clone(*h.held.Load())
+	h.held.put(id, r)
 	if r == nil {
-		delete(next, id)
-	} else {
-		next[id] = r
+		for _, m := range []*marks{&h.merging, &h.unsettled, &h.homes} {
+			m.set(id, false)
+		}
+		return
 	}
-	h.held.Store(&next)
+	h.mark(r.Machine.State())
+	h.unsettled.set(id, r.Machine.Space().Unsettled())
+}
+
+// mark notes who has to look after a segment in this state.
+func (h *Host) mark(s *machine.State) {
+	id := s.Descriptor.Segment
+	h.merging.set(id, s.Merging())
+	h.homes.set(id, s.Line != 0 && s.Descriptor.LineHome())
 }
 
 // changed follows a segment's record of itself; it runs on the apply goroutine.
 func (h *Host) changed(r *Replica, c machine.Change) {
 	s, d := c.State, c.State.Descriptor
 	r.noteStamps(s)
+	h.mark(s)
 	h.classed(r, s)
 	if h.cfg.Changed != nil {
 		defer h.cfg.Changed(r, c)
@@ -548,8 +566,6 @@ func (h *Host) Close() {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
-	for _, r := range *h.held.Load() {
-		r.Hub.Stop(nil)
-	}
+	h.held.each(func(_ anchormesh.SegmentID, r *Replica) { r.Hub.Stop(nil) })
 	h.running.Wait()
 }

@@ -146,7 +146,11 @@ func (h *Host) ifOpen(f func() error) bool {
 // absorbed while this node was no anchor of their left any more, or are about to be,
 // or the route is wrong. Those that a left neighbour here may still need are not named.
 func (h *Host) Stray() (out []*Replica) {
-	for id, r := range *h.held.Load() {
+	for _, id := range h.Segments() {
+		r, here := h.Get(id)
+		if !here {
+			continue
+		}
 		s := r.Machine.State()
 		now, ok := h.table.Lookup(s.Descriptor.Range.Start)
 		if !ok || now.Segment == id || now.Generation <= s.Descriptor.Generation || h.Holds(now.Segment) {
@@ -190,7 +194,11 @@ func (h *Host) needed(r *Replica) bool {
 // that one: so they go in key order, and the snapshot's own segment before all.
 func (h *Host) makeRoom(d *anchormesh.Descriptor) error {
 	var stale []*Replica
-	for id, r := range *h.held.Load() {
+	for _, id := range h.Segments() {
+		r, here := h.Get(id)
+		if !here {
+			continue
+		}
 		held := r.Machine.Descriptor()
 		if id == d.Segment || !held.Range.Overlaps(d.Range) {
 			continue

@@ -70,9 +70,9 @@ func (x *Ender) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-x.wake:
 		}
-		for _, segment := range x.host.Segments() {
+		for _, segment := range x.host.Homes() {
 			r, ok := x.host.Get(segment)
-			if !ok || !r.Machine.Descriptor().LineHome() || r.Machine.State().Line == 0 {
+			if !ok {
 				continue
 			}
 			if st, ok := x.engine.Status(segment); !ok || !st.Leads() {

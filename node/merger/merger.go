@@ -118,21 +118,16 @@ func (m *Merger) run(busy map[anchormesh.SegmentID]bool, id anchormesh.SegmentID
 
 // look starts what the segments led here need.
 func (m *Merger) look(now time.Duration) {
-	for _, id := range m.host.Segments() {
+	merging := m.host.Merging()
+	m.forgetBut(merging)
+	for _, id := range merging {
 		r, here := m.host.Get(id)
-		if !here {
+		st, ok := m.engine.Status(id)
+		if !here || !ok || !st.Leads() {
+			m.forget(id)
 			continue
 		}
 		state := r.Machine.State()
-		if !state.Merging() {
-			m.forget(id)
-			continue
-		}
-		st, ok := m.engine.Status(id)
-		if !ok || !st.Leads() {
-			m.forget(id)
-			continue
-		}
 		if state.Left.Open {
 			m.run(m.drives, id, func() {
 				d, fx := merge.Inherit(&state.Left)
@@ -160,6 +155,17 @@ func (m *Merger) forget(id anchormesh.SegmentID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.askers, id)
+}
+
+// forgetBut forgets all that are not among those sorted.
+func (m *Merger) forgetBut(merging []anchormesh.SegmentID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.askers {
+		if _, still := slices.BinarySearch(merging, id); !still {
+			delete(m.askers, id)
+		}
+	}
 }
 
 // ask finds out what became of the attempt that froze a segment led here.

@@ -61,9 +61,9 @@ func (x *Txns) expire() {
 // look notes what is there and recovers what has stayed too long.
 func (x *Txns) look(now time.Duration) {
 	seen := make(map[stay]time.Duration, len(x.watched.seen))
-	for _, id := range x.host.Segments() {
+	for _, id := range x.host.Unsettled() {
 		r, here := x.host.Get(id)
-		if !here || !r.Machine.Space().Unsettled() {
+		if !here {
 			continue
 		}
 		if st, ok := x.engine.Status(id); !ok || !st.Leads() {
