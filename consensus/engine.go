@@ -334,6 +334,11 @@ func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
 func (e *Engine) Load() Load {
 	e.mu.RLock()
 	l := Load{Groups: len(e.groups)}
+	for _, g := range e.groups {
+		if g.status.Load().Leads() {
+			l.Led++
+		}
+	}
 	e.mu.RUnlock()
 	for _, w := range e.workers {
 		l.Asleep += int(w.asleep.Load())

@@ -108,8 +108,9 @@ type Status struct {
 	Asleep bool
 }
 
-// Load is how many groups an engine runs, and how many of them sleep.
-type Load struct{ Groups, Asleep int }
+// Load is how many groups an engine runs, how many of them sleep, and how many are led
+// here.
+type Load struct{ Groups, Asleep, Led int }
 
 // Leads reports whether this node leads the group.
 func (s *Status) Leads() bool { return s.Status.Leader != 0 && s.Status.Leader == s.Replica }

@@ -71,7 +71,7 @@ func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
 // recordChanged follows the segments' records of themselves, in the order of their
 // logs.
 func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
-	a.proofs.Kick()
+	a.proofs.Changed(c.State.Descriptor.Segment)
 	a.governor.Kick()
 	a.announce(c)
 	if c.State.Hardening() {

@@ -35,21 +35,9 @@ func (n *Node) newNeighbours(a *assembly) *neighbours.Neighbours {
 // stands is how this node stands, as others are told.
 func (n *Node) stands(a *assembly) summary.Summary {
 	s := summary.Summary{Leaving: a.leaving.Load()}
-	for _, id := range a.host.Segments() {
-		s.Replicas++
-		st, ok := a.engine.Status(id)
-		if ok && st.Asleep {
-			s.Sleeping++
-		}
-		if !ok || !st.Leads() {
-			continue
-		}
-		s.Leaders++
-		if r, ok := a.pulse.Last(id); ok && r.Led {
-			s.Load += r.Numbers.Load
-			s.Pressure = max(s.Pressure, r.Numbers.Pressure)
-		}
-	}
+	groups := a.engine.Load()
+	s.Replicas, s.Sleeping, s.Leaders = uint64(len(a.host.Segments())), uint64(groups.Asleep), uint64(groups.Led)
+	s.Load, s.Pressure = a.pulse.Total()
 	free := n.freeBytes(a)
 	s.FreeMiB, s.Room = uint64(free)>>20, a.room(free, int64(s.Replicas))
 	return s

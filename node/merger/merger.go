@@ -22,6 +22,8 @@ const (
 	interval = 100 * time.Millisecond
 	// sweepEvery is how often replicas are looked for that nobody needs any more.
 	sweepEvery = 5 * time.Second
+	// sweepShare is how many times as long as that took is not looked again.
+	sweepShare = 1000
 	// tick is a driver's clock.
 	tick = 25 * time.Millisecond
 	// readyTimeout bounds the wait for one node before anything is frozen, and
@@ -71,7 +73,7 @@ func (m *Merger) Run(ctx context.Context) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	begin := time.Now()
-	swept := begin
+	next := begin.Add(sweepEvery)
 	for {
 		select {
 		case <-ctx.Done():
@@ -79,9 +81,9 @@ func (m *Merger) Run(ctx context.Context) error {
 			return nil
 		case now := <-ticker.C:
 			m.look(now.Sub(begin))
-			if now.Sub(swept) >= sweepEvery {
-				swept = now
+			if !now.Before(next) {
 				m.sweep()
+				next = now.Add(max(sweepEvery, sweepShare*time.Since(now)))
 			}
 		}
 	}

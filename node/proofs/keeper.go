@@ -22,6 +22,9 @@ const (
 	interval    = time.Second
 	callTimeout = 2 * time.Second
 	callsAtOnce = 8
+	// allEvery is how often all replicas are looked at: one that was installed anew is not
+	// told of as changed.
+	allEvery = 10 * time.Second
 	// saveWait is how long a change waits for company before it is written.
 	saveWait = 3 * time.Second
 
@@ -63,7 +66,12 @@ type Keeper struct {
 
 	mu   sync.Mutex
 	core *Core
-	old  []*lineage.Proof // from the file, until their lineages were noted
+	old  []*lineage.Proof       // from the file, until their lineages were noted
+	here []anchormesh.SegmentID // held at the last look at all, which was
+	all  time.Time
+
+	news    sync.Mutex // never held for long, unlike mu
+	changed []anchormesh.SegmentID
 
 	kick  chan struct{}
 	saved uint64 // the core's changes that the file has
@@ -81,8 +89,12 @@ func New(cfg Config, r Replicas, c Caller) *Keeper {
 	return k
 }
 
-// Kick makes the keeper look at once; it does not block.
-func (k *Keeper) Kick() {
+// Changed tells that the lineage of a replica here has changed. It does not wait for the
+// keeper to look.
+func (k *Keeper) Changed(segment anchormesh.SegmentID) {
+	k.news.Lock()
+	k.changed = append(k.changed, segment)
+	k.news.Unlock()
 	select {
 	case k.kick <- struct{}{}:
 	default:
@@ -115,17 +127,26 @@ func (k *Keeper) step(ctx context.Context) {
 	k.save(now, saveWait)
 }
 
-// note brings the core up to date with the replicas here. The caller holds mu.
+// note brings the core up to date with the replicas here: those that changed, and all
+// where others are held than before. The caller holds mu.
 func (k *Keeper) note(now time.Time) {
 	here := k.replicas.Segments()
-	for _, id := range here {
+	k.news.Lock()
+	changed := k.changed
+	k.changed = nil
+	k.news.Unlock()
+	if !slices.Equal(here, k.here) || now.Sub(k.all) >= allEvery {
+		changed = here
+		for _, id := range k.core.Segments() {
+			if _, found := slices.BinarySearch(here, id); !found {
+				k.core.Drop(id)
+			}
+		}
+		k.here, k.all = here, now
+	}
+	for _, id := range changed {
 		if r, ok := k.replicas.Lineage(id); ok {
 			k.core.Note(now, r)
-		}
-	}
-	for _, id := range k.core.Segments() {
-		if _, found := slices.BinarySearch(here, id); !found {
-			k.core.Drop(id)
 		}
 	}
 	for _, p := range k.old {

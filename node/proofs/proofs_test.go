@@ -117,7 +117,7 @@ func (w *town) hold(id anchormesh.NodeID, c *lineage.Chain, since uint64, leads 
 	n.k.mu.Lock()
 	defer n.k.mu.Unlock()
 	n.held[c.Segment()] = Replica{Chain: c, Since: since, Leads: leads}
-	n.k.Kick()
+	n.k.Changed(c.Segment())
 }
 
 func (w *town) proven(id anchormesh.NodeID, c *lineage.Chain) int {

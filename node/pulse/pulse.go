@@ -51,6 +51,7 @@ type Pulse struct {
 
 	mu     sync.Mutex
 	judged map[anchormesh.SegmentID]*judged
+	loaded []anchormesh.SegmentID // of these, those that were not idle at the last look
 }
 
 // judged is what is known of a segment's replica here.
@@ -102,6 +103,7 @@ func (p *Pulse) measure(ctx context.Context, now time.Time) {
 	for id, j := range due {
 		p.judge(ctx, now, id, j, total[j.replica.Store])
 	}
+	p.weigh()
 }
 
 // due brings the list of replicas up to date and returns those to be judged now.
@@ -238,6 +240,33 @@ func (p *Pulse) split(ctx context.Context, id anchormesh.SegmentID, j *judged, d
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j.splitting = false
+}
+
+// Total returns the load of all segments led here now together, and the highest pressure.
+func (p *Pulse) Total() (load, pressure uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range p.loaded {
+		j := p.judged[id]
+		if st, runs := p.engine.Status(id); j == nil || !j.led || !runs || !st.Leads() {
+			continue
+		}
+		load += j.now.Numbers.Load
+		pressure = max(pressure, j.now.Numbers.Pressure)
+	}
+	return load, pressure
+}
+
+// weigh finds out who is not idle.
+func (p *Pulse) weigh() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loaded = p.loaded[:0]
+	for id, j := range p.judged { // the order shows nowhere
+		if n := &j.now.Numbers; n.Load > 0 || n.Pressure > 0 {
+			p.loaded = append(p.loaded, id)
+		}
+	}
 }
 
 // Last returns the newest judgement of a segment.

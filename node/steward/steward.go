@@ -88,8 +88,12 @@ type rounds struct {
 	cursor  anchormesh.SegmentID               // had the last turn
 	planner *place.Planner
 	planned time.Time
-	wishes  map[anchormesh.SegmentID]place.Move
-	notes   []string // of the last plan
+	// planning is how long the last plan took.
+	planning time.Duration
+	wishes   map[anchormesh.SegmentID]place.Move
+	notes    []string            // of the last plan
+	alive    []anchormesh.NodeID // at the last look, sorted
+	changes  uint64              // of alive
 }
 
 // shared is what others ask for.
@@ -135,19 +139,21 @@ func (s *Steward) Kick() {
 
 // Run tends until ctx ends.
 func (s *Steward) Run(ctx context.Context) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		case <-s.kick:
 		case a := <-s.answer:
 			s.answered(ctx, a)
 			continue
 		}
-		s.round(ctx, time.Now())
+		begin := time.Now()
+		s.round(ctx, begin)
+		timer.Reset(max(interval, roundShare*time.Since(begin)))
 	}
 }
 
@@ -160,14 +166,15 @@ func (s *Steward) round(ctx context.Context, now time.Time) {
 			s.forget(id)
 		}
 	}
-	if now.Sub(s.planned) >= s.cfg.PlanEvery {
-		s.planned = now
+	if now.Sub(s.planned) >= max(s.cfg.PlanEvery, planShare*s.planning) {
+		begin := time.Now()
 		s.plan(l)
+		s.planned, s.planning = now, time.Since(begin)
 	}
 	// Whoever follows the last that had a turn comes first.
 	first, _ := slices.BinarySearch(ids, s.cursor+1)
-	for _, id := range slices.Concat(ids[first:], ids[:first]) {
-		if s.due(l, id) {
+	for i := range ids {
+		if id := ids[(first+i)%len(ids)]; s.due(l, id) {
 			s.tend(ctx, l, id)
 		}
 	}
@@ -175,6 +182,9 @@ func (s *Steward) round(ctx context.Context, now time.Time) {
 
 // forget drops what is remembered of a segment that this node does not lead.
 func (s *Steward) forget(id anchormesh.SegmentID) {
+	if s.tended[id] == nil && !s.ordered(id) {
+		return
+	}
 	delete(s.tended, id)
 	delete(s.turns, id)
 	delete(s.wishes, id)
@@ -229,6 +239,15 @@ func (s *Steward) forgotten(now time.Time, id anchormesh.SegmentID) (out []ancho
 	return out
 }
 
+// ordered reports whether somebody ordered something for a segment. An order may come
+// before the first look at it.
+func (s *Steward) ordered(id anchormesh.SegmentID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, is := s.orders[id]
+	return is
+}
+
 // Standing returns how the group of a segment led here stands.
 func (s *Steward) Standing(id anchormesh.SegmentID) (Standing, bool) {
 	s.mu.Lock()
@@ -238,20 +257,38 @@ func (s *Steward) Standing(id anchormesh.SegmentID) (Standing, bool) {
 	return st, ok
 }
 
+// A node with thousands of segments spends at most a small part of a core on looking at
+// them: after a round or a plan that took long it waits so many times as long, unless
+// something happens.
+const (
+	roundShare = 300
+	planShare  = 500
+)
+
 // look is the mesh at one moment.
 type look struct {
 	now     time.Time
 	nodes   []place.Node
 	members []recruit.Member
 	by      map[anchormesh.NodeID]recruit.Member
+	changes uint64 // how often other nodes than before were alive
 }
 
 func (s *Steward) look(now time.Time) *look {
 	l := &look{now: now, nodes: s.Nodes(now), by: make(map[anchormesh.NodeID]recruit.Member)}
+	var alive []anchormesh.NodeID
 	for _, n := range l.nodes {
 		l.members = append(l.members, n.Member)
 		l.by[n.Node] = n.Member
+		if n.Alive {
+			alive = append(alive, n.Node)
+		}
 	}
+	slices.Sort(alive)
+	if !slices.Equal(alive, s.alive) {
+		s.alive, s.changes = alive, s.changes+1
+	}
+	l.changes = s.changes
 	return l
 }
 

@@ -31,6 +31,25 @@ type tended struct {
 	next      time.Time   // when to look again if nothing happens
 	status    string
 	degraded  string
+	intact    judgement
+}
+
+// whole reports whether all anchors' nodes are alive. It is asked of every sleeping group
+// at every look, so it is found out again only when nodes or anchors have changed.
+func (t *tended) whole(l *look, d *anchormesh.Descriptor) bool {
+	if now := (judgement{l.changes, d.Changed, true}); t.intact != now {
+		if !l.alive(d) {
+			return false
+		}
+		t.intact = now
+	}
+	return true
+}
+
+// judgement is what was so when all anchors' nodes were alive.
+type judgement struct {
+	nodes, anchors uint64
+	whole          bool
 }
 
 // due reports whether a segment is to be looked at now.
@@ -48,7 +67,7 @@ func (s *Steward) due(l *look, id anchormesh.SegmentID) bool {
 	if _, wished := s.wishes[id]; wished || len(s.forgotten(l.now, id)) > 0 {
 		return true
 	}
-	if st.Asleep && t.settled && t.degraded == "" && l.alive(d) {
+	if st.Asleep && t.settled && t.degraded == "" && t.whole(l, d) {
 		return false
 	}
 	return !l.now.Before(t.next)
