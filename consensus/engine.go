@@ -235,6 +235,19 @@ func (e *Engine) SetLight(segment anchormesh.SegmentID, light bool, done func())
 	})
 }
 
+// SetAcks says how many voters must have an entry on disk before its proposer is told,
+// from now on. It delays that answer alone. Fewer reachable voters than that refuse
+// requests with ErrTooFewAnchors; acknowledgements that do not come are ErrUnknown, after
+// Config.AckTimeout.
+func (e *Engine) SetAcks(segment anchormesh.SegmentID, acks Acks) {
+	g := e.group(segment)
+	if g == nil {
+		return
+	}
+	g.gate.set(acks != Acks{})
+	e.worker(segment).with(segment, func(r *replica.Replica) { r.SetAcks(acks) })
+}
+
 // SetPeers says on which nodes a group's replicas are.
 func (e *Engine) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.ReplicaID]anchormesh.NodeID) {
 	peers = maps.Clone(peers)
@@ -378,6 +391,9 @@ func (e *Engine) publish(s shard.Status) {
 	}
 	status := Status{Leader: s.Leader, Status: s.Status, Replica: g.replica}
 	g.status.Store(&status)
+	if !status.Leads() {
+		g.gate.lose()
+	}
 	if f := e.cfg.Listener.StatusChanged; f != nil {
 		f(s.Segment, status)
 	}

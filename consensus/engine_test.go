@@ -84,7 +84,10 @@ type member struct {
 	books  map[anchormesh.SegmentID]*book
 }
 
-const nodes = 3
+const (
+	nodes          = 3
+	testAckTimeout = 200 * time.Millisecond
+)
 
 func name(i int) anchormesh.NodeID { return anchormesh.NodeID(fmt.Sprintf("n%d", i)) }
 
@@ -107,10 +110,13 @@ func startOn(t testing.TB, n *net, dir string, i, groups int, disk func(*wal.Log
 		t.Fatal(err)
 	}
 	cfg := consensus.DefaultConfig(name(i))
-	cfg.Tick = 10 * time.Millisecond
+	cfg.Tick, cfg.AckTimeout = 10*time.Millisecond, testAckTimeout
 	m := &member{id: name(i), log: log, books: map[anchormesh.SegmentID]*book{}}
 	between := disk(log)
 	_, plain := between.(*wal.Log)
+	if !plain {
+		cfg.ElectionTicks = 50 // one leader for the whole test, on a busy machine too
+	}
 	cfg.Replica.Keeps = func(payload []byte) bool { return string(payload) == "kept" }
 	if m.engine, err = consensus.New(cfg, between, wire{n, m.id}, noSnapshots{}); err != nil {
 		t.Fatal(err)

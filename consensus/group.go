@@ -21,6 +21,7 @@ type group struct {
 	applied atomic.Uint64
 	asleep  atomic.Bool
 	tail    tail
+	gate    gate
 
 	mu      sync.Mutex
 	stopped bool
@@ -85,6 +86,7 @@ func (g *group) stop() {
 	for _, w := range waiting {
 		w.done(ErrNoGroup)
 	}
+	g.gate.lose()
 }
 
 func (g *group) pin(to anchormesh.ReplicaID, index uint64) {

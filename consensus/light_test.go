@@ -19,6 +19,8 @@ type gate struct {
 	mu *sync.RWMutex // locked: no sync returns
 }
 
+func newLock() *sync.RWMutex { return new(sync.RWMutex) }
+
 func (g gate) Sync() error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()

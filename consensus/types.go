@@ -28,6 +28,7 @@ var (
 	ErrOverloaded        = replica.ErrOverloaded
 	ErrUnknown           = replica.ErrUnknown
 	ErrConfChangePending = replica.ErrConfChangePending
+	ErrTooFewAnchors     = replica.ErrTooFewAnchors
 )
 
 // Result of a proposal.
@@ -35,6 +36,9 @@ type Result = replica.Result
 
 // Proposal is one request on its way into a segment's log.
 type Proposal = replica.Proposal
+
+// Acks is how many voters must have an entry on disk before its proposer is told.
+type Acks = replica.Acks
 
 // Entry is one committed log entry.
 type Entry = replica.Entry
@@ -125,6 +129,9 @@ type Listener struct {
 	Synced func(groups int, took time.Duration)
 	// Batch: one entry was applied, with how many requests it carried.
 	Batch func(requests int)
+	// Gated: a proposer waited for more acknowledgements than Raft's after its entry was
+	// applied; ok is false if they did not come in time, or this node leads no more.
+	Gated func(took time.Duration, ok bool)
 	// Failed: the log cannot be written. The process must end before it returns,
 	// so that nothing unsynced is acknowledged; if it returns, the engine panics.
 	Failed func(error)
@@ -148,8 +155,11 @@ type Config struct {
 	// MaxInboundFrames bounds the messages waiting for a worker, beside eight for each
 	// of its groups; what comes on top is dropped.
 	MaxInboundFrames int
-	Replica          replica.Config // limits; identity and ticks are filled in
-	Listener         Listener
+	// AckTimeout is how long an applied entry's proposer waits for the acknowledgements that
+	// are asked for beyond Raft's majority, before it is told that the outcome is unknown.
+	AckTimeout time.Duration
+	Replica    replica.Config // limits; identity and ticks are filled in
+	Listener   Listener
 }
 
 // DefaultConfig returns etcd's timers and measured limits.
@@ -164,6 +174,7 @@ func DefaultConfig(self anchormesh.NodeID) Config {
 		KeepEntries:      10_000,
 		KeepBytes:        64 << 20,
 		MaxInboundFrames: 4096,
+		AckTimeout:       5 * time.Second,
 		Replica:          replica.DefaultConfig(),
 	}
 }
@@ -181,6 +192,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("consensus: election ticks (%d) must be above heartbeat ticks (%d)", c.ElectionTicks, c.HeartbeatTicks)
 	case c.SleepTicks < 0:
 		return errors.New("consensus: sleep ticks must not be below zero")
+	case c.AckTimeout <= 0:
+		return errors.New("consensus: acknowledgement timeout must be above zero")
 	case c.MaxInboundFrames <= 0:
 		return errors.New("consensus: inbound limit must be above zero")
 	}

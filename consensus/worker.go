@@ -55,6 +55,11 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	for _, s := range fx.Sleeps {
 		w.slept(s)
 	}
+	for _, a := range fx.Acked {
+		if g := w.engine.group(a.Segment); g != nil {
+			g.gate.reach(a.Index, w.engine.cfg.Listener.Gated)
+		}
+	}
 	if f := w.engine.cfg.Listener.Stranger; f != nil {
 		for _, s := range fx.Strangers {
 			f(s.Segment, s.From)
@@ -184,13 +189,34 @@ func (a *applier) apply(task *shard.Apply) {
 		e := &task.Entries[i]
 		out := g.machine.Apply(e, e.Waiters != nil)
 		g.advance(e.Index)
-		finish(e, out, nil)
+		a.tell(g, e, out)
 		if f := a.engine.cfg.Listener.Batch; f != nil && len(e.Payloads) > 0 {
 			f(len(e.Payloads))
 		}
 	}
 	done := task.Done
 	a.worker.inbox.put(func(in *inbox) { in.Applied = append(in.Applied, done) })
+}
+
+// tell finishes an entry, now or once enough voters have it on disk.
+func (a *applier) tell(g *group, e *Entry, out []Outcome) {
+	gated := len(e.Waiters) > 0 && len(e.Payloads) > 0 && !e.Refused && a.gates(e.Payloads[0])
+	if gated {
+		held := *e
+		gated = g.gate.hold(e.Index, a.engine.cfg.AckTimeout, func(err error) { finish(&held, out, err) })
+	}
+	if !gated {
+		finish(e, out, nil)
+		return
+	}
+	for _, f := range e.Held {
+		f()
+	}
+}
+
+func (a *applier) gates(payload []byte) bool {
+	f := a.engine.cfg.Replica.Gates
+	return f == nil || f(payload)
 }
 
 // finish tells who waits for an entry how it ended.

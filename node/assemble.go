@@ -83,7 +83,7 @@ func (n *Node) engineConfig(a *assembly) consensus.Config {
 	cfg.Tick = n.cfg.Raft.Heartbeat
 	cfg.ElectionTicks = max(2, int(n.cfg.Raft.Election/n.cfg.Raft.Heartbeat))
 	cfg.KeepEntries = n.cfg.Raft.SnapshotCount
-	cfg.Replica.Keeps = machine.MustLast
+	cfg.Replica.Keeps, cfg.Replica.Gates = machine.MustLast, machine.Gated
 	cfg.Listener = a.metrics.Consensus()
 	cfg.Listener.Failed = n.fail
 	counted := cfg.Listener.StatusChanged

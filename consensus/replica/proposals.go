@@ -28,6 +28,7 @@ type flight struct {
 	term, sequence uint64
 	conf           bool
 	waiters        []Waiter
+	held           []func()
 }
 
 // Propose queues a request for the next entry. Done is called exactly once,
@@ -108,8 +109,12 @@ func (r *Replica) proposeBatch() bool {
 		Payloads: make([][]byte, n),
 	}
 	waiters := make([]Waiter, n)
+	var held []func()
 	for i := range n {
 		env.Payloads[i], waiters[i] = p.queue[i].Payload, p.queue[i].Done
+		if f := p.queue[i].Held; f != nil {
+			held = append(held, f)
+		}
 	}
 	// raft copies what it appends, so one buffer serves every batch.
 	p.buf = env.append(slices.Grow(p.buf[:0], env.size()))
@@ -120,7 +125,7 @@ func (r *Replica) proposeBatch() bool {
 		p.buf = nil
 	}
 	p.sequence++
-	p.inflight = append(p.inflight, flight{term: env.Term, sequence: env.Sequence, waiters: waiters})
+	p.inflight = append(p.inflight, flight{term: env.Term, sequence: env.Sequence, waiters: waiters, held: held})
 	p.queuedBytes -= bytes
 	rest := copy(p.queue, p.queue[n:])
 	clear(p.queue[rest:])
@@ -136,7 +141,7 @@ func together(a, b *Proposal) bool {
 
 // match finds who waits for a committed entry. Whatever of an earlier term is
 // still in flight can never commit: log terms do not fall.
-func (p *proposals) match(term, stamped, sequence uint64) []Waiter {
+func (p *proposals) match(term, stamped, sequence uint64) (waiters []Waiter, held []func()) {
 	for len(p.inflight) > 0 {
 		head := p.inflight[0]
 		switch {
@@ -147,12 +152,12 @@ func (p *proposals) match(term, stamped, sequence uint64) []Waiter {
 			}
 		case head.term == term && head.term == stamped && head.sequence == sequence:
 			p.pop()
-			return head.waiters
+			return head.waiters, head.held
 		default:
-			return nil
+			return nil, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // refused finds who waits for a change of the configuration that raft turned into an
@@ -234,7 +239,7 @@ func (r *Replica) commit(e *raftpb.Entry) Entry {
 		panic("replica: committed entry cannot be read: " + err.Error())
 	}
 	entry.Generation, entry.Refused = env.Generation, env.Term != entry.Term
-	entry.Waiters = r.proposals.match(entry.Term, env.Term, env.Sequence)
+	entry.Waiters, entry.Held = r.proposals.match(entry.Term, env.Term, env.Sequence)
 	if cc == nil {
 		entry.Payloads = env.Payloads
 		return entry

@@ -18,6 +18,9 @@ var (
 	// ErrOverloaded says that the replica's queue is full; the request took
 	// effect nowhere.
 	ErrOverloaded = errors.New("too many requests are waiting for this segment")
+	// ErrTooFewAnchors says that not as many anchors can be reached as have to acknowledge
+	// a request; it took effect nowhere.
+	ErrTooFewAnchors = errors.New("too few anchors of this segment can be reached for the acknowledgements that its scope asks for")
 	// ErrUnknown says that a request may or may not have taken effect.
 	ErrUnknown = errors.New("outcome of the request is unknown")
 	// ErrConfChangePending says that another change of the configuration is
@@ -56,6 +59,9 @@ type Proposal struct {
 	Alone   bool
 	Payload []byte // kept until the proposal is on an entry
 	Done    Waiter
+	// Held, if not nil, is told that the request is applied and only its answer waits, for
+	// more acknowledgements than Raft's; Done comes later. It must not block.
+	Held func()
 }
 
 // Entry is one committed log entry on its way to the state machine.
@@ -71,6 +77,8 @@ type Entry struct {
 	// Waiters is nil when nobody on this node waits; otherwise it has one
 	// element per payload (or one for Conf).
 	Waiters []Waiter
+	// Held are the funcs of those proposals that have one; nil where nobody waits.
+	Held []func()
 }
 
 // ConfChange is a change of the anchor group in force from its entry on.
@@ -159,6 +167,10 @@ type Config struct {
 	// Keeps reports whether a request has to be synced before it is acknowledged even so;
 	// nil: none. Changes of the configuration always are.
 	Keeps func(payload []byte) bool
+	// Acks is what proposers wait for beyond a commit, and Gates says whether that of a
+	// request does; nil: all.
+	Acks  Acks
+	Gates func(payload []byte) bool
 	// MaxMessageBytes bounds the entries in one append message.
 	MaxMessageBytes uint64
 }

@@ -38,6 +38,7 @@ type group struct {
 	wake    int  // ticks until a campaign that a lost leader called for; 0 is none
 	urge    int  // ticks left in which a new group is urged to have a leader
 	sleep   sleeper
+	acked   uint64 // as the last effects said
 }
 
 // Inbox is what arrived for a shard since its last step. Fields are handled in
@@ -110,6 +111,7 @@ type Effects struct {
 	Snapshots []Snapshot
 	Statuses  []Status
 	Sleeps    []Sleep
+	Acked     []Acked
 	Strangers []Stranger
 }
 
@@ -284,6 +286,10 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	for _, p := range in.Proposals {
 		if g := s.groups[p.Segment]; g != nil {
 			s.stir(g)
+			if s.barred(g, &p.Proposal) {
+				p.Done(replica.Result{Err: replica.ErrTooFewAnchors})
+				continue
+			}
 			g.replica.Propose(p.Proposal)
 			s.touch(g)
 		} else {
@@ -353,6 +359,7 @@ func (s *Shard) run(g *group) {
 		s.frames.add(g, m)
 	}
 	clear(s.msgs)
+	s.showAcked(g)
 	s.showSleep(g)
 }
 

@@ -238,6 +238,8 @@ func translate(err error) error {
 		errors.Is(err, machine.ErrFrozen), errors.Is(err, mvcc.ErrGone),
 		errors.Is(err, machine.ErrUnapproved), errors.Is(err, approval.ErrStale), errors.Is(err, approval.ErrUnanswered):
 		return retry(err)
+	case errors.Is(err, consensus.ErrTooFewAnchors): // at once: it says how to go on, and may last
+		return status.Error(codes.Unavailable, "etcdserver: "+consensus.ErrTooFewAnchors.Error())
 	case errors.Is(err, consensus.ErrOverloaded):
 		return etcdapi.ErrTooManyRequests
 	case errors.Is(err, consensus.ErrUnknown):

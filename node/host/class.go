@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
 
@@ -18,6 +19,7 @@ type class struct {
 	caught bool // the log that was there at the start is applied
 	light  bool // what the state says
 	told   bool // what the engine was told
+	acks   consensus.Acks
 }
 
 // classed follows the class of a segment; it runs on the apply goroutine.
@@ -26,6 +28,7 @@ func (h *Host) classed(r *Replica, s *machine.State) {
 	defer r.class.mu.Unlock()
 	was := r.class.light
 	r.class.light = s.Light()
+	h.tellAcks(r, s)
 	h.tellClass(r, s.Descriptor.Segment)
 	if was && !s.Light() && r.class.caught {
 		h.cfg.Logger.Info("segment is light no more: everything goes to disk", "segment", s.Descriptor.Segment, "class", s.Descriptor.Class, "policy", s.Descriptor.Policy)
@@ -50,12 +53,28 @@ func (h *Host) tellClass(r *Replica, id anchormesh.SegmentID) {
 	}
 }
 
+// tellAcks tells the engine how many anchors have to acknowledge a write. Caller holds
+// the class.
+func (h *Host) tellAcks(r *Replica, s *machine.State) {
+	acks := s.Acks()
+	if acks == r.class.acks {
+		return
+	}
+	r.class.acks = acks
+	h.cfg.Logger.Info("acknowledgements asked for before a writer is answered",
+		"segment", s.Descriptor.Segment, "all", acks.All, "count", acks.Count, "policy", s.Descriptor.Policy)
+	h.engine.SetAcks(s.Descriptor.Segment, acks)
+}
+
 // followClass begins to follow the class of a replica whose group has just started.
 func (h *Host) followClass(r *Replica, id anchormesh.SegmentID) error {
 	last, err := h.log.Group(id).LastIndex()
 	if err != nil {
 		return err
 	}
+	r.class.mu.Lock()
+	h.tellAcks(r, r.Machine.State())
+	r.class.mu.Unlock()
 	h.engine.WhenApplied(id, last, func(err error) {
 		if err == nil {
 			h.caughtUp(r, id)

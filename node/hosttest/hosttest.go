@@ -95,7 +95,7 @@ func (n *Node) startEngine() (err error) {
 	moves.Logger = quiet
 	transfers := transfer.New(moves, n.Mesh)
 	config := consensus.DefaultConfig(n.ID)
-	config.Workers, config.Replica.Keeps = 1, machine.MustLast
+	config.Workers, config.Replica.Keeps, config.Replica.Gates = 1, machine.MustLast, machine.Gated
 	config.Listener.Stranger = func(_ anchormesh.SegmentID, from anchormesh.NodeID) { tell.From(from) }
 	config.Listener.StatusChanged = func(id anchormesh.SegmentID, s consensus.Status) { n.Table.SetLeader(id, s.Leader) }
 	if n.Engine, err = consensus.New(config, n.Log, wire{n.Mesh}, transfers); err != nil {

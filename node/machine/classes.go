@@ -39,6 +39,21 @@ func MustLast(command []byte) bool {
 	return true
 }
 
+// Gated reports whether the proposer of a command waits for the acknowledgements that the
+// scope's policy asks for. What changes the segment itself needs Raft's majority only: a
+// group that lost too many must be able to mend itself.
+func Gated(command []byte) bool {
+	return len(command) > 0 && (keyspace.Op(command[0]) < keyspace.OpStructural || keyspace.Op(command[0]) == OpApproved)
+}
+
+// Acks is what the policy in force asks for beyond Raft's majority.
+func (s *State) Acks() consensus.Acks {
+	if s.Policy == nil || s.Light() {
+		return consensus.Acks{}
+	}
+	return consensus.Acks{All: s.Policy.Acks.All, Count: s.Policy.Acks.Count}
+}
+
 // Light reports whether the segment's replicas may acknowledge from memory.
 func (s *State) Light() bool { return s.Descriptor.Class == anchormesh.Light }
 

@@ -2,6 +2,7 @@ package stamps
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -19,6 +20,7 @@ type batch struct {
 	stamps []anchormesh.Revision
 	lost   int
 	err    error // of what was lost
+	ended  atomic.Bool
 }
 
 // ProposeBatch puts several writes as one entry into the log of a segment that this node
@@ -76,6 +78,7 @@ func (b *batch) settle(l *Lines) {
 	}
 	l.engine.Submit(b.seat.Segment, consensus.Proposal{
 		Generation: b.seat.Generation, Term: b.seat.Term, Alone: true, Payload: b.payload(b.stamps),
+		Held: func() { b.end(l) },
 		Done: func(r consensus.Result) {
 			b.done(r)
 			if !errors.Is(r.Err, consensus.ErrUnknown) { // what is unknown may still be applied
@@ -87,6 +90,9 @@ func (b *batch) settle(l *Lines) {
 
 // end reports the batch's stamps as applied or thrown away.
 func (b *batch) end(l *Lines) {
+	if b.ended.Swap(true) {
+		return
+	}
 	for _, stamp := range b.stamps {
 		l.end(ended{b.seat.Segment, b.seat.Term, stamp})
 	}

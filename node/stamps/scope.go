@@ -346,6 +346,7 @@ func (s *scope) submit(seat line.Seat, stamp anchormesh.Revision, w *write) {
 	}
 	l.engine.Submit(seat.Segment, consensus.Proposal{
 		Generation: seat.Generation, Term: seat.Term, Payload: l.cfg.Commands.Stamp(stamp, w.command),
+		Held: func() { l.end(ended{seat.Segment, seat.Term, stamp}) }, // reads do not wait for the writer's answer
 		Done: func(r consensus.Result) {
 			w.done(r)
 			if !errors.Is(r.Err, consensus.ErrUnknown) { // what is unknown may still be applied

@@ -1,0 +1,91 @@
+package consensus
+
+import (
+	"sync"
+	"time"
+)
+
+// gate holds back the answers of applied entries until as many voters have them on disk
+// as the group's scope asks for. Apply and reads go on meanwhile.
+type gate struct {
+	mu    sync.Mutex
+	on    bool
+	acked uint64
+	held  []heldAnswers // ascending
+}
+
+// heldAnswers are those of one entry.
+type heldAnswers struct {
+	index uint64
+	since time.Time
+	timer *time.Timer
+	tell  func(error)
+}
+
+// set begins or ends to hold answers back. Those that are held wait on.
+func (g *gate) set(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.on, g.acked = on, 0
+}
+
+// hold keeps the answers of an entry, to be told later. It reports false if they may be
+// told at once.
+func (g *gate) hold(index uint64, limit time.Duration, tell func(error)) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.on || index <= g.acked {
+		return false
+	}
+	h := heldAnswers{index: index, since: time.Now(), tell: tell}
+	h.timer = time.AfterFunc(limit, func() { g.expire(index) })
+	g.held = append(g.held, h)
+	return true
+}
+
+// reach tells the answers of entries that have enough acknowledgements.
+func (g *gate) reach(acked uint64, told func(time.Duration, bool)) {
+	g.mu.Lock()
+	g.acked = acked
+	n := 0
+	for n < len(g.held) && g.held[n].index <= acked {
+		n++
+	}
+	ready := g.held[:n:n]
+	g.held = g.held[n:]
+	g.mu.Unlock()
+	for _, h := range ready {
+		h.timer.Stop()
+		h.tell(nil)
+		if told != nil {
+			told(time.Since(h.since), true)
+		}
+	}
+}
+
+// expire ends the wait of an entry, whose outcome is unknown then: it is applied, but
+// not as safe as was asked for.
+func (g *gate) expire(index uint64) {
+	g.mu.Lock()
+	for i, h := range g.held {
+		if h.index == index {
+			g.held = append(g.held[:i:i], g.held[i+1:]...)
+			g.mu.Unlock()
+			h.tell(ErrUnknown)
+			return
+		}
+	}
+	g.mu.Unlock()
+}
+
+// lose ends all waits: this node leads no more, and nobody else knows who waits here.
+func (g *gate) lose() {
+	g.mu.Lock()
+	held := g.held
+	g.held, g.acked = nil, 0
+	g.mu.Unlock()
+	for _, h := range held {
+		h.timer.Stop()
+		h.tell(ErrUnknown)
+	}
+}
