@@ -147,6 +147,23 @@ func TestDeleteThenKeep(t *testing.T) {
 	}
 }
 
+func TestLeasesOfARange(t *testing.T) {
+	d := newDriver(t)
+	d.grant(7, 60)
+	d.grant(8, 60)
+	d.grant(9, 60) // nothing hangs on it
+	for i := range 2*countStep + 1 {
+		d.put(fmt.Sprintf("a%05d", i), "v", 7)
+	}
+	d.put("b", "v", 8)
+	d.put("c", "v", 0)
+	for keys, want := range map[[2]string]int{{"", ""}: 2, {"a", "b"}: 1, {"a", "b\x00"}: 2, {"b", ""}: 1, {"c", "d"}: 0, {"a01024", "a01025"}: 1} {
+		if got := d.space.LeasesIn(anchormesh.KeyRange{Start: []byte(keys[0]), End: []byte(keys[1])}); got != want {
+			t.Errorf("%q: %d leases, want %d", keys, got, want)
+		}
+	}
+}
+
 // TestTransactionIsAllOrNothing: what refuses comes after what writes, and still
 // nothing is written.
 func TestTransactionIsAllOrNothing(t *testing.T) {

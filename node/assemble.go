@@ -200,6 +200,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 		Nodes:      func() []place.Node { return a.steward.Nodes(time.Now()) },
 		SetLeaving: func(leaving bool) error { return n.setLeaving(a, leaving) },
 	}))
+	meshpb.RegisterScopesServer(api, n.newCharter(a))
 	api.SetServing(true)
 	return api, nil
 }

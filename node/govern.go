@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/anchors/place"
+	"github.com/anchormesh/anchormesh/node/charter"
 	"github.com/anchormesh/anchormesh/node/governor"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
@@ -20,4 +23,12 @@ func (n *Node) newGovernor(a *assembly) *governor.Governor {
 		Group: a.group, Proof: func(_ anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof { return a.proofs.Proof(entry) },
 		Listener: governor.Listener{}, Compile: machine.CompileRule,
 	}, a.host, a.engine, a.table, a.mesh)
+}
+
+// newCharter makes what shows scopes to operators and takes their orders.
+func (n *Node) newCharter(a *assembly) *charter.Service {
+	return charter.New(charter.Config{
+		Scopes: a.governor, Mesh: a.mesh, Peers: a.peers, Host: a.host, Engine: a.engine, Table: a.table, Compile: machine.CompileRule,
+		Nodes: func() []place.Node { return a.steward.Nodes(time.Now()) },
+	})
 }

@@ -65,6 +65,7 @@ func (p *Policy) Describe() []Change {
 // one around it does: so nothing gets laxer on the way in.
 func Weakens(around, inside *Policy) error {
 	var problems []error
+	var unnamed []string
 	mine := bindings(inside.Binding)
 	for _, f := range fields {
 		if !bindings(around.Binding)[f.name] || f.laxer == nil {
@@ -74,8 +75,11 @@ func Weakens(around, inside *Policy) error {
 			problems = append(problems, &Problem{f.name, fmt.Sprintf("%s is laxer than %s, which the scope around it binds", f.text(inside), f.text(around))})
 		}
 		if !mine[f.name] {
-			problems = append(problems, &Problem{"binding", fmt.Sprintf("must name %s, as the scope around it does", f.name)})
+			unnamed = append(unnamed, f.name)
 		}
+	}
+	if len(unnamed) > 0 {
+		problems = append(problems, &Problem{"binding", "must name " + strings.Join(unnamed, ", ") + ", as the scope around it does"})
 	}
 	return errors.Join(problems...)
 }

@@ -1,6 +1,7 @@
 // Package meshpb holds AnchorMesh's own wire messages: the descriptor, the
-// control calls between nodes, and the gRPC service anchormesh.v1.Mesh behind
-// `anchormesh nodes`, `segments` and `status`.
+// control calls between nodes, and the gRPC services anchormesh.v1.Mesh, behind
+// `anchormesh nodes`, `segments` and the like, and anchormesh.v1.Scopes, behind
+// `anchormesh scope` and `trust`.
 //
 // A Descriptor is also a stored format. Its canonical encoding is protobuf with
 // the fields in ascending order, absent when zero, written by AppendDescriptor

@@ -1552,7 +1552,8 @@ type VoteRequest struct {
 	Scope         []byte                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"` // that decides it
 	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	Approve       bool                   `protobuf:"varint,3,opt,name=approve,proto3" json:"approve,omitempty"`
-	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"` // of a refusal
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`   // of a refusal
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"` // in whose name, ID or name; empty: the asked node's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1615,6 +1616,13 @@ func (x *VoteRequest) GetWhy() string {
 	return ""
 }
 
+func (x *VoteRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type VoteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // in whose name
@@ -1659,6 +1667,102 @@ func (x *VoteReply) GetNode() string {
 	return ""
 }
 
+type WithdrawRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scope         []byte                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"` // that decides it
+	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	Operator      string                 `protobuf:"bytes,3,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawRequest) Reset() {
+	*x = WithdrawRequest{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawRequest) ProtoMessage() {}
+
+func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *WithdrawRequest) GetScope() []byte {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *WithdrawRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *WithdrawRequest) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+type WithdrawReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawReply) Reset() {
+	*x = WithdrawReply{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawReply) ProtoMessage() {}
+
+func (x *WithdrawReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawReply.ProtoReflect.Descriptor instead.
+func (*WithdrawReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
+}
+
 type DryRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // change (create or set, as the scope is there or not) or delete
@@ -1671,7 +1775,7 @@ type DryRunRequest struct {
 
 func (x *DryRunRequest) Reset() {
 	*x = DryRunRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1787,7 @@ func (x *DryRunRequest) String() string {
 func (*DryRunRequest) ProtoMessage() {}
 
 func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1800,7 @@ func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunRequest.ProtoReflect.Descriptor instead.
 func (*DryRunRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DryRunRequest) GetKind() string {
@@ -1747,7 +1851,7 @@ type DryRunReply struct {
 
 func (x *DryRunReply) Reset() {
 	*x = DryRunReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1863,7 @@ func (x *DryRunReply) String() string {
 func (*DryRunReply) ProtoMessage() {}
 
 func (x *DryRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1876,7 @@ func (x *DryRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunReply.ProtoReflect.Descriptor instead.
 func (*DryRunReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DryRunReply) GetDecides() []byte {
@@ -1871,7 +1975,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +1987,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2000,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FieldChange) GetField() string {
@@ -1931,7 +2035,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2047,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2060,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Cut) GetSegment() uint64 {
@@ -1984,7 +2088,7 @@ type Recruiting struct {
 
 func (x *Recruiting) Reset() {
 	*x = Recruiting{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2100,7 @@ func (x *Recruiting) String() string {
 func (*Recruiting) ProtoMessage() {}
 
 func (x *Recruiting) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2113,7 @@ func (x *Recruiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recruiting.ProtoReflect.Descriptor instead.
 func (*Recruiting) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Recruiting) GetSegment() uint64 {
@@ -2036,13 +2140,14 @@ func (x *Recruiting) GetWants() uint32 {
 type TrustRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Segment       uint64                 `protobuf:"fixed64,2,opt,name=segment,proto3" json:"segment,omitempty"` // this one alone, as the asked node's own replica has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2159,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2172,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TrustRequest) GetPrefix() []byte {
@@ -2075,6 +2180,13 @@ func (x *TrustRequest) GetPrefix() []byte {
 		return x.Prefix
 	}
 	return nil
+}
+
+func (x *TrustRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
 }
 
 type TrustReply struct {
@@ -2086,7 +2198,7 @@ type TrustReply struct {
 
 func (x *TrustReply) Reset() {
 	*x = TrustReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2210,7 @@ func (x *TrustReply) String() string {
 func (*TrustReply) ProtoMessage() {}
 
 func (x *TrustReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2223,7 @@ func (x *TrustReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustReply.ProtoReflect.Descriptor instead.
 func (*TrustReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TrustReply) GetSegments() []*SegmentTrust {
@@ -2136,7 +2248,7 @@ type SegmentTrust struct {
 
 func (x *SegmentTrust) Reset() {
 	*x = SegmentTrust{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2260,7 @@ func (x *SegmentTrust) String() string {
 func (*SegmentTrust) ProtoMessage() {}
 
 func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2273,7 @@ func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentTrust.ProtoReflect.Descriptor instead.
 func (*SegmentTrust) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SegmentTrust) GetSegment() uint64 {
@@ -2217,7 +2329,7 @@ type TrustWeight struct {
 
 func (x *TrustWeight) Reset() {
 	*x = TrustWeight{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2341,7 @@ func (x *TrustWeight) String() string {
 func (*TrustWeight) ProtoMessage() {}
 
 func (x *TrustWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2354,7 @@ func (x *TrustWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustWeight.ProtoReflect.Descriptor instead.
 func (*TrustWeight) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TrustWeight) GetNode() string {
@@ -2278,7 +2390,7 @@ type TrustStep struct {
 
 func (x *TrustStep) Reset() {
 	*x = TrustStep{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2402,7 @@ func (x *TrustStep) String() string {
 func (*TrustStep) ProtoMessage() {}
 
 func (x *TrustStep) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2415,7 @@ func (x *TrustStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustStep.ProtoReflect.Descriptor instead.
 func (*TrustStep) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TrustStep) GetVersion() uint64 {
@@ -2347,7 +2459,7 @@ type TrustOpinion struct {
 
 func (x *TrustOpinion) Reset() {
 	*x = TrustOpinion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2471,7 @@ func (x *TrustOpinion) String() string {
 func (*TrustOpinion) ProtoMessage() {}
 
 func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2484,7 @@ func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustOpinion.ProtoReflect.Descriptor instead.
 func (*TrustOpinion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TrustOpinion) GetNode() string {
@@ -2413,7 +2525,7 @@ type CensusRequest struct {
 
 func (x *CensusRequest) Reset() {
 	*x = CensusRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2537,7 @@ func (x *CensusRequest) String() string {
 func (*CensusRequest) ProtoMessage() {}
 
 func (x *CensusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2550,7 @@ func (x *CensusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusRequest.ProtoReflect.Descriptor instead.
 func (*CensusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CensusRequest) GetStart() []byte {
@@ -2458,7 +2570,7 @@ func (x *CensusRequest) GetEnd() []byte {
 type CensusReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          uint64                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
-	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"` // of segments that reach beyond the range: their share by keys
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"` // of keys and values; of many keys an estimate
 	Leases        uint64                 `protobuf:"varint,3,opt,name=leases,proto3" json:"leases,omitempty"`
 	Watchers      uint64                 `protobuf:"varint,4,opt,name=watchers,proto3" json:"watchers,omitempty"`
 	Counted       uint64                 `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"` // segments that were counted
@@ -2468,7 +2580,7 @@ type CensusReply struct {
 
 func (x *CensusReply) Reset() {
 	*x = CensusReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2592,7 @@ func (x *CensusReply) String() string {
 func (*CensusReply) ProtoMessage() {}
 
 func (x *CensusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2605,7 @@ func (x *CensusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusReply.ProtoReflect.Descriptor instead.
 func (*CensusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CensusReply) GetKeys() uint64 {
@@ -2655,14 +2767,20 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x06Ballot\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why\"_\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"s\n" +
 	"\vVoteRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\fR\x05scope\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x18\n" +
 	"\aapprove\x18\x03 \x01(\bR\aapprove\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03why\"\x1f\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\x1f\n" +
 	"\tVoteReply\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"k\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"S\n" +
+	"\x0fWithdrawRequest\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\fR\x05scope\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1a\n" +
+	"\boperator\x18\x03 \x01(\tR\boperator\"\x0f\n" +
+	"\rWithdrawReply\"k\n" +
 	"\rDryRunRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x16\n" +
@@ -2695,9 +2813,10 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"Recruiting\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x10\n" +
 	"\x03has\x18\x02 \x01(\rR\x03has\x12\x14\n" +
-	"\x05wants\x18\x03 \x01(\rR\x05wants\"&\n" +
+	"\x05wants\x18\x03 \x01(\rR\x05wants\"@\n" +
 	"\fTrustRequest\x12\x16\n" +
-	"\x06prefix\x18\x01 \x01(\fR\x06prefix\"E\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\x06R\asegment\"E\n" +
 	"\n" +
 	"TrustReply\x127\n" +
 	"\bsegments\x18\x01 \x03(\v2\x1b.anchormesh.v1.SegmentTrustR\bsegments\"\xd4\x01\n" +
@@ -2730,7 +2849,7 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06leases\x18\x03 \x01(\x04R\x06leases\x12\x1a\n" +
 	"\bwatchers\x18\x04 \x01(\x04R\bwatchers\x12\x18\n" +
-	"\acounted\x18\x05 \x01(\x04R\acounted2\xe3\x06\n" +
+	"\acounted\x18\x05 \x01(\x04R\acounted2\xad\a\n" +
 	"\x06Scopes\x12I\n" +
 	"\x06Create\x12!.anchormesh.v1.CreateScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12C\n" +
 	"\x03Set\x12\x1e.anchormesh.v1.SetScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12I\n" +
@@ -2740,7 +2859,8 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x04List\x12 .anchormesh.v1.ListScopesRequest\x1a\x1e.anchormesh.v1.ListScopesReply\x12O\n" +
 	"\aHistory\x12\".anchormesh.v1.ScopeHistoryRequest\x1a .anchormesh.v1.ScopeHistoryReply\x12K\n" +
 	"\tProposals\x12\x1f.anchormesh.v1.ProposalsRequest\x1a\x1d.anchormesh.v1.ProposalsReply\x12<\n" +
-	"\x04Vote\x12\x1a.anchormesh.v1.VoteRequest\x1a\x18.anchormesh.v1.VoteReply\x12B\n" +
+	"\x04Vote\x12\x1a.anchormesh.v1.VoteRequest\x1a\x18.anchormesh.v1.VoteReply\x12H\n" +
+	"\bWithdraw\x12\x1e.anchormesh.v1.WithdrawRequest\x1a\x1c.anchormesh.v1.WithdrawReply\x12B\n" +
 	"\x06DryRun\x12\x1c.anchormesh.v1.DryRunRequest\x1a\x1a.anchormesh.v1.DryRunReply\x12?\n" +
 	"\x05Trust\x12\x1b.anchormesh.v1.TrustRequest\x1a\x19.anchormesh.v1.TrustReply\x12B\n" +
 	"\x06Census\x12\x1c.anchormesh.v1.CensusRequest\x1a\x1a.anchormesh.v1.CensusReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
@@ -2757,7 +2877,7 @@ func file_internal_meshpb_scopes_proto_rawDescGZIP() []byte {
 	return file_internal_meshpb_scopes_proto_rawDescData
 }
 
-var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*CreateScopeRequest)(nil),  // 0: anchormesh.v1.CreateScopeRequest
 	(*SetScopeRequest)(nil),     // 1: anchormesh.v1.SetScopeRequest
@@ -2783,19 +2903,21 @@ var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*Ballot)(nil),              // 21: anchormesh.v1.Ballot
 	(*VoteRequest)(nil),         // 22: anchormesh.v1.VoteRequest
 	(*VoteReply)(nil),           // 23: anchormesh.v1.VoteReply
-	(*DryRunRequest)(nil),       // 24: anchormesh.v1.DryRunRequest
-	(*DryRunReply)(nil),         // 25: anchormesh.v1.DryRunReply
-	(*FieldChange)(nil),         // 26: anchormesh.v1.FieldChange
-	(*Cut)(nil),                 // 27: anchormesh.v1.Cut
-	(*Recruiting)(nil),          // 28: anchormesh.v1.Recruiting
-	(*TrustRequest)(nil),        // 29: anchormesh.v1.TrustRequest
-	(*TrustReply)(nil),          // 30: anchormesh.v1.TrustReply
-	(*SegmentTrust)(nil),        // 31: anchormesh.v1.SegmentTrust
-	(*TrustWeight)(nil),         // 32: anchormesh.v1.TrustWeight
-	(*TrustStep)(nil),           // 33: anchormesh.v1.TrustStep
-	(*TrustOpinion)(nil),        // 34: anchormesh.v1.TrustOpinion
-	(*CensusRequest)(nil),       // 35: anchormesh.v1.CensusRequest
-	(*CensusReply)(nil),         // 36: anchormesh.v1.CensusReply
+	(*WithdrawRequest)(nil),     // 24: anchormesh.v1.WithdrawRequest
+	(*WithdrawReply)(nil),       // 25: anchormesh.v1.WithdrawReply
+	(*DryRunRequest)(nil),       // 26: anchormesh.v1.DryRunRequest
+	(*DryRunReply)(nil),         // 27: anchormesh.v1.DryRunReply
+	(*FieldChange)(nil),         // 28: anchormesh.v1.FieldChange
+	(*Cut)(nil),                 // 29: anchormesh.v1.Cut
+	(*Recruiting)(nil),          // 30: anchormesh.v1.Recruiting
+	(*TrustRequest)(nil),        // 31: anchormesh.v1.TrustRequest
+	(*TrustReply)(nil),          // 32: anchormesh.v1.TrustReply
+	(*SegmentTrust)(nil),        // 33: anchormesh.v1.SegmentTrust
+	(*TrustWeight)(nil),         // 34: anchormesh.v1.TrustWeight
+	(*TrustStep)(nil),           // 35: anchormesh.v1.TrustStep
+	(*TrustOpinion)(nil),        // 36: anchormesh.v1.TrustOpinion
+	(*CensusRequest)(nil),       // 37: anchormesh.v1.CensusRequest
+	(*CensusReply)(nil),         // 38: anchormesh.v1.CensusReply
 }
 var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	7,  // 0: anchormesh.v1.ScopeReply.scope:type_name -> anchormesh.v1.Scope
@@ -2809,15 +2931,15 @@ var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	19, // 8: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
 	20, // 9: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
 	21, // 10: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
-	26, // 11: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
-	36, // 12: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
-	27, // 13: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
+	28, // 11: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
+	38, // 12: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
+	29, // 13: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
 	8,  // 14: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
-	28, // 15: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
-	31, // 16: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
-	32, // 17: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
-	33, // 18: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
-	34, // 19: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
+	30, // 15: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
+	33, // 16: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
+	34, // 17: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
+	35, // 18: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
+	36, // 19: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
 	0,  // 20: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
 	1,  // 21: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
 	2,  // 22: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
@@ -2827,23 +2949,25 @@ var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	13, // 26: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
 	17, // 27: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
 	22, // 28: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
-	24, // 29: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
-	29, // 30: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
-	35, // 31: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
-	4,  // 32: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
-	4,  // 33: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
-	4,  // 34: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
-	4,  // 35: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
-	6,  // 36: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
-	11, // 37: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
-	14, // 38: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
-	18, // 39: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
-	23, // 40: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
-	25, // 41: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
-	30, // 42: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
-	36, // 43: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
-	32, // [32:44] is the sub-list for method output_type
-	20, // [20:32] is the sub-list for method input_type
+	24, // 29: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
+	26, // 30: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
+	31, // 31: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
+	37, // 32: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
+	4,  // 33: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
+	4,  // 34: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
+	4,  // 35: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
+	4,  // 36: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
+	6,  // 37: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
+	11, // 38: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
+	14, // 39: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
+	18, // 40: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
+	23, // 41: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
+	25, // 42: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
+	27, // 43: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
+	32, // 44: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
+	38, // 45: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
+	33, // [33:46] is the sub-list for method output_type
+	20, // [20:33] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2861,7 +2985,7 @@ func file_internal_meshpb_scopes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_scopes_proto_rawDesc), len(file_internal_meshpb_scopes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

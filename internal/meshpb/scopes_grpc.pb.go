@@ -28,6 +28,7 @@ const (
 	Scopes_History_FullMethodName   = "/anchormesh.v1.Scopes/History"
 	Scopes_Proposals_FullMethodName = "/anchormesh.v1.Scopes/Proposals"
 	Scopes_Vote_FullMethodName      = "/anchormesh.v1.Scopes/Vote"
+	Scopes_Withdraw_FullMethodName  = "/anchormesh.v1.Scopes/Withdraw"
 	Scopes_DryRun_FullMethodName    = "/anchormesh.v1.Scopes/DryRun"
 	Scopes_Trust_FullMethodName     = "/anchormesh.v1.Scopes/Trust"
 	Scopes_Census_FullMethodName    = "/anchormesh.v1.Scopes/Census"
@@ -73,8 +74,11 @@ type ScopesClient interface {
 	History(ctx context.Context, in *ScopeHistoryRequest, opts ...grpc.CallOption) (*ScopeHistoryReply, error)
 	// Proposals returns those that are open.
 	Proposals(ctx context.Context, in *ProposalsRequest, opts ...grpc.CallOption) (*ProposalsReply, error)
-	// Vote votes on a proposal in the name of the asked node.
+	// Vote votes on a proposal in the name of a node. It counts where the policy in
+	// force says that operators vote.
 	Vote(ctx context.Context, in *VoteRequest, opts ...grpc.CallOption) (*VoteReply, error)
+	// Withdraw ends a proposal that is not decided.
+	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawReply, error)
 	// DryRun says what a change would touch, and what it would take. It changes
 	// nothing, and things may be otherwise a moment later.
 	DryRun(ctx context.Context, in *DryRunRequest, opts ...grpc.CallOption) (*DryRunReply, error)
@@ -183,6 +187,16 @@ func (c *scopesClient) Vote(ctx context.Context, in *VoteRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *scopesClient) Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WithdrawReply)
+	err := c.cc.Invoke(ctx, Scopes_Withdraw_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *scopesClient) DryRun(ctx context.Context, in *DryRunRequest, opts ...grpc.CallOption) (*DryRunReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DryRunReply)
@@ -253,8 +267,11 @@ type ScopesServer interface {
 	History(context.Context, *ScopeHistoryRequest) (*ScopeHistoryReply, error)
 	// Proposals returns those that are open.
 	Proposals(context.Context, *ProposalsRequest) (*ProposalsReply, error)
-	// Vote votes on a proposal in the name of the asked node.
+	// Vote votes on a proposal in the name of a node. It counts where the policy in
+	// force says that operators vote.
 	Vote(context.Context, *VoteRequest) (*VoteReply, error)
+	// Withdraw ends a proposal that is not decided.
+	Withdraw(context.Context, *WithdrawRequest) (*WithdrawReply, error)
 	// DryRun says what a change would touch, and what it would take. It changes
 	// nothing, and things may be otherwise a moment later.
 	DryRun(context.Context, *DryRunRequest) (*DryRunReply, error)
@@ -299,6 +316,9 @@ func (UnimplementedScopesServer) Proposals(context.Context, *ProposalsRequest) (
 }
 func (UnimplementedScopesServer) Vote(context.Context, *VoteRequest) (*VoteReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Vote not implemented")
+}
+func (UnimplementedScopesServer) Withdraw(context.Context, *WithdrawRequest) (*WithdrawReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Withdraw not implemented")
 }
 func (UnimplementedScopesServer) DryRun(context.Context, *DryRunRequest) (*DryRunReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method DryRun not implemented")
@@ -492,6 +512,24 @@ func _Scopes_Vote_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scopes_Withdraw_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScopesServer).Withdraw(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scopes_Withdraw_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScopesServer).Withdraw(ctx, req.(*WithdrawRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Scopes_DryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DryRunRequest)
 	if err := dec(in); err != nil {
@@ -588,6 +626,10 @@ var Scopes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Vote",
 			Handler:    _Scopes_Vote_Handler,
+		},
+		{
+			MethodName: "Withdraw",
+			Handler:    _Scopes_Withdraw_Handler,
 		},
 		{
 			MethodName: "DryRun",

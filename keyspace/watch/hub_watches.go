@@ -290,3 +290,15 @@ func (h *Hub) Stats() Stats {
 	st.QueueBytes, st.QueueDrops = h.queue.bytes, h.queue.drops
 	return st
 }
+
+// Watching returns how many watches want a key of a range. It visits all.
+func (h *Hub) Watching(keys anchormesh.KeyRange) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.watchesLocked() {
+		if w.added && !w.gone && w.entry.Range().Overlaps(keys) {
+			n++
+		}
+	}
+	return n
+}

@@ -125,6 +125,8 @@ func (sc *script) do(t *testing.T, f []string) string {
 		return sc.step(t, f[1:])
 	case "read":
 		return sc.read(t, f[1:])
+	case "watching":
+		return fmt.Sprintf("%d\n", sc.hub.Watching(request([]string{f[1]}).Range))
 	case "stats":
 		s := sc.hub.Stats()
 		return fmt.Sprintf("watches %d streams %d lagging %d cursor %d drops %d scans %d\n",

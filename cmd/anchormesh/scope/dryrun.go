@@ -27,8 +27,9 @@ segments would be cut, how many anchors would have to be found, and whose votes
 it needs. Whether the scope is created or changed depends on whether it is there.
 Roles are none: AnchorMesh has no users yet.
 
-It reads and changes nothing; a moment later things may be otherwise. The bytes
-of a segment that reaches beyond the prefix are shared out by keys.`,
+It changes nothing; a moment later things may be otherwise. Bytes are those of
+keys and values; in a large segment the first thousand stand for the rest. A
+watcher whose range lies in several segments counts in each.`,
 		Example: "  anchormesh scope dry-run /secrets/ -f secrets.yaml\n  anchormesh scope dry-run /registry/events/ --delete",
 		Args:    prefix,
 	}
