@@ -55,9 +55,11 @@ func judge(err error) outcome {
 }
 
 // retryable reports whether etcd, too, answers so while it has no leader, is
-// overloaded or goes away, or the client gave up by itself.
+// overloaded or goes away, or the client gave up by itself. A lease that is gone is an
+// answer: whether it may be is another checker's question.
 func retryable(err error) bool {
-	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
 		return true
 	}
 	var known rpctypes.EtcdError
