@@ -27,6 +27,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/merger"
+	"github.com/anchormesh/anchormesh/node/pairing"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
@@ -142,8 +143,9 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.steward = n.newSteward(a)
 	a.leaving.Store(a.host.Leaving())
 	a.classes = classes.New(classes.Config{Self: self, Forgot: a.steward.Forgot, Logger: n.log}, a.host, a.engine, a.table, a.mesh)
-	a.merger = merger.New(self, a.host, a.engine, a.table, a.mesh, n.log)
 	a.governor = n.newGovernor(a)
+	a.merger = merger.New(merger.Config{Self: self, Logger: n.log, Ended: a.metrics.Structure().Merged}, a.host, a.engine, a.table, a.mesh)
+	a.pairing = n.newPairing(a)
 	a.exchange = exchange.New(exchange.Config{
 		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)
@@ -165,6 +167,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(approvals.Method, a.approvals.Serve)
 	a.mesh.HandleCalls(merger.Method, a.merger.Serve)
 	a.mesh.HandleCalls(governor.Method, a.governor.Serve)
+	a.mesh.HandleCalls(pairing.Method, a.pairing.Serve)
 	a.mesh.HandleCalls(txns.Method, a.txns.Serve)
 	a.mesh.HandleCalls(proofs.Method, a.proofs.Serve)
 	a.mesh.HandleCalls(classes.Method, a.classes.Serve)

@@ -18,6 +18,18 @@ func (n *Node) Scopes() (governor.Scopes, error) {
 	return a.governor, nil
 }
 
+// Rest makes a node join what has been dormant for seconds, where it else takes half
+// an hour.
+func (n *Node) Rest() {
+	g := &n.governance
+	n.cfg.Recruit.AutoMerge = true
+	g.judge.MinAge, g.judge.SleepAfter, g.judge.MergeAfter, g.judge.Memory = time.Second, 2*time.Second, 3*time.Second, time.Second
+	g.window, g.asleep, g.planEvery = 500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond
+	g.pairing.Again, g.pairing.Settle = time.Second, time.Second
+	g.pairing.Backoff = place.Backoff{Base: time.Second, Max: 4 * time.Second}
+	g.place.Settle, g.place.DeclinedFor = time.Second, time.Second
+}
+
 // Hurry makes a node judge and place within seconds what else takes minutes.
 func (n *Node) Hurry(judge func(*entropy.Config), placing func(*place.Config)) {
 	g := &n.governance

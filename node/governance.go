@@ -14,6 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/node/pairing"
 	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/steward"
 )
@@ -23,14 +24,17 @@ type governance struct {
 	judge     entropy.Config
 	place     place.Config
 	recruit   recruit.Config
+	pairing   pairing.Config
 	window    time.Duration // between two judgements of a segment
+	asleep    time.Duration // the same while its group sleeps
 	planEvery time.Duration // between two looks at the mesh as a whole
 }
 
 func defaultGovernance() governance {
 	g := governance{
 		judge: entropy.DefaultConfig(), place: place.DefaultConfig(), recruit: recruit.DefaultConfig(),
-		window: 5 * time.Second, planEvery: 2 * time.Second,
+		pairing: pairing.Config{Again: time.Minute, Settle: 10 * time.Second, Backoff: place.MergeBackoff()},
+		window:  5 * time.Second, asleep: time.Minute, planEvery: 2 * time.Second,
 	}
 	g.place.Stale = time.Hour               // package neighbours judges, by the size of the mesh
 	g.recruit.SettleAfter = time.Second     // a fresh mesh of three is whole within seconds
@@ -64,11 +68,18 @@ func (a *assembly) measured(id anchormesh.SegmentID) (load uint64, bytes int64) 
 
 func (n *Node) newPulse(a *assembly) *pulse.Pulse {
 	cfg := pulse.Config{
-		Judge: n.governance.judge, Window: n.governance.window, Logger: n.log,
-		Group: a.group, Alone: a.alone, Birth: birth, Gone: a.metrics.GroupStopped,
+		Judge: n.governance.judge, Window: n.governance.window, Asleep: n.governance.asleep, Logger: n.log,
+		Group: a.group, Alone: a.alone, Birth: birth,
+		Gone: func(id anchormesh.SegmentID) {
+			a.metrics.GroupStopped(id)
+			a.pairing.Forget(id)
+		},
 	}
 	if n.cfg.Recruit.AutoSplit {
 		cfg.Split = a.splitByLoad
+	}
+	if n.cfg.Recruit.AutoMerge {
+		cfg.Merge = a.mergeAtRest
 	}
 	return pulse.New(cfg, a.host, a.engine)
 }
@@ -92,6 +103,45 @@ func (a *assembly) splitByLoad(ctx context.Context, id anchormesh.SegmentID, d e
 	}
 	_, err := a.steward.Split(ctx, id, d.At, evidence(d), false)
 	return err
+}
+
+func (n *Node) newPairing(a *assembly) *pairing.Pairing {
+	cfg := n.governance.pairing
+	cfg.Self, cfg.Logger = a.mesh.Self().ID, n.log
+	cfg.Side, cfg.Align = a.side, a.steward.Align
+	cfg.Hold = a.steward.Hold
+	cfg.Merge = func(ctx context.Context, left anchormesh.SegmentID, why lineage.Evidence) error {
+		if degraded, changing := a.group(left); degraded || changing {
+			return errNotNow
+		}
+		_, err := a.merger.Merge(ctx, left, why, false)
+		return err
+	}
+	return pairing.New(cfg, a.table, a.mesh)
+}
+
+// mergeAtRest does what is due for a dormant segment.
+func (a *assembly) mergeAtRest(ctx context.Context, id anchormesh.SegmentID, d entropy.Decision) string {
+	return a.pairing.Consider(ctx, time.Now(), id, evidence(d))
+}
+
+// side is how a segment led here stands, as one of two that may merge.
+func (a *assembly) side(id anchormesh.SegmentID) (place.Side, bool) {
+	r, here := a.host.Get(id)
+	st, ok := a.engine.Status(id)
+	if !here || !ok || !st.Leads() {
+		return place.Side{}, false
+	}
+	state := r.Machine.State()
+	out := place.Side{Descriptor: state.Descriptor, Policy: state.Descriptor.Policy, Busy: state.Merging(), Degraded: "it has not been looked at yet"}
+	if s, known := a.steward.Standing(id); known {
+		out.Degraded, out.Busy = s.Degraded, out.Busy || s.Changing
+	}
+	if last, ok := a.pulse.Last(id); ok && last.Led {
+		out.Dormant = last.Action == entropy.Merge && (state.Policy == nil || !state.Policy.Structure.NoMerge)
+		out.Peak, out.Fill, out.Bytes = last.Numbers.Peak, last.Numbers.Fill, last.Bytes
+	}
+	return out, true
 }
 
 // numbersOf is how many numbers of a decision its lineage keeps.
@@ -156,6 +206,9 @@ func (a *assembly) judged(out *meshpb.SegmentInfo) {
 func decision(r pulse.Reading) (action, reason string) {
 	if !r.Led {
 		return "", ""
+	}
+	if r.Note != "" {
+		return r.Action.String(), r.Reason + "; " + r.Note
 	}
 	if r.Advice {
 		return r.Action.String(), r.Reason + " (advice: nothing acts on it)"

@@ -31,6 +31,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/leases"
 	"github.com/anchormesh/anchormesh/node/merger"
 	"github.com/anchormesh/anchormesh/node/neighbours"
+	"github.com/anchormesh/anchormesh/node/pairing"
 	"github.com/anchormesh/anchormesh/node/peers"
 	"github.com/anchormesh/anchormesh/node/proofs"
 	"github.com/anchormesh/anchormesh/node/pulse"
@@ -108,6 +109,7 @@ type services struct {
 	proofs     *proofs.Keeper
 	classes    *classes.Reporter
 	pulse      *pulse.Pulse
+	pairing    *pairing.Pairing
 	peers      *peers.Peers
 	consent
 }

@@ -20,21 +20,25 @@ const (
 // is immutable and safe for concurrent use; so are the slices it returns.
 type Event struct {
 	rev   int64
+	sub   int64  // place within the revision
 	plain []byte // the complete events field of a WatchResponse
 	full  []byte // the same with prev_kv
 }
 
 // Received makes an event of another node's hub: field is what Field(prevKV) returned
 // there. It keeps field.
-func Received(rev int64, field []byte, prevKV bool) *Event {
+func Received(rev, sub int64, field []byte, prevKV bool) *Event {
 	if prevKV {
-		return &Event{rev: rev, full: field}
+		return &Event{rev: rev, sub: sub, full: field}
 	}
-	return &Event{rev: rev, plain: field}
+	return &Event{rev: rev, sub: sub, plain: field}
 }
 
 // Revision is the revision the change was made at.
 func (e *Event) Revision() int64 { return e.rev }
+
+// Sub is the change's place among those of its revision, over all segments.
+func (e *Event) Sub() int64 { return e.sub }
 
 // Field returns the change as a complete `events` field of etcd's WatchResponse
 // (tag, length, message), to be appended to one as it is.
@@ -63,7 +67,7 @@ const (
 // encode builds the forms that are wanted. prev is called for the version that a
 // change replaced; where it was compacted, the event goes without, as in etcd.
 func encode(ch *mvcc.Event, want form, prev func(key []byte, mod int64) (mvcc.KV, bool)) *Event {
-	e := &Event{rev: ch.Main}
+	e := &Event{rev: ch.Main, sub: ch.Sub}
 	created := !ch.Delete && ch.KV.Create == ch.KV.Mod
 	if want&formPlain != 0 || created {
 		e.plain = appendEvent(ch, nil)

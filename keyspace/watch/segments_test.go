@@ -117,7 +117,7 @@ func TestReceived(t *testing.T) {
 	r := mustNext(t, s)
 	want := show(t, r)
 	for i, ev := range r.Events {
-		r.Events[i] = Received(ev.Revision(), ev.Field(true), true)
+		r.Events[i] = Received(ev.Revision(), ev.Sub(), ev.Field(true), true)
 	}
 	if got := show(t, r); got != want {
 		t.Fatalf("got %s, want %s", got, want)

@@ -61,6 +61,8 @@ type Recruit struct {
 	// AutoSplit lets leaders cut segments whose load or size is over the thresholds.
 	// Off, the decision is logged and shown as advice.
 	AutoSplit bool
+	// AutoMerge lets leaders join neighbouring segments that are dormant. Off, likewise.
+	AutoMerge bool
 }
 
 // Listen holds the addresses the node binds. Port 0 takes any free one.

@@ -96,14 +96,19 @@ func (d *drive) leads() bool {
 func (d *drive) outcome() error {
 	// Whoever holds the key where the segment ended before has absorbed what began there.
 	if v, ok := d.state().Judge(d.boundary, d.core.Attempt); ok && v == merge.Merged {
+		d.merger.ended(causes[d.why.Reason == lineage.Operator])
 		return nil
 	}
+	d.merger.ended("aborted")
 	why, _ := d.reason.Load().(string)
 	if why == "" {
 		why = "not every anchor answered in time"
 	}
 	return fmt.Errorf("%w: %s", ErrAborted, why)
 }
+
+// causes are the words of metrics for a merge that was ordered, or not.
+var causes = map[bool]string{true: "order", false: "load"}
 
 // tell gives the core an event, from any goroutine.
 func (d *drive) tell(e merge.Event) {

@@ -38,9 +38,19 @@ type Mesh interface {
 	Connected(id anchormesh.NodeID) bool
 }
 
+// Config of a merger.
+type Config struct {
+	Self   anchormesh.NodeID
+	Logger *slog.Logger
+	// Ended hears how an attempt driven here ended: in "order" or "load", what was
+	// wanted, or in "aborted". It must not block; nil: nobody.
+	Ended func(outcome string)
+}
+
 // Merger runs attempts to merge.
 type Merger struct {
 	self   anchormesh.NodeID
+	ended  func(outcome string)
 	host   *host.Host
 	engine *consensus.Engine
 	table  *route.Table
@@ -59,10 +69,13 @@ type Merger struct {
 }
 
 // New returns a merger; Run starts it.
-func New(self anchormesh.NodeID, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh, log *slog.Logger) *Merger {
+func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) *Merger {
 	ctx, stop := context.WithCancel(context.Background())
+	if cfg.Ended == nil {
+		cfg.Ended = func(string) {}
+	}
 	return &Merger{
-		self: self, host: h, engine: e, table: t, mesh: m, log: log, ctx: ctx, stop: stop,
+		self: cfg.Self, ended: cfg.Ended, host: h, engine: e, table: t, mesh: m, log: cfg.Logger, ctx: ctx, stop: stop,
 		drives: make(map[anchormesh.SegmentID]bool), askers: make(map[anchormesh.SegmentID]*merge.Asker),
 		asking: make(map[anchormesh.SegmentID]bool),
 	}
@@ -195,16 +208,7 @@ func (m *Merger) ask(r *host.Replica, term uint64, state *machine.State) {
 // inquire asks a segment's leader, or whoever may be it: the one last seen, then the
 // anchors in turn. Who does not lead says so at once.
 func (m *Merger) inquire(d *anchormesh.Descriptor, q *question) ([]byte, bool) {
-	nodes := make([]anchormesh.NodeID, 0, len(d.Anchors)+1)
-	if leader, ok := m.table.Leader(d.Segment); ok {
-		nodes = append(nodes, leader)
-	}
-	for _, a := range d.Voters() {
-		if !slices.Contains(nodes, a.Node) {
-			nodes = append(nodes, a.Node)
-		}
-	}
-	for _, node := range nodes {
+	for _, node := range m.table.Candidates(d) {
 		if node != m.self && !m.mesh.Connected(node) {
 			continue
 		}

@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	// asleepWindow is how often a group that sleeps is looked at.
-	asleepWindow = time.Minute
 	// marks is how many keys a walk names: enough to cut near the middle.
 	marks = 15
 	// splitTimeout bounds a split; what comes of it later is seen then.
 	splitTimeout = 10 * time.Second
+	// mergeTimeout outlasts an attempt and the questions before it.
+	mergeTimeout = 30 * time.Second
 )
 
 // Config of a pulse. The functions must not call back.
 type Config struct {
 	Judge  entropy.Config
 	Window time.Duration // between two judgements of a segment
+	Asleep time.Duration // the same while its group sleeps
 	Logger *slog.Logger
 	// Group says whether an anchor of a segment led here is missing or lags, and
 	// whether a change of it is under way.
@@ -37,6 +38,9 @@ type Config struct {
 	// Split carries a decision out and returns when it is applied, or why it is not.
 	// Without it a decision to split is advice.
 	Split func(context.Context, anchormesh.SegmentID, entropy.Decision) error
+	// Merge does what is due for a segment that is dormant, and says how things stand.
+	// Without it a decision to merge is advice.
+	Merge func(context.Context, anchormesh.SegmentID, entropy.Decision) string
 	// Gone is told of a replica that left this node.
 	Gone func(anchormesh.SegmentID)
 }
@@ -47,7 +51,7 @@ type Pulse struct {
 	host   *host.Host
 	engine *consensus.Engine
 
-	splits sync.WaitGroup
+	acts sync.WaitGroup
 
 	mu     sync.Mutex
 	judged map[anchormesh.SegmentID]*judged
@@ -63,6 +67,8 @@ type judged struct {
 	keyRange   anchormesh.KeyRange
 	seek       bool // the judge wants marks
 	splitting  bool
+	merging    bool // looked at, or under way
+	note       string
 	keys       int
 	last       time.Time
 	now        entropy.Decision
@@ -71,9 +77,10 @@ type judged struct {
 // Reading is what is known of a segment.
 type Reading struct {
 	entropy.Decision
-	Led    bool  // the decision is its leader's, which is this node
-	Advice bool  // nothing acts on the decision here
-	Bytes  int64 // that it keeps, about
+	Led    bool   // the decision is its leader's, which is this node
+	Advice bool   // nothing acts on the decision here
+	Bytes  int64  // that it keeps, about
+	Note   string // how a merge that was decided stands
 }
 
 // New returns a pulse; Run starts it.
@@ -85,7 +92,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine) *Pulse {
 func (p *Pulse) Run(ctx context.Context) error {
 	ticker := time.NewTicker(p.cfg.Window)
 	defer ticker.Stop()
-	defer p.splits.Wait()
+	defer p.acts.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,7 +136,7 @@ func (p *Pulse) due(now time.Time) map[anchormesh.SegmentID]*judged {
 		if j == nil {
 			j = &judged{replica: r, last: now.Add(-p.cfg.Window)}
 			p.judged[id] = j
-		} else if st.Asleep && now.Sub(j.last) < asleepWindow {
+		} else if st.Asleep && now.Sub(j.last) < p.cfg.Asleep {
 			continue
 		}
 		if j.judge == nil || j.led != st.Leads() {
@@ -183,9 +190,15 @@ func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentI
 			"bytes", n.BytesPerSec, "size", n.Size, "keys", n.Keys, "hot_key", n.HotKey, "edge", n.Edge, "at", string(d.At))
 	}
 	j.now, j.last, j.seek = d, now, d.Seek
-	if d.Action == entropy.Split && p.cfg.Split != nil && !j.splitting {
+	switch {
+	case d.Action == entropy.Split && p.cfg.Split != nil && !j.splitting:
 		j.splitting = true
-		p.splits.Go(func() { p.split(ctx, id, j, d) })
+		p.acts.Go(func() { p.split(ctx, id, j, d) })
+	case d.Action == entropy.Merge && p.cfg.Merge != nil && !j.merging:
+		j.merging = true
+		p.acts.Go(func() { p.merge(ctx, id, j, d) })
+	case d.Action != entropy.Merge && !j.merging:
+		j.note = ""
 	}
 }
 
@@ -269,6 +282,15 @@ func (p *Pulse) weigh() {
 	}
 }
 
+func (p *Pulse) merge(ctx context.Context, id anchormesh.SegmentID, j *judged, d entropy.Decision) {
+	ctx, cancel := context.WithTimeout(ctx, mergeTimeout)
+	defer cancel()
+	note := p.cfg.Merge(ctx, id, d)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j.merging, j.note = false, note
+}
+
 // Last returns the newest judgement of a segment.
 func (p *Pulse) Last(id anchormesh.SegmentID) (Reading, bool) {
 	p.mu.Lock()
@@ -278,6 +300,6 @@ func (p *Pulse) Last(id anchormesh.SegmentID) (Reading, bool) {
 		return Reading{}, false
 	}
 	a := j.now.Action
-	advice := a != entropy.None && (a != entropy.Split || p.cfg.Split == nil)
-	return Reading{Decision: j.now, Led: j.led, Advice: advice, Bytes: int64(j.now.Numbers.Size)}, true
+	acted := a == entropy.None || a == entropy.Split && p.cfg.Split != nil || a == entropy.Merge && p.cfg.Merge != nil
+	return Reading{Decision: j.now, Led: j.led, Advice: !acted, Bytes: int64(j.now.Numbers.Size), Note: j.note}, true
 }

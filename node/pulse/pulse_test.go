@@ -25,7 +25,7 @@ const segment anchormesh.SegmentID = 9
 // config is that of a pulse whose group is well, and which splits nothing.
 func config(log *testkit.Log) pulse.Config {
 	return pulse.Config{
-		Judge: entropy.DefaultConfig(), Window: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Judge: entropy.DefaultConfig(), Window: 5 * time.Second, Asleep: time.Minute, Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Group: func(anchormesh.SegmentID) (degraded, changing bool) { return false, false },
 		Alone: func() bool { return false },
 		Birth: func(*host.Replica) entropy.Birth { return entropy.Birth{} },

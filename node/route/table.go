@@ -260,6 +260,21 @@ func (t *Table) ForgetNode(node anchormesh.NodeID) {
 	}
 }
 
+// Candidates returns who may lead a segment: the node last seen leading it, then its
+// other voters' nodes.
+func (t *Table) Candidates(d *anchormesh.Descriptor) []anchormesh.NodeID {
+	out := make([]anchormesh.NodeID, 0, len(d.Anchors)+1)
+	if leader, ok := t.Leader(d.Segment); ok {
+		out = append(out, leader)
+	}
+	for _, v := range d.Voters() {
+		if !slices.Contains(out, v.Node) {
+			out = append(out, v.Node)
+		}
+	}
+	return out
+}
+
 // Askable returns the nodes of a segment's voters: those that are connected, or
 // all if none is. To dial a node that is gone can take seconds.
 func Askable(d *anchormesh.Descriptor, connected func(anchormesh.NodeID) bool) []anchormesh.NodeID {

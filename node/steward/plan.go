@@ -100,6 +100,45 @@ func (s *Steward) Move(segment anchormesh.SegmentID, from, to anchormesh.NodeID,
 	return nil
 }
 
+// heldFor is how long a segment's anchors are left alone for the sake of a merge: some
+// moves, each of which asks for it anew.
+const heldFor = 5 * time.Minute
+
+// Hold has nothing optional begin with the anchors of a segment led here for a while,
+// but what is ordered. The error is ErrNotLeader.
+func (s *Steward) Hold(segment anchormesh.SegmentID) error {
+	if _, ok := s.leads(segment); !ok {
+		return ErrNotLeader
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[segment] = time.Now().Add(heldFor)
+	return nil
+}
+
+// Align has a replica of a segment led here moved to where its neighbour is, so that
+// the two can merge. An operator's order goes first. The errors are ErrNotLeader and
+// machine.ErrRefused.
+func (s *Steward) Align(o place.Order) error {
+	r, ok := s.leads(o.Segment)
+	if !ok {
+		return ErrNotLeader
+	}
+	now := time.Now()
+	if why := s.impossible(now, r.Machine.State(), o.From, o.To); why != "" {
+		return fmt.Errorf("%w: %s", machine.ErrRefused, why)
+	}
+	s.mu.Lock()
+	if old, has := s.orders[o.Segment]; has && !old.Align {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: an operator has ordered a move", machine.ErrRefused)
+	}
+	s.orders[o.Segment] = order{o, now.Add(orderKept)}
+	s.mu.Unlock()
+	s.Kick()
+	return nil
+}
+
 // impossible says why a replica cannot move; empty if it can, as far as is known.
 func (s *Steward) impossible(now time.Time, state *machine.State, from, to anchormesh.NodeID) string {
 	d := state.Descriptor

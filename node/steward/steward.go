@@ -102,6 +102,7 @@ type shared struct {
 	standing  map[anchormesh.SegmentID]Standing
 	orders    map[anchormesh.SegmentID]order
 	splitting map[anchormesh.SegmentID]int
+	held      map[anchormesh.SegmentID]time.Time // until then
 	promises  recruit.Promises
 	forgot    map[anchormesh.SegmentID]map[anchormesh.ReplicaID]time.Time // when their nodes said so last
 }
@@ -125,6 +126,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, m Mesh) *Steward {
 			standing: make(map[anchormesh.SegmentID]Standing), orders: make(map[anchormesh.SegmentID]order),
 			splitting: make(map[anchormesh.SegmentID]int),
 			forgot:    make(map[anchormesh.SegmentID]map[anchormesh.ReplicaID]time.Time),
+			held:      make(map[anchormesh.SegmentID]time.Time),
 		},
 	}
 }
@@ -192,6 +194,7 @@ func (s *Steward) forget(id anchormesh.SegmentID) {
 	defer s.mu.Unlock()
 	delete(s.standing, id)
 	delete(s.orders, id)
+	delete(s.held, id)
 	delete(s.forgot, id)
 }
 

@@ -320,7 +320,7 @@ func (s *Steward) segment(l *look, id anchormesh.SegmentID, t *tended) (place.Se
 	out := place.Segment{Descriptor: d, Degraded: t.degraded, Since: t.calm, Child: child(d)}
 	out.Load, _ = s.cfg.Measured(id)
 	s.mu.Lock()
-	out.Busy = s.splitting[id] > 0
+	out.Busy = s.splitting[id] > 0 || l.now.Before(s.held[id])
 	s.mu.Unlock()
 	switch {
 	case t.degraded == "" && !l.alive(d):

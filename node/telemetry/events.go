@@ -140,6 +140,7 @@ func (g *groupMetrics) batch(requests int) { g.requests.Observe(float64(requests
 // it.
 type Structure struct {
 	Split       func(cause string)
+	Merged      func(outcome string)
 	Moved       func(cause string)
 	Transferred func(cause string)
 	Invited     func(outcome string)
@@ -147,12 +148,13 @@ type Structure struct {
 
 // structureMetrics follows what the steward carries out.
 type structureMetrics struct {
-	splits, moves, transfers, invitations *prometheus.CounterVec
+	splits, merges, moves, transfers, invitations *prometheus.CounterVec
 }
 
 func newStructureMetrics(c *catalog) *structureMetrics {
 	m := &structureMetrics{
 		splits:      c.counters("structure_splits_total", "Segments that this node, as their leader, cut in two.", "cause"),
+		merges:      c.counters("structure_merges_total", "Attempts of this node, as the left's leader, to merge two segments: order and load were merged, aborted changed nothing.", "outcome"),
 		moves:       c.counters("structure_moves_total", "Replicas of segments led here whose place went to another node.", "cause"),
 		transfers:   c.counters("structure_transfers_total", "Leaderships that this node handed over.", "cause"),
 		invitations: c.counters("structure_invitations_total", "Invitations that this node sent: accepted, declined or silent.", "outcome"),
@@ -160,7 +162,9 @@ func newStructureMetrics(c *catalog) *structureMetrics {
 	// What can be expected is shown at zero before it happens.
 	for _, cause := range []string{"order", "load"} {
 		m.splits.WithLabelValues(cause)
+		m.merges.WithLabelValues(cause)
 	}
+	m.merges.WithLabelValues("aborted")
 	m.moves.WithLabelValues("order")
 	m.transfers.WithLabelValues("order")
 	for _, outcome := range []string{"accepted", "declined", "silent"} {

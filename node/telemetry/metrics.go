@@ -84,7 +84,7 @@ func (m *Metrics) Structure() Structure {
 		return func(word string) { v.WithLabelValues(word).Inc() }
 	}
 	s := m.structure
-	return Structure{Split: count(s.splits), Moved: count(s.moves), Transferred: count(s.transfers), Invited: count(s.invitations)}
+	return Structure{Split: count(s.splits), Merged: count(s.merges), Moved: count(s.moves), Transferred: count(s.transfers), Invited: count(s.invitations)}
 }
 
 // Committed is called after every commit of a store.

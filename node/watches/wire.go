@@ -88,7 +88,7 @@ func encodeEvents(r *watch.Response) codec.Chunks {
 	var out codec.Chunks
 	for _, e := range r.Events {
 		field := e.Field(r.PrevKV)
-		b = appendUints(b, uint64(e.Revision()), uint64(len(field)))
+		b = appendUints(b, uint64(e.Revision()), uint64(e.Sub()), uint64(len(field)))
 		if len(field) < referFrom {
 			b = append(b, field...)
 			continue
@@ -118,13 +118,13 @@ func parseEvent(b []byte) (weave.Event, error) {
 		resp.PrevKV, resp.Fragment, resp.Revision = flags&flagPrevKV != 0, flags&flagFragment != 0, r.revision()
 		resp.Events = make([]*watch.Event, 0, r.count())
 		for last := int64(0); len(resp.Events) < cap(resp.Events) && !r.bad; {
-			at, field := r.revision(), r.bytes()
+			at, sub, field := r.revision(), r.revision(), r.bytes()
 			if at < last || at > resp.Revision {
 				r.bad = true
 			}
 			last = at
 			resp.Bytes += len(field)
-			resp.Events = append(resp.Events, watch.Received(at, field, resp.PrevKV))
+			resp.Events = append(resp.Events, watch.Received(at, sub, field, resp.PrevKV))
 		}
 		if n := len(resp.Events); n == 0 || resp.Events[n-1].Revision() != resp.Revision {
 			r.bad = true

@@ -25,9 +25,9 @@ func samples() []weave.Event {
 		came(watch.Response{ID: 1, Revision: 12, Canceled: true}),
 		came(watch.Response{ID: 2, Revision: 12, CompactRevision: 40, Canceled: true}),
 		came(watch.Response{ID: 3, Revision: 1 << 60, Mark: true}),
-		came(watch.Response{ID: 4, Revision: 9, Bytes: 3, Events: []*watch.Event{watch.Received(9, []byte("abc"), false)}}),
+		came(watch.Response{ID: 4, Revision: 9, Bytes: 3, Events: []*watch.Event{watch.Received(9, 0, []byte("abc"), false)}}),
 		came(watch.Response{ID: 5, Revision: 11, PrevKV: true, Fragment: true, Bytes: 5 + len(large), Events: []*watch.Event{
-			watch.Received(9, []byte("abc"), true), watch.Received(11, large, true), watch.Received(11, []byte("de"), true),
+			watch.Received(9, 0, []byte("abc"), true), watch.Received(11, 0, large, true), watch.Received(11, 0, []byte("de"), true),
 		}}),
 	}
 }
@@ -45,7 +45,7 @@ func TestEventsThatCannotBe(t *testing.T) {
 	of := func(last int64, revisions ...int64) []byte {
 		r := watch.Response{ID: 1, Revision: last}
 		for _, rev := range revisions {
-			r.Events = append(r.Events, watch.Received(rev, []byte("x"), false))
+			r.Events = append(r.Events, watch.Received(rev, 0, []byte("x"), false))
 		}
 		return encodeEvent(came(r)).Bytes()
 	}

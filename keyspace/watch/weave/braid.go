@@ -2,7 +2,9 @@ package weave
 
 import (
 	"bytes"
+	"cmp"
 	"container/heap"
+	"slices"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
@@ -82,7 +84,8 @@ type piece struct {
 	bytes    int
 }
 
-// pieces is a heap in the order of release: by revision, inside one by key range.
+// pieces is a heap in the order of release: by revision. What several brought of one
+// revision is put in order then.
 type pieces []piece
 
 func (p pieces) Len() int { return len(p) }
@@ -182,9 +185,11 @@ func (w *Weave) send(r watch.Response) {
 }
 
 // release sends everything at or below b.closed, by revision, all events of one
-// revision in one response.
+// revision in one response and in the order in which they were written, as if they
+// had come from one segment.
 func (w *Weave) release(b *braid) {
 	var r watch.Response
+	from := 0 // where the newest revision begins in r
 	flush := func() {
 		if len(r.Events) > 0 {
 			w.pass(b, r)
@@ -198,8 +203,15 @@ func (w *Weave) release(b *braid) {
 		if p.revision != r.Revision && r.Bytes >= w.limits.ResponseBytes {
 			flush()
 		}
+		if p.revision != r.Revision {
+			from = len(r.Events)
+		}
+		again := len(r.Events) > from
 		r.Revision = p.revision
 		r.Events = append(r.Events, p.events...)
+		if again {
+			slices.SortStableFunc(r.Events[from:], func(x, y *watch.Event) int { return cmp.Compare(x.Sub(), y.Sub()) })
+		}
 		r.Bytes += p.bytes - len(p.events)*pieceOverhead
 	}
 	flush()

@@ -146,7 +146,7 @@ func (p *pipe) pull(c *client) bool {
 	}
 	if p.replica.node == 1 { // another node's: what it brings was decoded
 		for i, ev := range r.Events {
-			r.Events[i] = watch.Received(ev.Revision(), ev.Field(r.PrevKV), r.PrevKV)
+			r.Events[i] = watch.Received(ev.Revision(), ev.Sub(), ev.Field(r.PrevKV), r.PrevKV)
 		}
 	}
 	p.queue = append(p.queue, r)

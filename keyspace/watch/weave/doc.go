@@ -13,7 +13,7 @@
 //
 //   - Ordered, Unique, Reliable, Atomic: the events of a watch come by revision, none
 //     twice, none left out, all of one revision in one response, those of a
-//     transaction over several segments too (by key range inside the revision).
+//     transaction over several segments too in the order in which it wrote.
 //   - Resumable: from the last revision + 1 everything goes on.
 //   - Bookmarkable: progress at R comes behind every event at or below R that its
 //     watches want, no such event comes later, and R is not below any revision that

@@ -111,7 +111,7 @@ func (sc *script) event(t *testing.T, f []string) Event {
 				n = number(times)
 			}
 			for range n {
-				r.Events = append(r.Events, watch.Received(number(rev), make([]byte, 36), false))
+				r.Events = append(r.Events, watch.Received(number(rev), 0, make([]byte, 36), false))
 				r.Bytes += 36
 			}
 			r.Revision = number(rev)

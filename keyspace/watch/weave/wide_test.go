@@ -44,7 +44,7 @@ func wide(n int) *Weave {
 func TestSleepersSleep(t *testing.T) {
 	w := wide(sleepers)
 	for rev := int64(11); rev < 100; rev++ {
-		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, 0, nil, false)}}})
 		if fx.Ask == nil || len(fx.Barrier) > 0 || len(fx.Send) > 0 {
 			t.Fatalf("an event waits: %v", fx)
 		}
@@ -63,7 +63,7 @@ func BenchmarkWide(b *testing.B) {
 	ranges := []anchormesh.KeyRange{keyRange("00498-00499")}
 	for b.Loop() {
 		rev++
-		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+		fx := w.Step(time.Time{}, Came{watch.Response{ID: 500, Revision: rev, Events: []*watch.Event{watch.Received(rev, 0, nil, false)}}})
 		w.Step(time.Time{}, Told{Seq: fx.Ask.Seq, Revision: rev, Since: fx.Ask.Since, Ranges: ranges})
 	}
 }
@@ -74,7 +74,7 @@ func BenchmarkNarrow(b *testing.B) {
 	rev := int64(10)
 	for b.Loop() {
 		rev++
-		w.Step(time.Time{}, Came{watch.Response{ID: 2, Revision: rev, Events: []*watch.Event{watch.Received(rev, nil, false)}}})
+		w.Step(time.Time{}, Came{watch.Response{ID: 2, Revision: rev, Events: []*watch.Event{watch.Received(rev, 0, nil, false)}}})
 	}
 }
 
@@ -114,4 +114,33 @@ func TestPick(t *testing.T) {
 		t.Fatal(err)
 	}
 	create(2)
+}
+
+// What two segments bring of one revision comes out in the order of the writes, as it
+// does from history once the two are one.
+func TestOrderInsideARevision(t *testing.T) {
+	w := wide(2)
+	brought := func(thread int64, subs ...int64) Came {
+		r := watch.Response{ID: thread, Revision: 20}
+		for _, sub := range subs {
+			r.Events = append(r.Events, watch.Received(20, sub, nil, false))
+		}
+		return Came{r}
+	}
+	fx := w.Step(time.Time{}, brought(2, 1, 4))
+	if fx.Ask != nil {
+		w.Step(time.Time{}, Told{Seq: fx.Ask.Seq, Revision: 20, Since: fx.Ask.Since, Ranges: []anchormesh.KeyRange{{}}})
+	}
+	fx = w.Step(time.Time{}, brought(3, 0, 2, 3))
+	for thread := int64(2); thread <= 3 && len(fx.Send) == 0; thread++ {
+		fx = w.Step(time.Time{}, Came{watch.Response{ID: thread, Revision: 20, Mark: true}})
+	}
+	if len(fx.Send) != 1 || len(fx.Send[0].Events) != 5 {
+		t.Fatalf("sent %v", fx)
+	}
+	for i, e := range fx.Send[0].Events {
+		if e.Sub() != int64(i) {
+			t.Errorf("place %d shows write %d", i, e.Sub())
+		}
+	}
 }
