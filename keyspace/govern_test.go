@@ -513,3 +513,29 @@ func BenchmarkPutGoverned(b *testing.B) {
 		})
 	}
 }
+
+func FuzzGovernedCommands(f *testing.F) {
+	f.Add(given(Origin{User: "u", Peer: "p", Proof: []byte("x")}, command(OpPut, putOf("a"))))
+	f.Add(AppendShare([]byte{byte(OpShare)}, Share{Keys: 1, Bytes: ShareWhole}))
+	f.Add((&Usage{Counted: true, Keys: 3, BytesLimit: -1, Refused: 9, Share: Share{Version: 2}}).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if u, err := ParseUsage(b); err == nil {
+			if again, err := ParseUsage(u.Append(nil)); err != nil || again != u {
+				t.Fatalf("%+v becomes %+v, %v", u, again, err)
+			}
+		}
+		if o, rest, ok := ParseOrigin(b); ok {
+			again, behind, ok := ParseOrigin(append(o.Append(nil), rest...))
+			if !ok || again.User != o.User || again.Peer != o.Peer || !bytes.Equal(again.Proof, o.Proof) || !bytes.Equal(behind, rest) {
+				t.Fatalf("%+v becomes %+v", o, again)
+			}
+		}
+		if len(b) > 0 && (Op(b[0]) == OpBy || Op(b[0]) == OpShare) {
+			d := newDriver(t).govern(Governed{QuotaKeys: 3, QuotaBytes: 9})
+			d.raw(b)
+			if l := d.space.Usage(); l.KeysLimit < 0 || l.KeysLimit > 3 || l.BytesLimit < 0 || l.BytesLimit > 9 {
+				t.Fatalf("%x: %+v", b, l)
+			}
+		}
+	})
+}

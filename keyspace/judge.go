@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -39,8 +40,11 @@ type govern struct {
 	// reserved is what prepared transactions will add at most.
 	reserved map[commit.TxnID]amount
 
-	asks   atomic.Bool  // rules want to know who writes; read without the lock
-	writes atomic.Int64 // commands that wrote something, since the segment was opened
+	asks atomic.Bool // rules want to know who writes; read without the lock
+
+	// Since the segment was opened here: commands that wrote something, that the rules
+	// refused, and that the quota had no room for.
+	writes, refused, full atomic.Int64
 }
 
 // governs reports whether writes are judged or counted.
@@ -106,6 +110,17 @@ func (s *Space) Governed() *Governed {
 // WantsOrigin reports whether commands have to say who gave them. It costs nothing.
 func (s *Space) WantsOrigin() bool {
 	return s.govern.asks.Load()
+}
+
+// note counts a command that was refused.
+func (g *govern) note(err error) {
+	var r *rules.Refusal
+	switch {
+	case errors.Is(err, ErrScopeFull):
+		g.full.Add(1)
+	case errors.As(err, &r):
+		g.refused.Add(1)
+	}
 }
 
 func (a *applier) saveSigners(rows []signed.Row) {

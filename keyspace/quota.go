@@ -304,14 +304,21 @@ type Usage struct {
 	Keys, Bytes           int64
 	KeysLimit, BytesLimit int64
 	Share                 Share
-	Writes                int64 // commands that wrote something, since this replica was opened
+	// Since this replica was opened: commands that wrote something, that the scope's rules
+	// refused, that its quota had no room for.
+	Writes, Refused, Full int64
 	Revision, Compacted   int64
+}
+
+// NearlyFull reports whether more than nine tenths of what the segment may hold are used.
+func (u *Usage) NearlyFull() bool {
+	return u.KeysLimit >= 0 && u.Keys > u.KeysLimit/10*9 || u.BytesLimit >= 0 && u.Bytes > u.BytesLimit/10*9
 }
 
 // Append encodes the figures, for another node.
 func (u *Usage) Append(b []byte) []byte {
 	b = append(b, flagOf(u.Counted))
-	for _, n := range []int64{u.Keys, u.Bytes, u.KeysLimit, u.BytesLimit, u.Writes, u.Revision, u.Compacted} {
+	for _, n := range []int64{u.Keys, u.Bytes, u.KeysLimit, u.BytesLimit, u.Writes, u.Refused, u.Full, u.Revision, u.Compacted} {
 		b = binary.AppendVarint(b, n)
 	}
 	return AppendShare(b, u.Share)
@@ -323,7 +330,7 @@ func ParseUsage(b []byte) (u Usage, err error) {
 		return u, codec.ErrMalformed
 	}
 	u.Counted, b = b[0] == 1, b[1:]
-	for _, n := range []*int64{&u.Keys, &u.Bytes, &u.KeysLimit, &u.BytesLimit, &u.Writes, &u.Revision, &u.Compacted} {
+	for _, n := range []*int64{&u.Keys, &u.Bytes, &u.KeysLimit, &u.BytesLimit, &u.Writes, &u.Refused, &u.Full, &u.Revision, &u.Compacted} {
 		v, k := binary.Varint(b)
 		if k <= 0 {
 			return u, codec.ErrMalformed
@@ -340,6 +347,7 @@ func (s *Space) Usage() Usage {
 	defer s.mu.RUnlock()
 	g := &s.govern
 	u := Usage{KeysLimit: -1, BytesLimit: -1, Share: g.share.Share, Writes: g.writes.Load()}
+	u.Refused, u.Full = g.refused.Load(), g.full.Load()
 	u.Revision, u.Compacted = s.seg.Revision()
 	if g.counts {
 		limit := g.limits()

@@ -112,7 +112,9 @@ func (s *Space) ApplyWith(index, term uint64, cmds [][]byte, want bool, note fun
 	a.b = s.seg.Begin(index, term)
 	s.mu.Lock()
 	for i, cmd := range cmds {
-		out[i] = a.apply(cmd)
+		if out[i] = a.apply(cmd); out[i].Err != nil {
+			s.govern.note(out[i].Err)
+		}
 	}
 	s.govern.writes.Add(a.writes)
 	a.hold()

@@ -58,6 +58,12 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 			}
 			return m
 		},
+		Scopes: func() (s telemetry.Scopes) {
+			if n.serving.Load() != nil {
+				s = a.scopeFigures()
+			}
+			return s
+		},
 		Groups: func() (l consensus.Load) {
 			if n.serving.Load() != nil {
 				l = a.engine.Load()
@@ -72,6 +78,22 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 			return s
 		},
 	}
+}
+
+// scopeFigures adds up what scopes refuse here.
+func (a *assembly) scopeFigures() (s telemetry.Scopes) {
+	for _, id := range a.host.Segments() {
+		r, ok := a.host.Get(id)
+		if !ok || r.Machine.State().Policy == nil {
+			continue
+		}
+		u := r.Machine.Space().Usage()
+		s.Refused, s.Full, s.Shed = s.Refused+u.Refused, s.Full+u.Full, s.Shed+r.Pace.Shed()
+		if st, ok := a.engine.Status(id); ok && st.Leads() && u.NearlyFull() {
+			s.Tight++
+		}
+	}
+	return s
 }
 
 // storeFigures adds up the stores, and the leases that are led here.

@@ -110,7 +110,8 @@ type Reads struct {
 	// LeaderOnly: followers answer no serializable reads.
 	LeaderOnly bool `json:"leader_only,omitempty" yaml:"leader_only"`
 	// Lease: the leader answers linearizable reads without a round while a majority
-	// has heard it within an election timeout. Faster, and only as good as the clocks' rates.
+	// has heard it within an election timeout. Faster, and only as good as the clocks' rates:
+	// Validate refuses it.
 	Lease bool `json:"lease,omitempty" yaml:"lease"`
 }
 

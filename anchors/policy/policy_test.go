@@ -131,7 +131,7 @@ func TestValidate(t *testing.T) {
 		{"/a/", func(p *Policy) { p.Class, p.Writes.Signed = anchormesh.Light, true }, "writes.signed: a light scope keeps its writes in memory only and cannot have it; class strong can"},
 		{"/a/", func(p *Policy) { p.Writes.Signed = true }, ""},
 		{"/a/", func(p *Policy) { p.Class = anchormesh.Strong }, "class: strong without acks and without approvals promises no more than normal: give one of them"},
-		{"/a/", func(p *Policy) { strong(p); p.Reads.Lease = true }, "reads.lease: the reads of a strong scope do not lean on clocks"},
+		{"/a/", func(p *Policy) { strong(p); p.Reads.Lease = true }, "reads.lease: not offered: a leader that was paused, or whose group sleeps, cannot tell how old its majority's word is, and would answer with the past"},
 		{"/a/", func(p *Policy) { strong(p); p.Acks.Count = 4 }, "acks: all and count exclude each other"},
 		{"/a/", func(p *Policy) { strong(p); p.Acks = Acks{Count: 4} }, "acks.count: 4 acks of 3 anchors can never arrive"},
 		{"/a/", func(p *Policy) { strong(p); p.Acks = Acks{Count: 1} }, "acks.count: every write waits for a majority, 2 of 3 anchors, already: want that or more"},

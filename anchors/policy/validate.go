@@ -87,9 +87,6 @@ func (c *checker) class(scope []byte) {
 	if p.Class == anchormesh.Strong && p.Acks == (Acks{}) && p.Approvals.Threshold.IsZero() {
 		c.problem("class", "strong without acks and without approvals promises no more than normal: give one of them")
 	}
-	if p.Class == anchormesh.Strong && p.Reads.Lease {
-		c.problem("reads.lease", "the reads of a strong scope do not lean on clocks")
-	}
 }
 
 func (c *checker) anchors() {
@@ -235,6 +232,9 @@ func (c *checker) rest(scope []byte) {
 	}
 	if len(scope) == 0 && p.Line == Own {
 		c.problem("line", "the root scope's line is its own already: leave it out")
+	}
+	if p.Reads.Lease {
+		c.problem("reads.lease", "not offered: a leader that was paused, or whose group sleeps, cannot tell how old its majority's word is, and would answer with the past")
 	}
 	known := Bindable()
 	for _, name := range p.Binding {

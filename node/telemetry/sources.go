@@ -16,6 +16,14 @@ type Sources struct {
 	Members func() Members
 	Stores  func() Stores
 	Groups  func() consensus.Load
+	Scopes  func() Scopes
+}
+
+// Scopes sums up what scopes refuse on this node.
+type Scopes struct {
+	Refused, Full int64  // commands, as they were applied
+	Shed          uint64 // requests that came too fast
+	Tight         int    // segments led here whose quota is nearly used up
 }
 
 // Members counts the nodes of the newest view by state, this one included.
@@ -67,6 +75,7 @@ func (c *catalog) sources(src *Sources) {
 	register(c, src.Members, memberLevels)
 	register(c, src.Stores, storeLevels)
 	register(c, src.Groups, groupLevels)
+	register(c, src.Scopes, scopeLevels)
 }
 
 var logLevels = []level[wal.Stats]{
@@ -118,6 +127,13 @@ var storeLevels = []level[Stores]{
 	{"store_pending_bytes", "Bytes applied in memory and not yet committed to a store.", func(s *Stores) float64 { return float64(s.PendingBytes) }},
 	{"store_quota_bytes", "Size at which writes are refused (--quota-backend-bytes).", func(s *Stores) float64 { return float64(s.QuotaBytes) }},
 	{"leases", "Leases of the segments led here.", func(s *Stores) float64 { return float64(s.Leases) }},
+}
+
+var scopeLevels = []level[Scopes]{
+	{"scope_refusals_total", "Writes that the rules of a scope refused, by the replicas here.", func(s *Scopes) float64 { return float64(s.Refused) }},
+	{"scope_quota_refusals_total", "Writes that a scope's quota had no room for, by the replicas here.", func(s *Scopes) float64 { return float64(s.Full) }},
+	{"scope_requests_shed_total", "Requests refused here because their scope had more than its requests per second.", func(s *Scopes) float64 { return float64(s.Shed) }},
+	{"scope_segments_nearly_full", "Segments led here that use more than nine tenths of their share of a quota.", func(s *Scopes) float64 { return float64(s.Tight) }},
 }
 
 var groupLevels = []level[consensus.Load]{
