@@ -32,6 +32,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/stamps"
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/transfer"
+	"github.com/anchormesh/anchormesh/node/trust"
 	"github.com/anchormesh/anchormesh/node/txns"
 	"github.com/anchormesh/anchormesh/node/watches"
 	"github.com/anchormesh/anchormesh/node/web"
@@ -124,13 +125,14 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Boot:    datadir.ThisBoot(),
 		Held:    a.held,
 		Verify:  a.verifier.Verify,
-		Forged:  func(id anchormesh.SegmentID, term uint64, err error) { n.forged(id, term, err) },
+		Forged:  func(id anchormesh.SegmentID, term uint64, err error) { n.forged(a, id, term, err) },
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
 	leaseConfig := lease.DefaultConfig()
 	leaseConfig.Extend = n.cfg.Raft.Election
 	a.lines = n.newLines(a)
 	a.approvals = n.newApprovals(a)
+	a.trust = n.newTrust(a)
 	a.txns = n.newTxns(a)
 	a.lessor = leases.New(leaseConfig, a.host, a.engine, a.txns, func() { a.ender.Wake() })
 	a.leases = leases.NewService(self, a.lessor, a.host, a.engine, a.table, a.mesh)
@@ -165,6 +167,7 @@ func (n *Node) serveMesh(a *assembly, transfers *transfer.Transfers) {
 	a.mesh.HandleCalls(steward.Method, a.steward.Serve)
 	a.mesh.HandleCalls(stamps.Method, a.lines.Serve)
 	a.mesh.HandleCalls(approvals.Method, a.approvals.Serve)
+	a.mesh.HandleCalls(trust.Method, a.trust.Serve)
 	a.mesh.HandleCalls(merger.Method, a.merger.Serve)
 	a.mesh.HandleCalls(governor.Method, a.governor.Serve)
 	a.mesh.HandleCalls(pairing.Method, a.pairing.Serve)

@@ -17,6 +17,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/pairing"
 	"github.com/anchormesh/anchormesh/node/pulse"
 	"github.com/anchormesh/anchormesh/node/steward"
+	"github.com/anchormesh/anchormesh/node/trust"
 )
 
 // governance is how meshes govern their structure.
@@ -25,6 +26,7 @@ type governance struct {
 	place     place.Config
 	recruit   recruit.Config
 	pairing   pairing.Config
+	trust     trust.Config
 	window    time.Duration // between two judgements of a segment
 	asleep    time.Duration // the same while its group sleeps
 	planEvery time.Duration // between two looks at the mesh as a whole
@@ -32,7 +34,7 @@ type governance struct {
 
 func defaultGovernance() governance {
 	g := governance{
-		judge: entropy.DefaultConfig(), place: place.DefaultConfig(), recruit: recruit.DefaultConfig(),
+		judge: entropy.DefaultConfig(), place: place.DefaultConfig(), recruit: recruit.DefaultConfig(), trust: trust.DefaultConfig(),
 		pairing: pairing.Config{Again: time.Minute, Settle: 10 * time.Second, Backoff: place.MergeBackoff()},
 		window:  5 * time.Second, asleep: time.Minute, planEvery: 2 * time.Second,
 	}

@@ -255,7 +255,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	defer stop()
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
-		a.lessor.Run, a.ender.Run, a.lines.Run, a.approvals.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.classes.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.lessor.Run, a.ender.Run, a.lines.Run, a.approvals.Run, a.trust.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.classes.Run, a.pulse.Run, n.newCompactor(a).Run,
 		upkeep.New(a.host, a.engine, a.table, a.requests, n.log).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,

@@ -55,7 +55,7 @@ type Listener struct {
 	// Voted: this node answered a leader, or abstained.
 	Voted func(refused int, abstained bool)
 	// Invalid: a node sent a vote that it did not sign, or that cannot be read.
-	Invalid func(anchormesh.NodeID)
+	Invalid func(anchormesh.SegmentID, anchormesh.NodeID)
 }
 
 // Config of Approvals.

@@ -154,7 +154,7 @@ func (a *Approvals) ask(node anchormesh.NodeID, r *host.Replica, q *approval.Que
 	}
 	if err != nil {
 		if f := a.cfg.Listener.Invalid; f != nil {
-			f(node)
+			f(q.Segment, node)
 		}
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package hosttest
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,11 +12,13 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
@@ -104,6 +108,7 @@ func (n *Node) startEngine() (err error) {
 	n.Host = host.New(host.Config{
 		Self: n.ID, Limits: keyspace.DefaultLimits(), Watch: watch.DefaultLimits(), Logger: quiet,
 		Leases: func(anchormesh.SegmentID) func([]lease.Event) { return func([]lease.Event) {} },
+		Verify: Signed,
 	}, n.Dir, n.Stores, n.Engine, n.Log, n.Table)
 	transfers.SetHost(n.Host)
 	n.Engine.Start()
@@ -210,6 +215,59 @@ func (n *Node) Hash(segment anchormesh.SegmentID) string {
 	}
 	h, err := r.Machine.Space().HashKV(0)
 	return fmt.Sprintf("%+v %v", h, err)
+}
+
+// Signature is what a node of these tests signs a statement with.
+func Signature(node anchormesh.NodeID, statement []byte) []byte {
+	sum := sha256.Sum256(append([]byte(node+" signs "), statement...))
+	return sum[:]
+}
+
+// Signed is a machine.Verify.
+func Signed(node anchormesh.NodeID, statement, signature []byte) bool {
+	return bytes.Equal(signature, Signature(node, statement))
+}
+
+// Sign returns what signs as the node.
+func (n *Node) Sign(statement []byte) ([]byte, error) { return Signature(n.ID, statement), nil }
+
+// Join makes voters of nodes in a segment that n leads, one after the other.
+func (n *Node) Join(segment anchormesh.SegmentID, nodes ...*Node) {
+	n.t.Helper()
+	for _, other := range nodes {
+		r, _ := n.Host.Get(segment)
+		d := r.Machine.Descriptor().Clone()
+		id := d.NextReplica
+		d.Anchors = append(d.Anchors, anchormesh.Anchor{Node: other.ID, Replica: id, Role: anchormesh.Learner})
+		d.NextReplica++
+		n.change(segment, d, raftpb.ConfChangeAddLearnerNode, id)
+		Eventually(n.t, time.Minute, "replica on "+string(other.ID), func() bool {
+			r, here := other.Host.Get(segment)
+			return here && r.Machine.Descriptor().Changed >= n.descriptor(segment).Changed
+		})
+		d = n.descriptor(segment).Clone()
+		d.Anchors[len(d.Anchors)-1].Role = anchormesh.Voter
+		n.change(segment, d, raftpb.ConfChangeAddNode, id)
+	}
+}
+
+func (n *Node) descriptor(segment anchormesh.SegmentID) *anchormesh.Descriptor {
+	r, _ := n.Host.Get(segment)
+	return r.Machine.Descriptor()
+}
+
+func (n *Node) change(segment anchormesh.SegmentID, next *anchormesh.Descriptor, kind raftpb.ConfChangeType, id anchormesh.ReplicaID) {
+	n.t.Helper()
+	cc := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: kind.Enum(), NodeId: new(uint64(id))}}}
+	done := make(chan error, 1)
+	Eventually(n.t, time.Minute, "change of the group", func() bool {
+		n.Engine.ChangeConf(segment, next.Generation, cc, meshpb.EncodeDescriptor(next), func(res consensus.Result) { done <- res.Err })
+		err := <-done
+		if err != nil && !errors.Is(err, consensus.ErrConfChangePending) {
+			n.t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // Eventually waits, in the bubble's time, until cond holds.

@@ -25,6 +25,7 @@ type Metrics struct {
 	log     *logMetrics
 
 	structure *structureMetrics
+	consent   *consentMetrics
 
 	commitSeconds prometheus.Histogram
 }
@@ -34,7 +35,7 @@ func New(src Sources, version string) *Metrics {
 	c := &catalog{reg: prometheus.NewRegistry()}
 	m := &Metrics{
 		reg: c.reg, catalog: c,
-		api: newAPIMetrics(c), groups: newGroupMetrics(c), log: newLogMetrics(c), structure: newStructureMetrics(c),
+		api: newAPIMetrics(c), groups: newGroupMetrics(c), log: newLogMetrics(c), structure: newStructureMetrics(c), consent: newConsentMetrics(c),
 		commitSeconds: c.histogram("store_commit_duration_seconds", "Time of one background commit of a store: the transaction and its sync.", syncBuckets),
 	}
 	c.sources(&src)
