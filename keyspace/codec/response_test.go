@@ -199,3 +199,17 @@ func TestWrapChunks(t *testing.T) {
 		t.Errorf("got %x\nwant %x", got.Bytes(), want)
 	}
 }
+
+func TestHeaderRevision(t *testing.T) {
+	h := Header{ClusterID: 1 << 60, MemberID: 7, Revision: 300, RaftTerm: 4}
+	answer := AppendHeader(nil, 1, h)
+	answer = append(answer, 0x12, 1, 'x')
+	if got := HeaderRevision(answer); got != 300 {
+		t.Errorf("revision %d, want 300", got)
+	}
+	for _, b := range [][]byte{nil, {0x12, 1, 'x'}, {0x0a}, {0x0a, 5, 0x18}, {0x0a, 2, 0x18, 0xff}, AppendHeader(nil, 1, Header{})} {
+		if got := HeaderRevision(b); got != 0 {
+			t.Errorf("%x: revision %d, want none", b, got)
+		}
+	}
+}

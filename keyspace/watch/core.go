@@ -17,6 +17,7 @@ const (
 	wantFragment
 	noPut
 	noDelete
+	resumed
 )
 
 // watch is one watch. id, stream and flags never change.

@@ -303,3 +303,38 @@ func TestServedHubRunsForStreamsOnly(t *testing.T) {
 		await(0)
 	})
 }
+
+// On a line, a segment may be compacted beyond what it last published. Whoever names a
+// revision below that is refused as if history had been asked; who was served up to there
+// missed nothing, and goes on.
+func TestCompactedBeyondWhatWasPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seg := newSegment()
+		hub := start(t, seg, DefaultLimits())
+		seg.current, seg.compacted = 60, 60 // raised by the compaction; the hub heard nothing of it
+		s := hub.NewStream()
+		watching := mustCreate(t, s, Request{Range: key("other"), StartRevision: 61})
+		mustNext(t, s)
+		for _, c := range []struct {
+			start    int64
+			resumed  bool
+			canceled bool
+		}{{59, false, true}, {60, false, false}, {59, true, false}} {
+			id := mustCreate(t, s, Request{Range: key("a"), StartRevision: c.start, Resumed: c.resumed})
+			if r := mustNext(t, s); !r.Created || r.ID != id {
+				t.Fatalf("start %d: %+v instead of Created", c.start, r)
+			}
+			synctest.Wait()
+			if !c.canceled {
+				if r, ok, _ := s.Poll(); ok {
+					t.Errorf("start %d, resumed %v: %+v", c.start, c.resumed, r)
+				}
+				continue
+			}
+			if r := mustNext(t, s); !r.Canceled || r.CompactRevision != 60 {
+				t.Errorf("start %d: %+v instead of its end by compaction", c.start, r)
+			}
+		}
+		_ = watching
+	})
+}

@@ -10,6 +10,7 @@ import (
 
 // add begins to serve w, whose Created response is queued.
 func (h *Hub) add(w *watch, rng anchormesh.KeyRange) {
+	_, floor := h.history.Revision()
 	h.mu.Lock()
 	switch {
 	case h.stopped != nil:
@@ -27,7 +28,13 @@ func (h *Hub) add(w *watch, rng anchormesh.KeyRange) {
 		}
 		h.core.add(w, rng)
 	}
+	// On a line, a compaction may go beyond the last revision that the segment has
+	// published, and history is never asked for what lies there.
+	late := w.added && !w.lagging && !w.has(resumed) && w.next < floor
 	h.mu.Unlock()
+	if late {
+		h.compactedAway([]*watch{w}, floor)
+	}
 	h.nudge()
 }
 

@@ -12,6 +12,7 @@ type Request struct {
 	ID             int64 // 0: the stream picks one, from 0 on, as etcd does
 	Range          anchormesh.KeyRange
 	StartRevision  int64 // 0: from now
+	Resumed        bool  // it was served before, up to StartRevision: a compaction since then does not matter to it if nothing was written
 	PrevKV         bool
 	ProgressNotify bool
 	Fragment       bool
@@ -75,7 +76,7 @@ func (r *Request) flags() (f flags) {
 		flag flags
 	}{
 		{r.PrevKV, wantPrevKV}, {r.ProgressNotify, wantProgress}, {r.Fragment, wantFragment},
-		{r.NoPut, noPut}, {r.NoDelete, noDelete},
+		{r.NoPut, noPut}, {r.NoDelete, noDelete}, {r.Resumed, resumed},
 	} {
 		if o.on {
 			f |= o.flag

@@ -67,6 +67,7 @@ type Dispatcher struct {
 	lines  *stamps.Lines
 	txns   Transactions
 	writes Writes
+	shown  shown
 }
 
 // Writes put what clients write, and what takes no stamp, into the log of a segment that
@@ -150,9 +151,22 @@ func (d *Dispatcher) try(ctx context.Context, call *etcdapi.Call, try int) (code
 	// Leases are kept with the lowest key.
 	stampedCompact := call.Method == etcdapi.MethodCompact && desc.Stamped
 	if !ofLeases(call.Method) && !desc.Range.Covers(call.Keys) || stampedCompact {
-		return d.several(ctx, call)
+		answer, err := d.several(ctx, call)
+		if err == nil {
+			d.shown.note(desc.Line, answer)
+		}
+		return answer, err
 	}
-	return d.run(ctx, desc, call, try)
+	if call.Serializable && desc.Stamped && call.At == 0 {
+		behind := *call
+		behind.At = d.shown.of(desc.Line)
+		call = &behind
+	}
+	answer, err := d.run(ctx, desc, call, try)
+	if err == nil && desc.Stamped {
+		d.shown.note(desc.Line, answer)
+	}
+	return answer, err
 }
 
 // run runs a call of one segment.

@@ -182,9 +182,9 @@ func (d *Dispatcher) leadersRead(r *host.Replica, desc *anchormesh.Descriptor, c
 // to read at: that of the scope's line if it has one, 0 for the newest here.
 func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (at anchormesh.Revision, err error) {
 	switch {
-	case call.Serializable:
+	case call.Serializable && (r.Machine.State().Line == 0 || call.Method == etcdapi.MethodRange):
 		d.host.CatchUp(ctx, r)
-		return 0, nil
+		return d.freshEnough(ctx, r, desc, call.At), nil
 	case r.Machine.State().Line == 0 && call.At == 0:
 		err = d.readIndex(ctx, desc.Segment)
 	default: // a replica that has not applied the split yet waits for it behind the barrier

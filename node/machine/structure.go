@@ -139,6 +139,8 @@ func (s *State) Allows(split *Split) error {
 		return fmt.Errorf("%w: a boundary of %d bytes is too long, %d are allowed", ErrRefused, len(split.At), BoundaryMax)
 	case !d.Range.Contains(split.At) || bytes.Equal(d.Range.Start, split.At):
 		return fmt.Errorf("%w: boundary %q does not lie inside %s", ErrRefused, split.At, d.Range)
+	case len(d.Range.Start) == 0 && string(split.At) == "\x00": // and as the end of a range it is etcd's word for no end
+		return fmt.Errorf("%w: no key can lie below boundary %q", ErrRefused, split.At)
 	case split.Right == 0 || split.Right == d.Segment:
 		return fmt.Errorf("%w: %s is no name for the right child", ErrRefused, split.Right)
 	}

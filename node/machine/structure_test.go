@@ -165,11 +165,12 @@ func TestSplitsThatAreRefused(t *testing.T) {
 		split Split
 		want  string
 	}{
-		"at the first key":  {Split{At: nil, Right: 11}, "does not lie inside"},
-		"no name":           {Split{At: []byte("m")}, "no name"},
-		"the parent's name": {Split{At: []byte("m"), Right: 9}, "no name"},
-		"too long":          {Split{At: bytes.Repeat([]byte("k"), BoundaryMax+1), Right: 11}, "too long"},
-		"cut short":         {Split{}, ""},
+		"at the first key":    {Split{At: nil, Right: 11}, "does not lie inside"},
+		"below the first key": {Split{At: []byte{0}, Right: 11}, "no key can lie below"},
+		"no name":             {Split{At: []byte("m")}, "no name"},
+		"the parent's name":   {Split{At: []byte("m"), Right: 9}, "no name"},
+		"too long":            {Split{At: bytes.Repeat([]byte("k"), BoundaryMax+1), Right: 11}, "too long"},
+		"cut short":           {Split{}, ""},
 	} {
 		command := c.split.Command()
 		if c.want == "" {

@@ -35,6 +35,7 @@ const (
 	flagFragment
 	flagNoPut
 	flagNoDelete
+	flagResumed
 )
 
 var errMalformed = errors.New("watches: malformed message of another node")
@@ -49,7 +50,7 @@ func appendOpen(b []byte, o weave.Open) []byte {
 }
 
 func requestFlags(r *watch.Request) (f uint64) {
-	for i, on := range []bool{r.PrevKV, r.Fragment, r.NoPut, r.NoDelete} {
+	for i, on := range []bool{r.PrevKV, r.Fragment, r.NoPut, r.NoDelete, r.Resumed} {
 		if on {
 			f |= 1 << i
 		}
@@ -154,6 +155,7 @@ func parseOrder(b []byte) (o order, err error) {
 		flags := r.uint()
 		req.PrevKV, req.Fragment = flags&flagPrevKV != 0, flags&flagFragment != 0
 		req.NoPut, req.NoDelete = flags&flagNoPut != 0, flags&flagNoDelete != 0
+		req.Resumed = flags&flagResumed != 0
 		req.Range = anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
 		r.bad = r.bad || req.ID <= 0 || req.StartRevision <= 0 || req.Range.Empty()
 		o.open.Request = req

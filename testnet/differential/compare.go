@@ -49,10 +49,11 @@ func Compare(ctx context.Context, reference, target *Server, ops []Op) (*Mismatc
 	if err := p.reset(ctx); err != nil {
 		return nil, err
 	}
+	lined := target.Line
 	for _, s := range p {
 		s.streams = nil
 		for range streams {
-			w, err := s.openStream(ctx)
+			w, err := s.openStream(ctx, lined)
 			if err != nil {
 				return nil, fmt.Errorf("differential: %s: watch: %w", s.Name, err)
 			}
@@ -91,6 +92,9 @@ func both[T any](p *pair, f func(*Server) T) (reference, target T) {
 
 // step performs one call with what must come before and after.
 func (p *pair) step(ctx context.Context, op Op) (*Mismatch, error) {
+	if p[1].line != nil && leftOut(op, p[1].line) {
+		return nil, nil
+	}
 	if op.races() {
 		which := []int{op.Stream}
 		if _, ok := op.Request.(*pb.CompactionRequest); ok {
@@ -100,9 +104,22 @@ func (p *pair) step(ctx context.Context, op Op) (*Mismatch, error) {
 			return diff, err
 		}
 	}
+	for _, s := range p {
+		if s.Between != nil {
+			if err := s.Between(ctx); err != nil {
+				return nil, fmt.Errorf("differential: %s: between calls: %w", s.Name, err)
+			}
+		}
+	}
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	a, b := both(p, func(s *Server) answer { return s.do(callCtx, op) })
+	if err := p.align(callCtx, op, a, b); err != nil {
+		return nil, err
+	}
+	if p[1].line != nil && bothRefused(op, a, b) {
+		return nil, nil
+	}
 	if diff := p.diff(a.String(), b.String()); diff != nil {
 		return diff, nil
 	}
@@ -113,6 +130,44 @@ func (p *pair) step(ctx context.Context, op Op) (*Mismatch, error) {
 		return p.settle(ctx, op.Stream)
 	}
 	return nil, nil
+}
+
+// align translates the target's answer, if it has a line of its own.
+func (p *pair) align(ctx context.Context, op Op, a, b answer) error {
+	l, ha, hb := p[1].line, a.header(), b.header()
+	if l == nil || ha == nil || hb == nil || op.createRequest() != nil {
+		return nil
+	}
+	if ofLeases(op.Request) {
+		if last, _ := l.last(); ha.Revision > last { // keys went, in whatever segments
+			now, err := p[1].kv.Range(ctx, &pb.RangeRequest{Key: []byte(sentinelKey), CountOnly: true})
+			if err != nil {
+				return err
+			}
+			l.note(ha.Revision, now.Header.Revision)
+		}
+		ha.Revision, hb.Revision = 0, 0
+		return nil
+	}
+	if mayBeBehind(op.Request) {
+		ha.Revision, hb.Revision = 0, 0
+	} else {
+		l.note(ha.Revision, hb.Revision)
+	}
+	l.translate(b.message.ProtoReflect())
+	for _, answer := range []answer{a, b} {
+		if txn, ok := answer.message.(*pb.TxnResponse); ok {
+			for _, r := range txn.Responses {
+				bareHeaders(r.ProtoReflect())
+			}
+		}
+	}
+	for _, w := range p[1].streams {
+		w.mu.Lock()
+		_, w.answered = l.last()
+		w.mu.Unlock()
+	}
+	return nil
 }
 
 func (p *pair) diff(reference, target string) *Mismatch {
@@ -132,6 +187,9 @@ func (p *pair) settle(ctx context.Context, which ...int) (*Mismatch, error) {
 	}
 	if a != nil || b != nil {
 		return p.diff(fmt.Sprintf("settled: %v", a), fmt.Sprintf("settled: %v", b)), nil
+	}
+	if l := p[1].line; l != nil {
+		l.note(p[0].seen, p[1].seen)
 	}
 	for _, stream := range which {
 		seenA, seenB := p[0].streams[stream].transcript(), p[1].streams[stream].transcript()
@@ -171,7 +229,14 @@ func (p *pair) reset(ctx context.Context) error {
 		}
 	}
 	goal := max(p[0].seen, p[1].seen) + 1
+	if p[1].Line {
+		goal = 0
+	}
 	a, b := both(p, func(s *Server) error { return s.lift(ctx, goal) })
+	if p[1].line = nil; p[1].Line && a == nil && b == nil {
+		p[1].line = &line{}
+		p[1].line.begin(p[0].base, p[1].base)
+	}
 	return errors.Join(a, b)
 }
 
@@ -193,7 +258,7 @@ func (s *Server) clean(ctx context.Context) error {
 	return nil
 }
 
-// lift brings a clean server to revision goal+2.
+// lift brings a clean server to revision goal+2, or, if that is zero, to wherever it gets.
 func (s *Server) lift(ctx context.Context, goal int64) error {
 	if goal-s.seen > maxLift {
 		return fmt.Errorf("differential: %s is %d revisions behind, more than %d", s.Name, goal-s.seen, maxLift)
@@ -216,7 +281,7 @@ func (s *Server) lift(ctx context.Context, goal int64) error {
 	if err := put(); err != nil {
 		return err
 	}
-	if s.base = s.seen; s.base != goal+2 {
+	if s.base = s.seen; goal > 0 && s.base != goal+2 {
 		return fmt.Errorf("differential: %s is at revision %d instead of %d: somebody else writes, or revisions do not grow by one", s.Name, s.base, goal+2)
 	}
 	_, err := s.kv.Compact(ctx, &pb.CompactionRequest{Revision: s.base, Physical: true})

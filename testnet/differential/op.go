@@ -49,33 +49,22 @@ var revisionFields = map[protoreflect.Name][]protoreflect.Name{
 	"WatchCreateRequest": {"start_revision"},
 }
 
-// bind returns the request with revisions as they are on a server whose
-// sequence began at base.
-func bind(request proto.Message, base int64) proto.Message {
+// bind returns the request with revisions as a server has them; absolute translates
+// a relative one.
+func bind(request proto.Message, absolute func(int64) int64) proto.Message {
 	bound := proto.Clone(request)
-	bindMessage(bound.ProtoReflect(), base)
+	bindMessage(bound.ProtoReflect(), absolute)
 	return bound
 }
 
-func bindMessage(m protoreflect.Message, base int64) {
+func bindMessage(m protoreflect.Message, absolute func(int64) int64) {
 	for _, name := range revisionFields[m.Descriptor().Name()] {
 		field := m.Descriptor().Fields().ByName(name)
 		if rev := m.Get(field).Int(); m.Has(field) && rev > 0 && rev < relativeMax {
-			m.Set(field, protoreflect.ValueOfInt64(max(1, base+rev-origin)))
+			m.Set(field, protoreflect.ValueOfInt64(absolute(rev)))
 		}
 	}
-	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case field.Kind() != protoreflect.MessageKind:
-		case field.IsList():
-			for i := range v.List().Len() {
-				bindMessage(v.List().Get(i).Message(), base)
-			}
-		default:
-			bindMessage(v.Message(), base)
-		}
-		return true
-	})
+	eachMessage(m, func(inner protoreflect.Message) { bindMessage(inner, absolute) })
 }
 
 // createRequest returns the watch creation in op, or nil.

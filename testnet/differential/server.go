@@ -24,6 +24,11 @@ type Server struct {
 	// Etcd marks a real etcd, whose known flaws are not held against the other
 	// (a prev_kv that nobody asked for).
 	Etcd bool
+	// Line marks a target that counts on a line of its own, as a mesh does whose keyspace
+	// was split: what it says is translated. Only the second of a pair may have one.
+	Line bool
+	// Between is called before each call; nil: nothing happens.
+	Between func(ctx context.Context) error
 
 	client  *clientv3.Client
 	kv      pb.KVClient
@@ -31,7 +36,8 @@ type Server struct {
 	watch   pb.WatchClient
 	maint   pb.MaintenanceClient
 	base    int64 // revision at which the current sequence began
-	seen    int64 // largest header revision while resetting
+	line    *line // nil: revisions are the reference's
+	seen    int64 // largest header revision while resetting, of the sentinel's put while settling
 	streams []*watchStream
 
 	tamper func(Op, *answer) // plants a difference; tests only
@@ -77,10 +83,18 @@ func (a answer) String() string {
 	return string(a.message.ProtoReflect().Descriptor().Name()) + "{" + oneLine(a.message) + "}"
 }
 
+// absolute is a relative revision on this server.
+func (s *Server) absolute(relative int64) int64 {
+	if s.line != nil {
+		return s.line.toTarget(s.line.reference[0] + relative - origin)
+	}
+	return max(1, s.base+relative-origin)
+}
+
 // do sends one call and waits for its answer.
 func (s *Server) do(ctx context.Context, op Op) answer {
 	var a answer
-	switch r := bind(op.Request, s.base).(type) {
+	switch r := bind(op.Request, s.absolute).(type) {
 	case *pb.RangeRequest:
 		if op.RangeStream {
 			a = s.rangeStream(ctx, r)
@@ -162,8 +176,7 @@ func (s *Server) normalize(a *answer) {
 	if a.err != nil {
 		return
 	}
-	if h, ok := a.message.(interface{ GetHeader() *pb.ResponseHeader }); ok && h.GetHeader() != nil {
-		header := h.GetHeader()
+	if header := a.header(); header != nil {
 		header.ClusterId, header.MemberId, header.RaftTerm = 0, 0, 0
 	}
 	if r, ok := a.message.(*pb.LeaseTimeToLiveResponse); ok {

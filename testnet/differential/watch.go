@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -16,10 +17,12 @@ import (
 type watchStream struct {
 	rpc    pb.Watch_WatchClient
 	strict bool // false: strip a prev_kv that was not asked for
+	lined  bool // one of the two servers has a line of its own
+	line   *line
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed and replaced whenever something came
-	logs       map[int64][]string
+	logs       map[int64][]seen
 	prevKV     map[int64]bool
 	asked      []*pb.WatchCreateRequest // sent and not answered, in order
 	canceled   map[int64]bool
@@ -27,21 +30,31 @@ type watchStream struct {
 	progressed int64 // largest revision of a progress answer
 	sentinel   int64 // mod revision of the last event of the sentinel watch
 	fragments  int   // responses marked as fragments
+	answered   int64 // largest revision that a creation's header may not be below
 	err        error // why the stream ended
+}
+
+// seen is what a watch brought: an event, or something else in words.
+type seen struct {
+	text      string
+	canceled  bool
+	compacted int64 // of a cancellation
+	event     *mvccpb.Event
 }
 
 // refusedID is the watch ID in answers to creations that failed, and in progress
 // answers.
 const refusedID = -1
 
-func (s *Server) openStream(ctx context.Context) (*watchStream, error) {
+// openStream opens a stream of watches; lined says that one of the two servers has a line.
+func (s *Server) openStream(ctx context.Context, lined bool) (*watchStream, error) {
 	rpc, err := s.watch.Watch(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := &watchStream{
-		rpc: rpc, strict: !s.Etcd, changed: make(chan struct{}),
-		logs: map[int64][]string{}, prevKV: map[int64]bool{}, canceled: map[int64]bool{},
+		rpc: rpc, strict: !s.Etcd, lined: lined, line: s.line, changed: make(chan struct{}),
+		logs: map[int64][]seen{}, prevKV: map[int64]bool{}, canceled: map[int64]bool{},
 	}
 	go w.receive()
 	a := w.control(ctx, creation(&pb.WatchCreateRequest{Key: []byte(sentinelKey), WatchId: sentinelID}))
@@ -73,7 +86,9 @@ func (w *watchStream) receive() {
 
 func (w *watchStream) fileLocked(r *pb.WatchResponse) {
 	id := r.WatchId
-	add := func(format string, args ...any) { w.logs[id] = append(w.logs[id], fmt.Sprintf(format, args...)) }
+	add := func(format string, args ...any) {
+		w.logs[id] = append(w.logs[id], seen{text: fmt.Sprintf(format, args...)})
+	}
 	switch {
 	case r.Created:
 		request := w.asked[0]
@@ -83,7 +98,7 @@ func (w *watchStream) fileLocked(r *pb.WatchResponse) {
 		} else {
 			w.canceled[id], w.prevKV[id] = false, request.PrevKv
 		}
-		add("created at %d, canceled %t %q", r.Header.GetRevision(), r.Canceled, r.CancelReason)
+		add("created%s, canceled %t %q", w.showCreated(r), r.Canceled, r.CancelReason)
 		return
 	case len(r.Events) == 0 && !r.Canceled:
 		w.progressed = max(w.progressed, r.Header.GetRevision())
@@ -101,11 +116,11 @@ func (w *watchStream) fileLocked(r *pb.WatchResponse) {
 		if ev.Type == mvccpb.Event_PUT && string(ev.Kv.Key) == sentinelKey {
 			continue
 		}
-		add("%s", w.showLocked(id, ev))
+		w.logs[id] = append(w.logs[id], seen{event: w.strippedLocked(id, ev)})
 	}
 	if r.Canceled && !w.canceled[id] {
 		w.canceled[id] = true
-		add("canceled, compact revision %d %q", r.CompactRevision, r.CancelReason)
+		w.logs[id] = append(w.logs[id], seen{text: r.CancelReason, canceled: true, compacted: r.CompactRevision})
 		if r.CompactRevision != 0 {
 			// clientv3 too cancels such a watch; etcd gives no progress before.
 			_ = w.rpc.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{
@@ -115,12 +130,24 @@ func (w *watchStream) fileLocked(r *pb.WatchResponse) {
 	}
 }
 
-func (w *watchStream) showLocked(id int64, ev *mvccpb.Event) string {
+// showCreated shows the revision of a creation's header. Beside a line it says only whether
+// it is as fresh as it must be; that of a watch that is refused need not be.
+func (w *watchStream) showCreated(r *pb.WatchResponse) string {
+	switch {
+	case !w.lined:
+		return fmt.Sprintf(" at %d", r.Header.GetRevision())
+	case !r.Canceled && r.Header.GetRevision() < w.answered:
+		return " below what was answered before"
+	}
+	return ""
+}
+
+func (w *watchStream) strippedLocked(id int64, ev *mvccpb.Event) *mvccpb.Event {
 	if !w.strict && !w.prevKV[id] && ev.PrevKv != nil {
 		ev = proto.Clone(ev).(*mvccpb.Event)
 		ev.PrevKv = nil
 	}
-	return oneLine(ev)
+	return ev
 }
 
 // control sends a creation or cancellation and a fence behind it, and waits for
@@ -201,6 +228,7 @@ func (s *Server) settle(ctx context.Context, which ...int) error {
 		return err
 	}
 	rev := r.Header.Revision
+	s.seen = rev
 	for _, stream := range which {
 		w, settle := s.streams[stream], (*watchStream).settleProgress
 		if stream == lateStream {
@@ -224,9 +252,59 @@ func (w *watchStream) transcript() []string {
 	slices.Sort(ids)
 	var out []string
 	for _, id := range ids {
-		for _, line := range w.logs[id] {
-			out = append(out, fmt.Sprintf("watch %d: %s", id, line))
+		for _, text := range w.showLocked(w.logs[id]) {
+			out = append(out, fmt.Sprintf("watch %d: %s", id, text))
 		}
 	}
 	return out
+}
+
+// showLocked shows what a watch saw.
+func (w *watchStream) showLocked(log []seen) []string {
+	log = slices.Clone(log)
+	if w.line != nil {
+		for i := range log {
+			log[i].compacted = w.line.toReference(log[i].compacted)
+			if ev := log[i].event; ev != nil {
+				log[i].event = proto.Clone(ev).(*mvccpb.Event)
+				w.line.translate(log[i].event.ProtoReflect())
+			}
+		}
+	}
+	if w.lined {
+		sortWithin(log)
+	}
+	var out []string
+	for _, one := range log {
+		switch {
+		case one.event != nil:
+			out = append(out, oneLine(one.event))
+		case one.canceled:
+			out = append(out, fmt.Sprintf("canceled, compact revision %d %q", one.compacted, one.text))
+		default:
+			out = append(out, one.text)
+		}
+	}
+	return out
+}
+
+// sortWithin sorts events of one revision by key: a call may have taken several numbers,
+// and in which segment a lease ends first is nobody's promise.
+func sortWithin(log []seen) {
+	same := func(a, b seen) bool {
+		return a.event != nil && b.event != nil && a.event.Kv.ModRevision == b.event.Kv.ModRevision
+	}
+	for from := 0; from < len(log); {
+		to := from + 1
+		for to < len(log) && same(log[from], log[to]) {
+			to++
+		}
+		slices.SortStableFunc(log[from:to], func(a, b seen) int {
+			if a.event == nil {
+				return 0 // alone in its run
+			}
+			return bytes.Compare(a.event.Kv.Key, b.event.Kv.Key)
+		})
+		from = to
+	}
 }

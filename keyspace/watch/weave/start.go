@@ -75,16 +75,10 @@ func (w *Weave) located(ev Located) {
 // clip cuts parts down to keys; together they must be keys.
 func clip(parts []Part, keys anchormesh.KeyRange) (out []Part) {
 	for _, p := range parts {
-		if !p.Range.Overlaps(keys) {
-			continue
+		if p.Range.Overlaps(keys) {
+			p.Range = p.Range.Intersect(keys)
+			out = append(out, p)
 		}
-		if string(p.Range.Start) < string(keys.Start) {
-			p.Range.Start = keys.Start
-		}
-		if len(p.Range.End) == 0 || len(keys.End) != 0 && string(p.Range.End) > string(keys.End) {
-			p.Range.End = keys.End
-		}
-		out = append(out, p)
 	}
 	at := keys.Start
 	for i, p := range out {
@@ -111,6 +105,18 @@ func (w *Weave) told(ev Told) {
 	for _, b := range w.order {
 		w.toldBraid(b, ev, named)
 	}
+	for _, b := range w.starting {
+		if b.unheaded() && b.seq <= ev.Seq {
+			b.header = ev.Revision
+			b.ended.Revision = max(b.ended.Revision, b.header)
+		}
+	}
+}
+
+// unheaded reports whether a watch that history cannot serve still waits for the header of
+// its Created response, which must be as fresh as any other's.
+func (b *braid) unheaded() bool {
+	return b.ended != nil && b.ended.CompactRevision != 0 && b.header == 0 && b.seq != 0
 }
 
 func (w *Weave) toldBraid(b *braid, ev Told, named *named) {
@@ -177,7 +183,7 @@ func (w *Weave) start(b *braid, header int64) {
 func (w *Weave) begin() {
 	for len(w.starting) > 0 {
 		b := w.starting[0]
-		if b.ended == nil && !b.ready() {
+		if b.ended == nil && !b.ready() || b.unheaded() {
 			return
 		}
 		w.starting = w.starting[1:]

@@ -230,6 +230,7 @@ func (w *Weave) open(t *thread) {
 	req := t.braid.req
 	req.ID, req.Range, req.ProgressNotify = t.id, t.keys, false
 	req.StartRevision = max(t.braid.start, t.closed+1)
+	req.Resumed = t.closed >= t.braid.start
 	invariant.Always(req.StartRevision > 0, "weave: thread %d starts at %d", t.id, req.StartRevision)
 	t.state = open
 	w.fx.Open = append(w.fx.Open, Open{Segment: t.segment, Request: req})

@@ -1,0 +1,133 @@
+package differential
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/testnet/cluster"
+	"github.com/anchormesh/anchormesh/testnet/target"
+)
+
+// A mesh that is split, merged, led from elsewhere and whose other nodes are killed
+// between the calls answers like one etcd, but for the numbers that its revisions have:
+// ranges, transactions, deletions, leases, compactions and watches over several segments.
+// Its logs are cut every few entries, so that nodes that come back are sent snapshots.
+func TestASplitMeshAnswersLikeEtcd(t *testing.T) {
+	if kind, err := target.Kind(); err != nil || kind != cluster.Mesh {
+		t.Skip("only a mesh splits")
+	}
+	c := target.StartKind(t, cluster.Mesh, 3, "--snapshot-count", "50")
+	subject := dial(t, "split mesh", c.Nodes[2].Endpoint())
+	subject.Line = true
+	s := &surgeon{t: t, cluster: c, mesh: meshpb.NewMeshClient(subject.client.ActiveConnection()), rng: rand.New(rand.NewPCG(*firstSeed, 77))}
+	s.split(t.Context(), []byte("a/1"))
+	s.split(t.Context(), []byte("b"))
+	subject.Between = s.between
+	compareSeeds(t, startReference(t), subject)
+	t.Logf("%d splits, %d merges, %d transfers, %d kills", s.splits, s.merges, s.transfers, s.kills)
+	if s.splits < 3 || s.merges == 0 || s.transfers == 0 {
+		t.Error("that is too little to mean anything")
+	}
+}
+
+// surgeon changes the structure of a mesh between calls.
+type surgeon struct {
+	t       *testing.T
+	cluster *cluster.Cluster
+	mesh    meshpb.MeshClient
+	rng     *rand.Rand
+	down    *cluster.Node
+
+	splits, merges, transfers, kills int
+}
+
+// between does something before one call in ten. What is refused, because the structure or
+// a dead node does not allow it, has changed nothing.
+func (s *surgeon) between(ctx context.Context) error {
+	switch s.rng.IntN(60) {
+	case 0, 1:
+		s.split(ctx, []byte(keys[s.rng.IntN(len(keys))]))
+	case 2, 3:
+		s.merge(ctx)
+	case 4, 5:
+		s.transfer(ctx)
+	case 6:
+		return s.blow()
+	}
+	return nil
+}
+
+func (s *surgeon) split(ctx context.Context, at []byte) {
+	_, err := s.mesh.Split(ctx, &meshpb.SplitRequest{Boundary: at, Operator: "test"})
+	s.count(&s.splits, "split", err)
+}
+
+func (s *surgeon) merge(ctx context.Context) {
+	list := s.segments(ctx)
+	if len(list) < 4 { // two of them are to stay
+		return
+	}
+	i := s.rng.IntN(len(list) - 1)
+	_, err := s.mesh.Merge(ctx, &meshpb.MergeRequest{Segment: list[i], Right: list[i+1], Operator: "test"})
+	s.count(&s.merges, "merge", err)
+}
+
+func (s *surgeon) transfer(ctx context.Context) {
+	nodes, err := s.mesh.Nodes(ctx, &meshpb.NodesRequest{})
+	if err != nil {
+		s.t.Logf("nodes: %v", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	to := nodes.Nodes[s.rng.IntN(len(nodes.Nodes))]
+	if s.down != nil && to.Name == s.down.Name {
+		return
+	}
+	list := s.segments(ctx)
+	_, err = s.mesh.Transfer(ctx, &meshpb.TransferRequest{Segment: list[s.rng.IntN(len(list))], To: to.Id})
+	s.count(&s.transfers, "transfer", err)
+}
+
+// segments returns those that the asked node knows, in the order of their ranges; there is
+// always one.
+func (s *surgeon) segments(ctx context.Context) (list []uint64) {
+	r, err := s.mesh.Segments(ctx, &meshpb.SegmentsRequest{})
+	if err != nil || len(r.Segments) == 0 {
+		s.t.Fatalf("segments: %v", err)
+	}
+	for _, info := range r.Segments {
+		list = append(list, info.Descriptor_.Segment)
+	}
+	return list
+}
+
+func (s *surgeon) count(n *int, what string, err error) {
+	switch status.Code(err) {
+	case codes.OK:
+		*n++
+	case codes.FailedPrecondition, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.Unavailable, codes.Aborted, codes.DeadlineExceeded:
+		s.t.Logf("%s: %v", what, err)
+	default:
+		s.t.Errorf("%s: %v", what, err)
+	}
+}
+
+// blow kills a node that is not the one that is asked, or starts it again.
+func (s *surgeon) blow() error {
+	if s.down != nil {
+		n := s.down
+		s.down = nil
+		return n.Start()
+	}
+	s.down = s.cluster.Nodes[s.rng.IntN(2)]
+	s.down.Kill()
+	s.kills++
+	return nil
+}
