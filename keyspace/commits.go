@@ -17,6 +17,7 @@ import (
 type commits struct {
 	commit.Participant
 	place  commit.Place // but for the term, which is each entry's
+	counts bool         // revisions are counted here, not stamped
 	at     uint64       // index of the last entry that prepared or decided something
 	onHold func(Hold)
 	// onUnsettled is told of changes of unsettled; may be nil.
@@ -41,12 +42,13 @@ type Hold struct {
 // and must not call back into the Space. Call OnHold before the first Apply.
 func (s *Space) OnHold(fn func(Hold)) { s.commits.onHold = fn }
 
-// SetPlace says which generation and scope the segment is of: a prepare whose locks
-// were granted elsewhere is refused.
-func (s *Space) SetPlace(generation anchormesh.Generation, scope string) {
+// SetPlace says which generation and line the segment is of: a prepare whose locks were
+// granted elsewhere is refused. A segment that counts takes prepares without a stamp.
+func (s *Space) SetPlace(generation anchormesh.Generation, line string, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.commits.place = commit.Place{Generation: generation, Scope: scope}
+	s.commits.place = commit.Place{Generation: generation, Scope: line}
+	s.commits.counts = counts
 }
 
 // Held returns the stamps of what is prepared, as of the entry at index: OnHold tells of
@@ -228,7 +230,7 @@ func (a *applier) prepare(raw []byte) Outcome {
 	switch {
 	case err != nil:
 		return Outcome{Err: err}
-	case a.stamp == 0:
+	case a.stamp == 0 && !a.s.commits.counts:
 		return Outcome{Err: codec.ErrMalformed}
 	}
 	if err := a.admitPrepare(c); err != nil {
@@ -242,12 +244,20 @@ func (a *applier) prepare(raw []byte) Outcome {
 			return Outcome{Err: err}
 		}
 	}
-	stamp, err := a.s.commits.Prepare(place, a.stamp, c)
+	own := a.stamp
+	if own == 0 { // the segment counts: the prepare takes the next number
+		own = max(a.rev, a.s.commits.Floor()) + 1
+	}
+	stamp, err := a.s.commits.Prepare(place, own, c)
 	if err != nil {
 		return Outcome{Err: err}
 	}
 	if !again {
 		a.held = append(a.held, stamp)
+		if a.stamp == 0 {
+			a.b.Raise(stamp)
+			a.rev = stamp
+		}
 		a.reserve(c)
 	}
 	return a.replied(commit.Reply{Stamp: stamp})

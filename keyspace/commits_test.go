@@ -354,3 +354,29 @@ func TestPreparedIsCut(t *testing.T) {
 		v.Close()
 	}
 }
+
+// A segment that counts takes a prepare at the next number; the commit's, which was
+// claimed before, lies below what is counted afterwards.
+func TestPrepareWhereTheSegmentCounts(t *testing.T) {
+	d := newDriver(t)
+	d.space.SetPlace(0, "", true)
+	d.grant(7, 60)
+	before, _ := d.space.Revision()
+	o := d.raw(prepareCommand(99, 1, 1, commit.Write{Key: []byte("a"), Value: []byte("w")})[StampBytes:])
+	if r, err := commit.DecodeReply(o.Response); o.Err != nil || err != nil || r.Stamp != before+1 {
+		t.Fatalf("prepare: %+v, %v, want stamp %d", r, o.Err, before+1)
+	}
+	if o := d.raw(command(OpPut, putOf("b"))); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	now, _ := d.space.Revision()
+	if now != before+2 {
+		t.Errorf("a write behind the prepare got %d, want %d", now, before+2)
+	}
+	if o := d.raw(commitCommand(1, now+10)); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	if got := d.get(codec.RangeRequest{Key: []byte("a")}); got.Count != 1 || got.Kvs[0].ModRevision != now+10 {
+		t.Errorf("behind the commit: %v", got)
+	}
+}

@@ -34,7 +34,7 @@ const (
 	OpLeaseForget   Op = 16 // elsewhere: the home has finished it
 
 	// Transactions over several segments; encoded by package commit.
-	OpPrepare Op = 17 // behind a stamp: hold the locks, keep the writes
+	OpPrepare Op = 17 // behind a stamp, or at the next number: hold the locks, keep the writes
 	OpCommit  Op = 18 // make the writes at the decided revision
 	OpAbort   Op = 19 // throw them away
 	OpDecide  Op = 20 // at the range of the first key: the first one written stands

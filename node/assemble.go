@@ -148,6 +148,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.governor = n.newGovernor(a)
 	a.merger = merger.New(merger.Config{Self: self, Logger: n.log, Ended: a.metrics.Structure().Merged}, a.host, a.engine, a.table, a.mesh)
 	a.pairing = n.newPairing(a)
+	a.turns = n.newTurns(a)
 	a.exchange = exchange.New(exchange.Config{
 		Interval: time.Second, Hurry: 200 * time.Millisecond, Logger: n.log, Learn: a.host.Descriptor,
 	}, a.mesh, a.table)

@@ -123,7 +123,7 @@ func (b *backends) HashKV(ctx context.Context, revision int64) (*pb.HashKVRespon
 		return nil, etcdapi.ErrNoLeader
 	}
 	if d.Stamped {
-		return b.hashLine(ctx, d.Line, revision)
+		return b.hashLine(ctx, revision)
 	}
 	r, here := b.host.Get(d.Segment)
 	if !here {

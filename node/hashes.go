@@ -68,7 +68,8 @@ func (a *assembly) share(ctx context.Context, d *anchormesh.Descriptor, at, floo
 func (a *assembly) complete(ctx context.Context, r *host.Replica, at anchormesh.Revision) error {
 	d := r.Machine.Descriptor()
 	done := make(chan error, 1)
-	if r.Machine.State().Line == 0 {
+	dense := r.Machine.State().Counts() && len(d.Line) == 0 // the only segment there is
+	if dense {
 		a.engine.ReadIndex(d.Segment, func(_ uint64, err error) { done <- err })
 	} else {
 		index, err := a.lines.Barrier(ctx, d, at)
@@ -79,7 +80,7 @@ func (a *assembly) complete(ctx context.Context, r *host.Replica, at anchormesh.
 	}
 	select {
 	case err := <-done:
-		if rev, _ := r.Machine.Segment().Revision(); err == nil && r.Machine.State().Line == 0 && at > rev {
+		if rev, _ := r.Machine.Segment().Revision(); err == nil && dense && at > rev {
 			return etcdapi.ErrFutureRevision
 		}
 		return err
@@ -92,7 +93,7 @@ func (a *assembly) complete(ctx context.Context, r *host.Replica, at anchormesh.
 // revision that was not given out yet is refused: a barrier there would hold up
 // writers.
 func (a *assembly) Hash(ctx context.Context, d *anchormesh.Descriptor, at, floor anchormesh.Revision) (uint64, anchormesh.Revision, error) {
-	if r, here := a.host.Get(d.Segment); here && r.Machine.State().Line != 0 {
+	if r, here := a.host.Get(d.Segment); here && (r.Machine.State().Line != 0 || len(d.Line) > 0) {
 		newest, err := a.lines.Now(ctx, r.Machine.Descriptor().Line)
 		if err != nil {
 			return 0, 0, err
@@ -105,11 +106,11 @@ func (a *assembly) Hash(ctx context.Context, d *anchormesh.Descriptor, at, floor
 	return s.sum, s.floor, err
 }
 
-// hashLine is HashKV of a scope that was split: equal on every node, wherever the
-// scope is cut, and not what one segment with the same keys would answer.
-func (b *backends) hashLine(ctx context.Context, scope []byte, revision anchormesh.Revision) (*pb.HashKVResponse, error) {
+// hashLine is HashKV of a keyspace that was split: equal on every node, wherever it is
+// cut and on however many lines it is, and not what one segment with the same keys would answer.
+func (b *backends) hashLine(ctx context.Context, revision anchormesh.Revision) (*pb.HashKVResponse, error) {
 	for {
-		out, err := b.tryHashLine(ctx, scope, revision)
+		out, err := b.tryHashLine(ctx, revision)
 		if err == nil || !hashAgain(err) {
 			return out, err
 		}
@@ -132,8 +133,12 @@ func hashAgain(err error) bool {
 	return errors.Is(err, errMoved) || stamps.Retry(err)
 }
 
-func (b *backends) tryHashLine(ctx context.Context, scope []byte, revision anchormesh.Revision) (*pb.HashKVResponse, error) {
-	newest, err := b.lines.Now(ctx, scope)
+func (b *backends) tryHashLine(ctx context.Context, revision anchormesh.Revision) (*pb.HashKVResponse, error) {
+	parts, whole := b.table.Covering(anchormesh.KeyRange{})
+	if !whole {
+		return nil, errMoved
+	}
+	newest, err := b.lines.NowOver(ctx, stamps.LinesOf(parts))
 	if err != nil {
 		return nil, err
 	}
@@ -143,10 +148,6 @@ func (b *backends) tryHashLine(ctx context.Context, scope []byte, revision ancho
 		at = newest
 	case at > newest:
 		return nil, etcdapi.ErrFutureRevision
-	}
-	parts, whole := b.table.Covering(anchormesh.KeyRange{})
-	if !whole {
-		return nil, errMoved
 	}
 	shares := make([]share, len(parts))
 	for i := range shares {

@@ -7,6 +7,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/stamps"
+	"github.com/anchormesh/anchormesh/node/turns"
 	"github.com/anchormesh/anchormesh/node/txns"
 )
 
@@ -17,9 +18,16 @@ func (n *Node) newLines(a *assembly) *stamps.Lines {
 	cfg.Logger = n.log
 	cfg.Commands = stamps.Commands{
 		Stamp:  stamped,
-		Window: machine.Window,
+		Window: machine.Window, Lift: machine.Lift,
 	}
 	return stamps.New(cfg, a.engine, standings{a}, a.table, a.mesh)
+}
+
+// newTurns connects the hand-overs between lines to the replicas of this node.
+func (n *Node) newTurns(a *assembly) *turns.Turns {
+	x := turns.New(turns.Config{Patience: n.cfg.Raft.Election, Logger: n.log, Ended: a.metrics.HandedOver}, a.host, a.engine, a.lines, a.table)
+	a.lines.OnAdopt(x.Adopt)
+	return x
 }
 
 // newTxns connects the transactions over several segments to the replicas of this node.
@@ -51,12 +59,22 @@ func (s standings) Standing(id anchormesh.SegmentID) (stamps.Standing, bool) {
 	return standing(r, r.Machine.State(), applied, term), true
 }
 
+// Counts implements stamps.Segments.
+func (s standings) Counts(id anchormesh.SegmentID) bool {
+	r, ok := s.host.Get(id)
+	if !ok {
+		return false
+	}
+	state := r.Machine.State()
+	return state.Counts() && len(state.Descriptor.Line) > 0
+}
+
 func standing(r *host.Replica, s *machine.State, applied, term uint64) stamps.Standing {
 	last, _ := r.Machine.Segment().Revision()
 	held, at := r.Machine.Space().Held()
 	return stamps.Standing{
 		Descriptor: s.Descriptor, Line: line.ID(s.Line), Window: s.Window, Last: last, Applied: applied, Term: term,
-		Frozen: s.Frozen(),
+		Frozen: s.Silent() != nil,
 		Held:   held, HeldAt: at,
 	}
 }
@@ -78,7 +96,7 @@ func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 		a.classes.Kick()
 	}
 	a.approvals.Changed(c.State.Descriptor.Segment)
-	if c.State.Line != 0 {
+	if d := c.State.Descriptor; c.State.Line != 0 || len(d.Line) > 0 {
 		a.lines.Changed(c.State.Descriptor.Segment, standing(r, c.State, c.Place.Index, c.Place.Term))
 	}
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/anchormesh/anchormesh/node/steward"
 	"github.com/anchormesh/anchormesh/node/telemetry"
 	"github.com/anchormesh/anchormesh/node/transfer"
+	"github.com/anchormesh/anchormesh/node/turns"
 	"github.com/anchormesh/anchormesh/node/txns"
 	"github.com/anchormesh/anchormesh/node/upkeep"
 	"github.com/anchormesh/anchormesh/node/watches"
@@ -102,6 +103,7 @@ type services struct {
 	requests   *dispatch.Dispatcher
 	steward    *steward.Steward
 	merger     *merger.Merger
+	turns      *turns.Turns
 	neighbours *neighbours.Neighbours
 	leaving    atomic.Bool // the node is being drained
 	exchange   *exchange.Exchange
@@ -256,6 +258,7 @@ func (n *Node) serve(ctx context.Context, a *assembly) error {
 	services, run := errgroup.WithContext(run)
 	for _, service := range []func(context.Context) error{
 		a.lessor.Run, a.ender.Run, a.lines.Run, a.approvals.Run, a.trust.Run, a.txns.Run, a.steward.Run, a.merger.Run, a.governor.Run, a.neighbours.Run, a.exchange.Run, a.proofs.Run, a.classes.Run, a.pulse.Run, n.newCompactor(a).Run,
+		a.turns.Run,
 		upkeep.New(a.host, a.engine, a.table, a.requests, n.log).Run,
 		func(ctx context.Context) error { return n.follow(ctx, a) },
 		a.awaitFatal,

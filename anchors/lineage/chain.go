@@ -152,6 +152,14 @@ func (c *Chain) Merge(at Place, absorbed *Chain, why Evidence) (*Chain, error) {
 	return c.Append(e)
 }
 
+// Turn records that the segment's revisions come from another line: it is of another
+// generation.
+func (c *Chain) Turn(at Place, why Evidence) (*Chain, error) {
+	e := c.next(Line, at, why)
+	e.After.Generation++
+	return c.Append(e)
+}
+
 // Encode returns the stored form.
 func (c *Chain) Encode() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{version}, uint64(c.segment))

@@ -6,7 +6,8 @@
 //
 // # The chain
 //
-// An Entry names what was decided (genesis, split, merge, a change of anchors, a policy),
+// An Entry names what was decided (genesis, split, merge, a change of anchors, of a
+// policy or of the line of revisions),
 // where the segment was before and after it, who else is concerned, the place in
 // the log, who votes behind it, the evidence, and the hash of the entry before.
 // The chain's head is the hash of its last entry; the descriptor carries it.

@@ -39,6 +39,9 @@ const (
 	Merge
 	Anchors
 	Policy
+	_
+	// Line: its revisions come from another line.
+	Line
 )
 
 // String is the word used in tables and logs.
@@ -54,6 +57,8 @@ func (k Kind) String() string {
 		return "anchors"
 	case Policy:
 		return "policy"
+	case Line:
+		return "line"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -188,7 +193,7 @@ func (e *Entry) Validate() error {
 	if e.Mesh == 0 || e.Segment == 0 || e.After.Generation == 0 || e.Index == 0 || e.Term == 0 {
 		return fmt.Errorf("%w: mesh, segment, generation, index and term must be named", ErrInvalid)
 	}
-	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1, Policy: 1}[e.Kind]; len(e.Previous) != want {
+	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1, Policy: 1, Line: 1}[e.Kind]; len(e.Previous) != want {
 		return fmt.Errorf("%w: a %s has %d predecessors, not %d", ErrInvalid, e.Kind, want, len(e.Previous))
 	}
 	if slices.ContainsFunc(e.Previous, anchormesh.Hash.IsZero) {
@@ -217,6 +222,8 @@ func (e *Entry) validateExtents() error {
 	case Policy: // a new scope, or one that is no more, is a new generation
 		ok = e.Height > 0 && e.alone() && e.After.Range.Equal(e.Before.Range) &&
 			(e.After.Generation == e.Before.Generation || e.After.Generation == e.Before.Generation+1)
+	case Line:
+		ok = e.Height > 0 && e.alone() && e.After.Generation == e.Before.Generation+1 && e.After.Range.Equal(e.Before.Range)
 	case Split:
 		ok = e.Height > 0 && e.neighbours() && joined(e.After.Range, e.Other.Range, e.Before.Range) &&
 			e.After.Generation == e.Before.Generation+1 && e.Other.Generation == e.After.Generation

@@ -19,8 +19,8 @@ type Config struct {
 	Patience time.Duration
 	// Retry is how long a Collector waits for an answer before it asks anew.
 	Retry time.Duration
-	// RequestsMax is how many requests wait at the home, and how many raises; one
-	// more is answered ErrOverloaded.
+	// RequestsMax is how many requests wait at the home; one more is answered
+	// ErrOverloaded.
 	RequestsMax int
 	// CountMax is how many numbers one ask gets at most; a Holder asks for no
 	// more, and a home that is asked for more answers ErrOverloaded.

@@ -353,13 +353,14 @@ func TestBarrierAfterHomeFailoverIsNotStale(t *testing.T) {
 // 22i: raised to 1000, answered; the leader dies; the next number is above.
 func TestRaiseIsInTheWindow(t *testing.T) {
 	h := newTestHome(600)
-	h.Raise(1, 1, 1000)
+	h.Request(1, Request{Line: 1, Segment: 1, Generation: 1, Raise: 1000})
+	h.RoundDone(h.Take().Round, 1)
 	fx := h.Take()
-	if len(fx.Raised) != 0 || fx.Window < 1000 {
-		t.Fatalf("answered %v with window %d", fx.Raised, fx.Window)
+	if len(fx.Answers) != 0 || fx.Window < 1000 {
+		t.Fatalf("answered %v with window %d", fx.Answers, fx.Window)
 	}
 	h.Windowed(1, fx.Window)
-	want(t, "raised", len(h.Take().Raised), 1)
+	want(t, "T, raised", h.Take().Answers[0].T, 1000)
 	next := NewHome(DefaultConfig())
 	next.Lead(Lead{Seat: Seat{1, 1, 1, 2}, Window: fx.Window})
 	next.Windowed(2, fx.Window+100)

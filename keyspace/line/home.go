@@ -29,7 +29,6 @@ type Home struct {
 	gathering  []pending
 	inRound    []pending
 	starved    []pending // confirmed, but the window has not enough; first come, first served
-	raises     []raise
 	spots      spots
 	ownRefused bool
 	out        HomeEffects
@@ -42,12 +41,6 @@ type pending struct {
 	ans   Answer // T and the spreads, from the end of its round on
 }
 
-// raise waits until the line is at or above a number.
-type raise struct {
-	token uint64
-	to    anchormesh.Revision
-}
-
 // HomeEffects is what the caller does after its calls. The slices are the
 // caller's.
 type HomeEffects struct {
@@ -58,8 +51,6 @@ type HomeEffects struct {
 	Window anchormesh.Revision
 	// Answers end requests.
 	Answers []Answer
-	// Raised ends raises.
-	Raised []Passed
 	// Own: Own was refused for lack of numbers and would be granted now.
 	Own bool
 }
@@ -184,27 +175,6 @@ func (h *Home) Own(a Ask) (Grant, error) {
 	return h.grant(&a), nil
 }
 
-// Raise lifts the line: once it is answered, every later number is above to, also
-// those of later leaders, for W at or above it is applied before. to is a number
-// that another line gave out, never one that a client named.
-func (h *Home) Raise(token uint64, line ID, to anchormesh.Revision) {
-	var err error
-	switch {
-	case h.seat.Term == 0:
-		err = ErrNotLeader
-	case line != h.seat.Line:
-		err = ErrLine
-	case h.window >= to:
-		h.lift(to)
-	case len(h.raises) >= h.cfg.RequestsMax:
-		err = ErrOverloaded
-	default:
-		h.raises = append(h.raises, raise{token: token, to: to})
-		return
-	}
-	h.out.Raised = append(h.out.Raised, Passed{Token: token, Err: err})
-}
-
 // lift counts the numbers up to to as given, to nobody in particular.
 func (h *Home) lift(to anchormesh.Revision) { h.given = max(h.given, to) }
 
@@ -219,12 +189,10 @@ func (h *Home) RoundDone(round, term uint64) {
 		return
 	}
 	// T comes before all stamps: a lower T has less to wait for, and
-	// spares the barriers the stamps of this very round.
+	// spares the barriers the stamps of this very round. Who raises comes behind that.
 	for i := range h.inRound {
-		p := &h.inRound[i]
-		p.ans = Answer{Token: p.token, T: h.given}
-		for _, number := range p.req.Since {
-			p.ans.Spreads = append(p.ans.Spreads, h.spots.since(number, h.cfg.RangesMax))
+		if p := &h.inRound[i]; p.raises() == 0 {
+			h.tell(p)
 		}
 	}
 	h.starved = append(h.starved, h.inRound...)
@@ -240,12 +208,31 @@ func (h *Home) RoundFailed(round uint64) {
 	}
 }
 
-// feed answers the confirmed requests whose stamps the window holds. One that asks
-// for none waits for nobody.
+// tell answers what a request asks of the line as it stands.
+func (h *Home) tell(p *pending) {
+	p.ans = Answer{Token: p.token, T: h.given}
+	for _, number := range p.req.Since {
+		p.ans.Spreads = append(p.ans.Spreads, h.spots.since(number, h.cfg.RangesMax))
+	}
+}
+
+// feed answers the confirmed requests whose stamps the window holds, and that raise the
+// line no further. One that asks for none waits for nobody.
 func (h *Home) feed() {
 	kept, full := h.starved[:0], false
 	for i := range h.starved {
 		p := h.starved[i]
+		if to := p.raises(); to > 0 {
+			if h.window < to {
+				kept = append(kept, p)
+				continue
+			}
+			claimed := p.req.Claim > h.given
+			h.lift(to)
+			h.tell(&p)
+			p.ans.Claimed = claimed
+			p.req.Raise, p.req.Claim = 0, 0
+		}
 		if n := p.count(); n > 0 {
 			full = full || h.window-h.given < n
 			if full {
@@ -261,17 +248,10 @@ func (h *Home) feed() {
 	}
 	clear(h.starved[len(kept):])
 	h.starved = kept
-	waiting := h.raises[:0]
-	for _, r := range h.raises {
-		if h.window < r.to {
-			waiting = append(waiting, r)
-			continue
-		}
-		h.lift(r.to)
-		h.out.Raised = append(h.out.Raised, Passed{Token: r.token})
-	}
-	h.raises = waiting
 }
+
+// raises is what the line is lifted to for a request, or zero.
+func (p *pending) raises() anchormesh.Revision { return max(p.req.Raise, p.req.Claim) }
 
 func (p *pending) count() anchormesh.Revision {
 	n := 0
@@ -333,10 +313,10 @@ func (h *Home) extend() {
 	}
 	need := h.given + anchormesh.Revision(h.lacking)
 	for i := range h.starved {
-		need += h.starved[i].count()
+		need = max(need, h.starved[i].raises())
 	}
-	for _, r := range h.raises {
-		need = max(need, r.to)
+	for i := range h.starved {
+		need += h.starved[i].count()
 	}
 	if need <= h.window && h.window-need >= h.cfg.Window/2 {
 		return
@@ -350,10 +330,6 @@ func (h *Home) refuseAll(err error) {
 	h.gathering = h.refuse(h.gathering, err)
 	h.inRound = h.refuse(h.inRound, err)
 	h.starved = h.refuse(h.starved, err)
-	for _, r := range h.raises {
-		h.out.Raised = append(h.out.Raised, Passed{Token: r.token, Err: err})
-	}
-	h.raises = h.raises[:0]
 	h.lacking, h.ownRefused, h.out.Own = 0, false, false
 }
 

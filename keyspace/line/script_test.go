@@ -17,8 +17,8 @@ import (
 //	config [window=] [spots=] [ranges=] [requests=] [count=] [writes=] [barriers=] [asks=]
 //	lead term= [gen=1] [window=] [last=] [range=(a,m)]       the home
 //	deposed | structure term= gen= window= [range=] | windowed term= window= | window-failed
-//	request token= [line=1] [seg=1] [gen=1]                  input: "ask seg gen term seq count range" or "since number" a line
-//	own [gen=1] term= count= | raise token= to= [line=1]
+//	request token= [line=1] [seg=1] [gen=1] [raise=] [claim=] input: "ask seg gen term seq count range" or "since number" a line
+//	own [gen=1] term= count=
 //	done round= term= | failed round=
 //
 //	holder-lead seg= term= [gen=1] [held=(1,2)]
@@ -118,13 +118,12 @@ func (s *script) run() {
 		s.home.WindowFailed()
 	case "request":
 		req := Request{Line: line, Segment: arg[anchormesh.SegmentID](s, "seg", 1), Generation: gen}
+		req.Raise, req.Claim = arg[anchormesh.Revision](s, "raise", 0), arg[anchormesh.Revision](s, "claim", 0)
 		s.parse(&req)
 		s.home.Request(token, req)
 	case "own":
 		g, err := s.home.Own(Ask{Segment: arg[anchormesh.SegmentID](s, "seg", 1), Generation: gen, Term: term, Count: arg(s, "count", 1)})
 		s.printf("%s err=%v\n", showGrant(g), err)
-	case "raise":
-		s.home.Raise(token, line, arg[anchormesh.Revision](s, "to", 0))
 	case "done":
 		s.home.RoundDone(arg[uint64](s, "round", 0), term)
 	case "failed":
@@ -266,15 +265,15 @@ func (s *script) effects() {
 			continue
 		}
 		s.printf("T=%d\n", a.T)
+		if a.Claimed {
+			s.printf("  claimed\n")
+		}
 		for _, g := range a.Grants {
 			s.printf("  %s\n", showGrant(g))
 		}
 		for i, p := range a.Spreads {
 			s.printf("  asker %d: all=%v %v\n", i, p.All, p.Ranges)
 		}
-	}
-	for _, p := range fx.Raised {
-		s.printf("raised %d: err=%v\n", p.Token, p.Err)
 	}
 	if fx.Round != 0 {
 		s.printf("start round %d\n", fx.Round)

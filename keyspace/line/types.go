@@ -72,6 +72,13 @@ type Request struct {
 	// barrier at T is needed: the T of its last barrier that all had answered whom
 	// it had to ask; 0 if there was none.
 	Since []anchormesh.Revision
+	// Raise lifts the line: T and every later number are at or above it, those of later
+	// leaders too, for W at or above it is applied before. It is a number that another
+	// line gave out, never one that a client named. 0: nothing.
+	Raise anchormesh.Revision
+	// Claim takes exactly this number, which is nobody's then. If the line was there
+	// already the answer is not Claimed, and the line stays. 0: nothing.
+	Claim anchormesh.Revision
 }
 
 // Answer ends one request. T is at or above all numbers that were given out when
@@ -82,6 +89,7 @@ type Answer struct {
 	T       anchormesh.Revision
 	Grants  []Grant  // one for each ask, in order
 	Spreads []Spread // one for each of Since, in order
+	Claimed bool     // the number was new, and is the asker's
 }
 
 // Barrier asks a segment's leader to promise that nothing at or below T appears in

@@ -32,7 +32,7 @@ type Lines interface {
 	Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result))
 	ProposeBatch(d *anchormesh.Descriptor, count int, payload func([]anchormesh.Revision) []byte, done func(consensus.Result))
 	Now(ctx context.Context, scope []byte) (anchormesh.Revision, error)
-	Number(ctx context.Context, scope []byte) (anchormesh.Revision, error)
+	NumberOver(ctx context.Context, lines [][]byte) (anchormesh.Revision, error)
 	Barrier(ctx context.Context, d *anchormesh.Descriptor, t anchormesh.Revision) (uint64, error)
 }
 

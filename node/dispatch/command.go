@@ -161,7 +161,7 @@ func (d *Dispatcher) command(r *host.Replica, desc *anchormesh.Descriptor, flags
 			}
 			done(consensus.Result{Response: list, Err: err})
 		})
-	case flags&flagStamp != 0 && r.Machine.State().Line != 0:
+	case flags&flagStamp != 0 && ordered(r):
 		d.txns.Propose(desc, body, done)
 	default:
 		d.engine.Propose(desc.Segment, desc.Generation, body, done)

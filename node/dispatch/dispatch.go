@@ -249,7 +249,7 @@ func translate(err error) error {
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
 		errors.Is(err, machine.ErrGeneration), errors.Is(err, keyspace.ErrWrongSegment),
 		errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrOvertaken), errors.Is(err, keyspace.ErrLocked),
-		errors.Is(err, machine.ErrFrozen), errors.Is(err, mvcc.ErrGone),
+		errors.Is(err, machine.ErrFrozen), errors.Is(err, machine.ErrBetween), errors.Is(err, mvcc.ErrGone),
 		errors.Is(err, machine.ErrUnapproved), errors.Is(err, approval.ErrStale), errors.Is(err, approval.ErrUnanswered):
 		return retry(err)
 	case errors.Is(err, consensus.ErrTooFewAnchors): // at once: it says how to go on, and may last

@@ -20,7 +20,7 @@ func (d *Dispatcher) openLeases(ctx context.Context, call *etcdapi.Call) bool {
 	opened := false
 	for key, id := range leasesOf(call) {
 		desc, ok := d.table.Lookup([]byte(key))
-		if !ok || !desc.Stamped || desc.LineHome() {
+		if !ok || len(desc.Range.Start) == 0 { // the leases' home
 			continue
 		}
 		if err := d.leases.OpenLease(ctx, id, desc.Range); err != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 	"github.com/anchormesh/anchormesh/node/host"
-	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
@@ -76,11 +75,18 @@ func pace(r *host.Replica, call *etcdapi.Call) error {
 // submit puts a command on its way into the segment's log: with a stamp, if the
 // scope has been split and the command writes keys.
 func (d *Dispatcher) submit(r *host.Replica, desc *anchormesh.Descriptor, m etcdapi.Method, command []byte, done func(consensus.Result)) {
-	if r.Machine.State().Line != 0 && stamped(m) {
+	if ordered(r) && stamped(m) {
 		d.txns.Propose(desc, command, done)
 		return
 	}
 	d.writes.Propose(desc.Segment, desc.Generation, command, done)
+}
+
+// ordered reports whether writes of a segment must respect transactions over several: it
+// is not the only one there is.
+func ordered(r *host.Replica) bool {
+	s := r.Machine.State()
+	return s.Line != 0 || len(s.Descriptor.Line) > 0
 }
 
 // stamped reports whether a method's command takes a revision.
@@ -135,8 +141,8 @@ func (d *Dispatcher) propose(ctx context.Context, r *host.Replica, desc *anchorm
 
 // readLocal reads from the replica here.
 func (d *Dispatcher) readLocal(ctx context.Context, r *host.Replica, desc *anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
-	if r.Machine.State().Frozen() {
-		return nil, retry(machine.ErrFrozen)
+	if err := r.Machine.State().Silent(); err != nil {
+		return nil, retry(err)
 	}
 	if d.leadersRead(r, desc, call) {
 		return nil, retry(etcdapi.ErrNoLeader)
@@ -186,7 +192,10 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 		d.host.CatchUp(ctx, r)
 		return d.freshEnough(ctx, r, desc, call.At), nil
 	case r.Machine.State().Line == 0 && call.At == 0:
-		err = d.readIndex(ctx, desc.Segment)
+		if err = d.readIndex(ctx, desc.Segment); err == nil && ordered(r) && r.Machine.Space().Unsettled() {
+			// What is prepared hides what came behind it: read where it is decided.
+			at, err = d.behind(ctx, desc)
+		}
 	default: // a replica that has not applied the split yet waits for it behind the barrier
 		if at = call.At; at == 0 {
 			at, err = d.now(ctx, desc.Line)
@@ -196,15 +205,32 @@ func (d *Dispatcher) readPoint(ctx context.Context, r *host.Replica, desc *ancho
 		}
 	}
 	// What was applied while the read waited may have moved the range away.
-	if now := r.Machine.State(); err == nil && (now.Descriptor.Generation != desc.Generation || now.Frozen()) {
+	if now := r.Machine.State(); err == nil && (now.Descriptor.Generation != desc.Generation || now.Silent() != nil) {
 		err = retry(etcdapi.ErrNotAnchor)
 	}
 	return at, err
 }
 
-// now asks for the newest revision of a scope that was split.
-func (d *Dispatcher) now(ctx context.Context, scope []byte) (anchormesh.Revision, error) {
-	at, err := d.lines.Now(ctx, scope)
+// behind returns the newest revision of a segment that counts, when all that was
+// prepared at or below it is decided.
+func (d *Dispatcher) behind(ctx context.Context, desc *anchormesh.Descriptor) (anchormesh.Revision, error) {
+	at, err := d.now(ctx, desc.Line)
+	if err == nil {
+		err = d.barrier(ctx, desc, at)
+	}
+	return at, err
+}
+
+// now asks for the newest revision of a line.
+func (d *Dispatcher) now(ctx context.Context, line []byte) (anchormesh.Revision, error) {
+	at, err := d.lines.Now(ctx, line)
+	return at, lineFailed(ctx, err)
+}
+
+// nowOver asks for the newest revision of all lines that segments are on, to which each
+// of them is raised.
+func (d *Dispatcher) nowOver(ctx context.Context, parts []*anchormesh.Descriptor) (anchormesh.Revision, error) {
+	at, err := d.lines.NowOver(ctx, stamps.LinesOf(parts))
 	return at, lineFailed(ctx, err)
 }
 

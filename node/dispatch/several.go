@@ -1,8 +1,10 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -14,12 +16,13 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // partsAtOnce bounds how many segments one request asks at the same time.
 const partsAtOnce = 32
 
-// several answers a call whose keys are in several segments of one scope.
+// several answers a call whose keys are in several segments, perhaps of several lines.
 func (d *Dispatcher) several(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error) {
 	parts, whole := d.table.Covering(call.Keys)
 	if !whole {
@@ -48,14 +51,14 @@ func (d *Dispatcher) header(home *anchormesh.Descriptor, at anchormesh.Revision)
 	return h
 }
 
-// rangeOver reads all parts at one revision of the scope's line. A serializable
+// rangeOver reads all parts at one revision, to which all their lines are raised. A serializable
 // range over several segments is read like a linearizable one: what the replicas
 // here have applied is no snapshot.
 func (d *Dispatcher) rangeOver(ctx context.Context, parts []*anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
 	at := call.At
 	if at == 0 {
 		var err error
-		if at, err = d.now(ctx, parts[0].Line); err != nil {
+		if at, err = d.nowOver(ctx, parts); err != nil {
 			return nil, err
 		}
 	}
@@ -121,16 +124,22 @@ func clip(q *codec.RangeRequest, to anchormesh.KeyRange) {
 	}
 }
 
-// compactOver compacts every part, the home at last: while it has not, the request
-// may be repeated, and those that were compacted already do not mind.
+// compactOver compacts every part, the first at last: while it has not, the request may
+// be repeated, and those that were compacted already do not mind. A line that is not at
+// the revision yet is compacted up to where it is: the number is the client's, and
+// moves no line.
 func (d *Dispatcher) compactOver(ctx context.Context, parts []*anchormesh.Descriptor, call *etcdapi.Call) (codec.Chunks, error) {
 	var req pb.CompactionRequest
 	if err := proto.Unmarshal(call.Raw(), &req); err != nil {
 		return nil, err
 	}
-	at, err := d.now(ctx, parts[0].Line)
-	if err != nil {
-		return nil, err
+	newest, at := map[string]anchormesh.Revision{}, anchormesh.Revision(0)
+	for _, line := range stamps.LinesOf(parts) {
+		t, err := d.now(ctx, line)
+		if err != nil {
+			return nil, err
+		}
+		newest[string(line)], at = t, max(at, t)
 	}
 	if req.Revision > at {
 		return nil, etcdapi.ErrFutureRevision
@@ -139,7 +148,7 @@ func (d *Dispatcher) compactOver(ctx context.Context, parts []*anchormesh.Descri
 	group.SetLimit(partsAtOnce)
 	for _, desc := range parts[1:] {
 		group.Go(func() error {
-			if _, err := d.compactPart(inner, desc, call, at); err != nil && !compacted(err) {
+			if err := d.compactPart(inner, desc, &req, newest[string(desc.Line)]); err != nil && !compacted(err) {
 				return err
 			}
 			return nil
@@ -148,20 +157,37 @@ func (d *Dispatcher) compactOver(ctx context.Context, parts []*anchormesh.Descri
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return d.compactPart(ctx, parts[0], call, at)
+	if err := d.compactPart(ctx, parts[0], &req, newest[string(parts[0].Line)]); err != nil {
+		return nil, err
+	}
+	return codec.Chunks{codec.AppendHeader(nil, 1, d.header(parts[0], at))}, nil
 }
 
 func compacted(err error) bool {
 	return etcdapi.Status(err).Message() == etcdapi.Status(etcdapi.ErrCompacted).Message()
 }
 
-// compactPart compacts one segment, in which nothing at or below the revision can
-// come any more.
-func (d *Dispatcher) compactPart(ctx context.Context, desc *anchormesh.Descriptor, call *etcdapi.Call, at anchormesh.Revision) (codec.Chunks, error) {
-	if _, err := d.lines.Barrier(ctx, desc, at); err != nil {
-		return nil, lineFailed(ctx, err)
+// compactPart compacts one segment, in which nothing at or below the newest revision of
+// its line can come any more.
+func (d *Dispatcher) compactPart(ctx context.Context, desc *anchormesh.Descriptor, req *pb.CompactionRequest, newest anchormesh.Revision) error {
+	if _, err := d.lines.Barrier(ctx, desc, newest); err != nil {
+		return lineFailed(ctx, err)
 	}
-	return d.tryPart(ctx, desc, call, at)
+	own := pb.CompactionRequest{Revision: min(req.GetRevision(), newest), Physical: req.GetPhysical()}
+	call, err := compaction(&own)
+	if err != nil {
+		return err
+	}
+	_, err = d.tryPart(ctx, desc, call, newest)
+	return err
+}
+
+func compaction(req *pb.CompactionRequest) (*etcdapi.Call, error) {
+	raw, err := proto.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	return etcdapi.ForwardedCall(etcdapi.MethodCompact, append([]byte{byte(keyspace.OpCompact)}, raw...))
 }
 
 // tryPart takes a call to one segment, whatever its keys.
@@ -195,7 +221,7 @@ func (d *Dispatcher) alarmOver(ctx context.Context, parts []*anchormesh.Descript
 			}
 		}
 	}
-	at, err := d.now(ctx, parts[0].Line)
+	at, err := d.nowOver(ctx, parts)
 	if err != nil {
 		return nil, err
 	}
@@ -224,18 +250,14 @@ func (d *Dispatcher) CompactOwn(ctx context.Context, segment anchormesh.SegmentI
 	}
 }
 
-// Compact compacts the history of a segment's scope below revision; for automatic
-// compaction, on the home's leader.
+// Compact compacts the history of a line below revision; for automatic compaction, on the
+// leader of its home.
 func (d *Dispatcher) Compact(ctx context.Context, segment anchormesh.SegmentID, revision int64) error {
 	desc, ok := d.table.Segment(segment)
 	if !ok {
 		return retry(etcdapi.ErrNoLeader)
 	}
-	raw, err := proto.Marshal(&pb.CompactionRequest{Revision: revision})
-	if err != nil {
-		return err
-	}
-	call, err := etcdapi.ForwardedCall(etcdapi.MethodCompact, append([]byte{byte(keyspace.OpCompact)}, raw...))
+	call, err := compaction(&pb.CompactionRequest{Revision: revision})
 	if err != nil {
 		return err
 	}
@@ -243,6 +265,11 @@ func (d *Dispatcher) Compact(ctx context.Context, segment anchormesh.SegmentID, 
 		_, err = d.run(ctx, desc, call, 0)
 		return err
 	}
-	_, err = d.Do(ctx, call)
+	parts, whole := d.table.Covering(anchormesh.PrefixRange(desc.Line))
+	if !whole {
+		return retry(etcdapi.ErrNoLeader)
+	}
+	parts = slices.DeleteFunc(parts, func(p *anchormesh.Descriptor) bool { return !bytes.Equal(p.Line, desc.Line) })
+	_, err = d.compactOver(ctx, parts, call)
 	return err
 }

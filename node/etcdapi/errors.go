@@ -63,6 +63,10 @@ var (
 	// ErrCanceled: the client gave up on a write; its outcome is unknown.
 	ErrCanceled = errors.New("etcdapi: canceled by the client")
 
+	// ErrLightTxn: a transaction names keys of a light scope and others. What a light
+	// scope acknowledged may be forgotten, and half of a transaction with it.
+	ErrLightTxn = errors.New("etcdapi: a transaction mixes a light scope with other keys")
+
 	// ErrNotAnchor: another node must serve this stream. Watches.Open says so;
 	// a stream whose segment leaves this node ends with it. A client sees it as
 	// Unavailable and asks elsewhere.
@@ -98,6 +102,7 @@ var answers = []struct {
 	{ErrTimeoutConnectionLost, rpctypes.ErrGRPCTimeoutDueToConnectionLost},
 	{ErrTimeoutApply, rpctypes.ErrGRPCTimeoutWaitAppliedIndex},
 	{ErrCanceled, rpctypes.ErrGRPCCanceled},
+	{ErrLightTxn, status.Error(codes.FailedPrecondition, "etcdserver: a transaction must not mix keys of a light scope with others")},
 	{ErrNotAnchor, status.Error(codes.Unavailable, "etcdserver: this node no longer serves these keys, another one does")},
 	// A context error that no rule about writes caught, as gRPC words it.
 	{context.Canceled, status.Error(codes.Canceled, context.Canceled.Error())},

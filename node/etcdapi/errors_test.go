@@ -51,6 +51,7 @@ var wireErrors = []struct {
 	{"ErrTimeoutConnectionLost", ErrTimeoutConnectionLost, rpctypes.ErrGRPCTimeoutDueToConnectionLost},
 	{"ErrTimeoutApply", ErrTimeoutApply, rpctypes.ErrGRPCTimeoutWaitAppliedIndex},
 	{"ErrCanceled", ErrCanceled, rpctypes.ErrGRPCCanceled},
+	{"ErrLightTxn", ErrLightTxn, nil},
 	{"ErrNotAnchor", ErrNotAnchor, nil},
 	{"context.Canceled", context.Canceled, nil},
 	{"context.DeadlineExceeded", context.DeadlineExceeded, nil},

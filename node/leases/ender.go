@@ -72,7 +72,7 @@ func (x *Ender) Run(ctx context.Context) error {
 		}
 		for _, segment := range x.host.Homes() {
 			r, ok := x.host.Get(segment)
-			if !ok {
+			if !ok || len(r.Machine.Descriptor().Range.Start) > 0 || r.Machine.State().Line == 0 {
 				continue
 			}
 			if st, ok := x.engine.Status(segment); !ok || !st.Leads() {

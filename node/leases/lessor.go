@@ -100,7 +100,7 @@ func (l *Lessor) StatusChanged(segment anchormesh.SegmentID, s consensus.Status)
 func (l *Lessor) lead(now time.Time, segment anchormesh.SegmentID, term uint64) {
 	st, ok := l.engine.Status(segment)
 	r, here := l.host.Get(segment)
-	if !ok || !here || !st.Leads() || st.Term != term || !r.Machine.Descriptor().LineHome() {
+	if !ok || !here || !st.Leads() || st.Term != term || len(r.Machine.Descriptor().Range.Start) > 0 {
 		return
 	}
 	if l.cores[segment] == nil {

@@ -263,8 +263,8 @@ func (m *Machine) judge(e *consensus.Entry) (*approval.Batch, []approval.Verdict
 		return nil, nil, err
 	}
 	now := m.state.Load()
-	if now.Frozen() {
-		return nil, nil, ErrFrozen
+	if err := now.Silent(); err != nil {
+		return nil, nil, err
 	}
 	if _, wanted := now.Approvals(); !wanted {
 		return nil, nil, fmt.Errorf("%w: the policy in force wants no approvals", approval.ErrStale)

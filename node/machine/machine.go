@@ -124,7 +124,7 @@ func (m *Machine) enter(s *State) {
 	defer m.mu.Unlock()
 	m.states = append(m.states, s)
 	m.state.Store(s)
-	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Line))
+	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Line), s.Counts() && len(s.Descriptor.Line) > 0)
 	// Rules that do not compile shut the scope, on every replica alike: nothing to do.
 	_ = m.space.Govern(governed(s.Descriptor.Scope, s.Policy))
 }
@@ -154,9 +154,9 @@ func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
 		}
 		return []consensus.Outcome{{Err: m.applyStructure(e)}}
 	}
-	if m.state.Load().Frozen() {
+	if err := m.state.Load().Silent(); err != nil {
 		m.skip(e)
-		return failures(e, ErrFrozen)
+		return failures(e, err)
 	}
 	if _, wanted := m.state.Load().Approvals(); wanted && slices.ContainsFunc(e.Payloads, keyspace.Writes) {
 		return m.applyUnapproved(e, want)
@@ -239,6 +239,10 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyHardened(e, body)
 	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce:
 		err = m.applyScope(op, e, body)
+	case OpTurn, OpSwitch, OpBegin, OpSettle:
+		err = m.applyTurn(e, op, body)
+	case OpLift:
+		err = m.applyLift(e, body)
 	default:
 		panic(fmt.Sprintf("machine: segment %s: entry %d holds the unknown structural command %d: the log was written by a newer program",
 			m.segment.ID(), e.Index, op))

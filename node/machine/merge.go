@@ -75,6 +75,8 @@ func (s *State) Settled() error {
 		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
 	case len(s.Descriptor.Voters()) != len(s.Descriptor.Anchors):
 		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
+	case s.Turn.Phase != Settled:
+		return fmt.Errorf("%w: %w", ErrRefused, errTurning)
 	case s.Line == 0:
 		return fmt.Errorf("%w: the scope was never split", ErrRefused)
 	case s.Policy != nil && s.Policy.Structure.NoMerge:

@@ -36,6 +36,7 @@ const (
 	partScope                 // package scope
 	partTrust                 // package trust
 
+	partTurn = 26 // see Turn
 	partSoft = 31 // uvarints: replicas, ascending
 )
 
@@ -69,6 +70,7 @@ func (s *State) parts() []part {
 		{partMerge, s.encodeMerge()},
 		{partPolicy, scope.EncodePolicy(s.Policy)},
 		{partTrust, s.Trust.Encode()},
+		{partTurn, s.Turn.encode()},
 		{partSoft, appendReplicas(nil, s.Soft)},
 	}
 	if s.Scope != nil {
@@ -125,6 +127,8 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 		s.Trust, err = trust.Decode(b)
 	case partSoft:
 		s.Soft, err = replicas(b)
+	case partTurn:
+		err = s.Turn.decode(b)
 	default:
 		err = fmt.Errorf("it was written by a newer program")
 	}

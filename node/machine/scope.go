@@ -256,6 +256,9 @@ func (s *State) finish(place lineage.Place, body []byte) error {
 		return err
 	}
 	doing := s.Scope.Doing
+	if doing != nil && doing.Kind == scope.Delete && len(s.Descriptor.Line) > len(doing.Subject) {
+		return fmt.Errorf("the scope's line of revisions has not gone back to that of %q yet", doing.Subject)
+	}
 	if s.Scope, err = s.Scope.Finish(id, o, note, at(place)); err != nil || doing.Kind != scope.Delete {
 		return err
 	}
@@ -317,6 +320,9 @@ func (s *State) Adopts(a *Adoption) error {
 		return refused("the proof is of something else")
 	case s.Merging():
 		return refused("the segment is being merged")
+	}
+	if len(r.Scope) < len(d.Line) && bytes.Equal(d.Scope, r.From) {
+		return refused("segment %s is on the line of %q, which is inside scope %q", d.Segment, d.Line, r.Scope)
 	}
 	switch inside := anchormesh.PrefixRange(r.Scope).Covers(d.Range); {
 	case bytes.Equal(d.Scope, r.Scope) && (s.Home() || r.Version <= d.Policy):

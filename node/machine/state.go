@@ -33,7 +33,8 @@ type State struct {
 	// Chain is the segment's lineage.
 	Chain *lineage.Chain
 	// Line names the line of revisions that the segment's writes are stamped from;
-	// 0: the scope was never split, and they are counted as they are applied.
+	// 0: the line has this segment only and was never split, and they are counted as
+	// they are applied.
 	Line uint64
 	// Window is the W of the line, where the segment is its home: numbers up to it
 	// may have been given out.
@@ -51,6 +52,8 @@ type State struct {
 	// Soft names the replicas, ascending, that may have acknowledged writes which are not
 	// on their disks, in a segment that is light no more.
 	Soft []anchormesh.ReplicaID
+	// Turn is the last hand-over from one line to another that reached the segment.
+	Turn Turn
 }
 
 func decodeLeaving(b []byte) ([]anchormesh.Anchor, error) {

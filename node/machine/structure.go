@@ -129,6 +129,8 @@ func (s *State) Allows(split *Split) error {
 	switch {
 	case s.Merging():
 		return fmt.Errorf("%w: the segment is being merged", ErrRefused)
+	case s.Turn.Phase != Settled:
+		return fmt.Errorf("%w: %w", ErrRefused, errTurning)
 	case s.Joint():
 		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
 	case len(d.Voters()) != len(d.Anchors):
@@ -159,12 +161,12 @@ func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision)
 	d.Range.End = bytes.Clone(split.At)
 	d.Changed, d.Stamped, d.Lineage = place.Index, true, leftChain.Head()
 	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window,
-		Right: s.Right, Policy: s.Policy, Scope: s.Scope, Trust: s.Trust, Soft: s.Soft}
+		Right: s.Right, Policy: s.Policy, Scope: s.Scope, Trust: s.Trust, Soft: s.Soft, Turn: s.Turn}
 	if left.Line == 0 {
 		left.Line, left.Window = uint64(d.Segment), at
 	}
 	right = s.born(split, d.Generation, rightChain)
-	right.Line = left.Line
+	right.Line, right.Turn = left.Line, s.Turn.reached()
 	left.Left, right.Left = s.Left.Cut(d.Generation)
 	return left, right, nil
 }

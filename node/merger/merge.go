@@ -81,6 +81,9 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 	if err := left.Settled(); err != nil {
 		return right, err
 	}
+	if !bytes.Equal(right.Line, d.Line) {
+		return right, refused("segments %s and %s are on different lines of revisions", d.Segment, right.Segment)
+	}
 	if right.Joint {
 		return right, refused("the anchor group of segment %s is changing", right.Segment)
 	}

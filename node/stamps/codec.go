@@ -12,6 +12,7 @@ import (
 const (
 	askNumbers = 1 // line.Request, answered by line.Answer
 	askBarrier = 2 // line.Barrier, answered by the uvarint applied index
+	askAdopt   = 3 // uvarints segment and generation, then the Adopter's; so is the answer
 )
 
 // listMax bounds what one message may hold of anything, before it is read.
@@ -94,7 +95,7 @@ func appendRequest(b []byte, r *line.Request) []byte {
 	for _, t := range r.Since {
 		b = binary.AppendUvarint(b, uint64(t))
 	}
-	return b
+	return appendUints(b, uint64(r.Raise), uint64(r.Claim))
 }
 
 func parseRequest(b []byte) (line.Request, error) {
@@ -115,6 +116,10 @@ func parseRequest(b []byte) (line.Request, error) {
 	}
 	for range r.count() {
 		out.Since = append(out.Since, int64(r.uint()))
+	}
+	out.Raise, out.Claim = int64(r.uint()), int64(r.uint())
+	if out.Raise < 0 || out.Claim < 0 {
+		return out, errMalformed
 	}
 	return out, r.end()
 }
@@ -137,7 +142,11 @@ func appendAnswer(b []byte, a *line.Answer) []byte {
 			b = appendKeys(b, k)
 		}
 	}
-	return b
+	claimed := uint64(0)
+	if a.Claimed {
+		claimed = 1
+	}
+	return binary.AppendUvarint(b, claimed)
 }
 
 func parseAnswer(b []byte) (line.Answer, error) {
@@ -158,6 +167,7 @@ func parseAnswer(b []byte) (line.Answer, error) {
 		}
 		out.Spreads = append(out.Spreads, s)
 	}
+	out.Claimed = r.uint() != 0
 	return out, r.end()
 }
 

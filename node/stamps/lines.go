@@ -35,7 +35,7 @@ type Engine interface {
 // Standing is what a replica on this node has applied.
 type Standing struct {
 	Descriptor *anchormesh.Descriptor
-	Line       line.ID               // 0: the scope was never split
+	Line       line.ID               // 0: it counts as it applies, see Counts
 	Window     anchormesh.Revision   // the home's W
 	Last       anchormesh.Revision   // the newest revision
 	Frozen     bool                  // it serves nothing, and is given no stamps
@@ -48,6 +48,8 @@ type Standing struct {
 // Segments tells where the replicas of this node stand.
 type Segments interface {
 	Standing(segment anchormesh.SegmentID) (Standing, bool)
+	// Counts reports whether a replica here counts on a line of its own (Standing.Counts).
+	Counts(segment anchormesh.SegmentID) bool
 }
 
 // Caller sends requests to other nodes; mesh.Mesh is one.
@@ -62,6 +64,9 @@ type Commands struct {
 	Stamp func(rev anchormesh.Revision, command []byte) []byte
 	// Window returns the command that moves the home's W.
 	Window func(w anchormesh.Revision) []byte
+	// Lift returns the command that makes a segment that counts go on above rev; if
+	// fresh, it is refused where rev was counted to already.
+	Lift func(rev anchormesh.Revision, fresh bool) []byte
 }
 
 // Config of Lines.
@@ -82,6 +87,7 @@ type Lines struct {
 	table    *route.Table
 	caller   Caller
 	turn     atomic.Uint64 // of voters that are asked
+	adopt    Adopter
 
 	mu      sync.Mutex
 	in      inbox
@@ -131,10 +137,21 @@ func New(cfg Config, e Engine, s Segments, t *route.Table, c Caller) *Lines {
 	}
 }
 
+// Adopter carries out another node's wish that a segment which is led here adopts
+// another line. It is called from any goroutine, must not block, and answers once.
+type Adopter func(segment anchormesh.SegmentID, generation anchormesh.Generation, adoption []byte, done func([]byte, error))
+
+// OnAdopt sets who carries out wishes of other nodes, before Run.
+func (l *Lines) OnAdopt(f Adopter) { l.adopt = f }
+
 // Propose puts a command into the log of a segment that this node leads, with a
-// stamp. done is called once, from any goroutine, and must not block. The command
+// stamp; without where the segment counts. done is called once, from any goroutine, and must not block. The command
 // is kept until then.
 func (l *Lines) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
+	if l.segments.Counts(d.Segment) {
+		l.engine.Submit(d.Segment, consensus.Proposal{Generation: d.Generation, Payload: command, Done: done})
+		return
+	}
 	l.mu.Lock()
 	switch {
 	case l.stopped:
@@ -179,7 +196,7 @@ func (l *Lines) Held(segment anchormesh.SegmentID, index uint64, stamp anchormes
 
 // seek leads the segment's cores once an entry of the term is applied here.
 func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
-	if at, ok := l.segments.Standing(segment); !ok || at.Line == 0 || at.Frozen {
+	if at, ok := l.segments.Standing(segment); !ok || at.away() {
 		return // not yet split: its first split tells (Changed); likewise its thaw
 	}
 	l.engine.ReadIndex(segment, func(_ uint64, err error) {
@@ -280,7 +297,7 @@ func (l *Lines) again(segment anchormesh.SegmentID) {
 func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
 	st, ok := l.engine.Status(segment)
 	at, here := l.segments.Standing(segment)
-	if !ok || !here || !st.Leads() || st.Term != term || at.Line == 0 || at.Frozen {
+	if !ok || !here || !st.Leads() || st.Term != term || at.away() {
 		return
 	}
 	prefix := string(at.Descriptor.Line)
@@ -305,7 +322,12 @@ func (l *Lines) changed(segment anchormesh.SegmentID, now Standing) {
 		l.depose(segment)
 		return
 	}
-	if s := l.led[segment]; s != nil {
+	s := l.led[segment]
+	if s != nil && s.left(segment, now) { // its numbers come from another line
+		l.depose(segment)
+		s = nil
+	}
+	if s != nil {
 		s.changed(segment, now)
 		return
 	}

@@ -113,6 +113,9 @@ func (w *world) run(ctx context.Context) (join func()) {
 
 func delay() { time.Sleep(time.Duration(1+rand.IntN(3)) * time.Millisecond) }
 
+// Counts implements Segments.
+func (m *member) Counts(anchormesh.SegmentID) bool { return false }
+
 // Submit implements Engine: entries of a segment are applied in their order.
 func (m *member) Submit(seg anchormesh.SegmentID, p consensus.Proposal) {
 	w := m.w

@@ -149,21 +149,35 @@ func (l *Lines) barHere(b line.Barrier, done func(uint64, error)) {
 			done(0, line.ErrNotLeader)
 			return
 		}
-		h := s.collector.Holder(b.Segment)
-		b.Token, b.Line = l.token(), h.Seat().Line
-		s.passed[b.Token] = func(err error) {
-			at, ok := l.segments.Standing(b.Segment)
-			if err == nil && !ok {
-				err = line.ErrNotLeader
-			}
-			done(at.Applied, err)
+		if s.collector.Holder(b.Segment).Seat().Line == 0 {
+			l.liftedBarrier(b, done)
+			return
 		}
-		h.Barrier(l.now, b)
-		s.stir(h)
+		l.bar(b, done)
 	})
 	if !taken {
 		done(0, ErrStopped)
 	}
+}
+
+// bar gives a barrier to the holder.
+func (l *Lines) bar(b line.Barrier, done func(uint64, error)) {
+	s := l.led[b.Segment]
+	if s == nil {
+		done(0, line.ErrNotLeader)
+		return
+	}
+	h := s.collector.Holder(b.Segment)
+	b.Token, b.Line = l.token(), h.Seat().Line
+	s.passed[b.Token] = func(err error) {
+		at, ok := l.segments.Standing(b.Segment)
+		if err == nil && !ok {
+			err = line.ErrNotLeader
+		}
+		done(at.Applied, err)
+	}
+	h.Barrier(l.now, b)
+	s.stir(h)
 }
 
 // Serve answers another node's call; it does not block.
@@ -193,6 +207,8 @@ func (l *Lines) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
 			}
 			to.Reply(binary.AppendUvarint(nil, index))
 		})
+	case askAdopt:
+		l.serveAdopt(body, to)
 	default:
 		to.Fail(refused, errMalformed.Error())
 	}
@@ -200,6 +216,10 @@ func (l *Lines) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
 
 func (l *Lines) serveRequest(req line.Request, to mesh.Responder) {
 	taken := l.do(func() {
+		if at, ok := l.segments.Standing(req.Segment); ok && at.Counts() {
+			l.counted(req, func(a line.Answer) { l.reply(req.Segment, to, a) })
+			return
+		}
 		s := l.led[req.Segment]
 		if s == nil || s.homeAt != req.Segment {
 			l.again(req.Segment)
@@ -207,18 +227,20 @@ func (l *Lines) serveRequest(req line.Request, to mesh.Responder) {
 			return
 		}
 		token := l.token()
-		s.answers[token] = func(a line.Answer) {
-			if a.Err != nil {
-				l.notHere(req.Segment, to, a.Err)
-				return
-			}
-			to.Reply(appendAnswer(nil, &a))
-		}
+		s.answers[token] = func(a line.Answer) { l.reply(req.Segment, to, a) }
 		s.home.Request(token, req)
 	})
 	if !taken {
 		to.Fail(refused, ErrStopped.Error())
 	}
+}
+
+func (l *Lines) reply(segment anchormesh.SegmentID, to mesh.Responder, a line.Answer) {
+	if a.Err != nil {
+		l.notHere(segment, to, a.Err)
+		return
+	}
+	to.Reply(appendAnswer(nil, &a))
 }
 
 // Retry reports whether an error of this package means that nothing took effect and

@@ -1,6 +1,7 @@
 package stamps
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -33,9 +34,17 @@ type scope struct {
 type question struct {
 	since  anchormesh.Revision
 	spread bool
-	number bool // one more revision is wanted
+	number bool                 // one more revision is wanted
+	raise  anchormesh.Revision  // the line is to be there first
+	claim  anchormesh.Revision  // exactly this number is wanted
+	cede   *anchormesh.KeyRange // the number is for these keys, which go from line to line
+	by     anchormesh.SegmentID // whose hand-over that is
 	done   func(Told, error)
 }
+
+// alone reports whether a question may have to wait for an entry of the home's log: it
+// does not hold up others.
+func (q *question) alone() bool { return q.raise > 0 || q.claim > 0 || q.cede != nil }
 
 // Told is the home's answer to a question.
 type Told struct {
@@ -43,6 +52,8 @@ type Told struct {
 	// Spread says where barriers are needed, if that was asked.
 	Spread line.Spread
 	Number anchormesh.Revision // if it was asked for
+	// Claimed: the number that was asked for is the asker's; else it was not new.
+	Claimed bool
 }
 
 func newScope(l *Lines, prefix []byte) *scope {
@@ -67,7 +78,7 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at Standing) {
 	s.known[segment], s.heldAt[segment] = at.Applied, at.HeldAt
 	h.Lead(seat, at.Descriptor.Range, at.Held)
 	s.stir(h)
-	if at.Descriptor.LineHome() {
+	if at.Descriptor.LineHome() && at.Line != 0 {
 		s.home.Lead(line.Lead{Seat: seat, Range: at.Descriptor.Range, Window: at.Window, Last: at.Last})
 		s.homeAt = segment
 		s.collector.SetHome(segment)
@@ -107,6 +118,12 @@ func (s *scope) changed(segment anchormesh.SegmentID, now Standing) {
 	} else if s.homeAt == segment {
 		s.home.Windowed(now.Term, now.Window)
 	}
+}
+
+// left reports whether a segment that is led here is on another line now.
+func (s *scope) left(segment anchormesh.SegmentID, now Standing) bool {
+	return now.Applied > s.known[segment] &&
+		(now.Line != s.collector.Holder(segment).Seat().Line || !bytes.Equal(now.Descriptor.Line, s.prefix))
 }
 
 // heldBy follows what is prepared and decided. News that came with the standing are
@@ -226,15 +243,36 @@ func (s *scope) collect() {
 
 func (s *scope) pause() { s.notBefore = s.lines.now.Add(s.lines.cfg.Pause) }
 
-// ask sends the next question, for all who wait.
+// ask sends the next question, for all who wait, and apart those that wait for entries.
 func (s *scope) ask() {
-	if s.asked || len(s.asking) == 0 || s.lines.now.Before(s.notBefore) {
+	if s.lines.now.Before(s.notBefore) {
 		return
 	}
-	batch := s.asking
-	s.asking, s.asked = nil, true
+	var batch []question
+	for _, q := range s.asking {
+		switch {
+		case q.alone():
+			s.question([]question{q}, func() {})
+		default:
+			batch = append(batch, q)
+		}
+	}
+	if s.asking = nil; s.asked || len(batch) == 0 {
+		s.asking = batch
+		return
+	}
+	s.asked = true
+	s.question(batch, func() { s.asked = false })
+}
+
+// question asks for a batch, or for one that is alone.
+func (s *scope) question(batch []question, ended func()) {
 	var req line.Request
 	for _, q := range batch {
+		req.Raise, req.Claim = q.raise, q.claim
+		if q.cede != nil {
+			req.Asks = append(req.Asks, line.Ask{Segment: q.by, Range: *q.cede, Count: 1})
+		}
 		if q.spread {
 			req.Since = append(req.Since, q.since)
 		}
@@ -243,7 +281,7 @@ func (s *scope) ask() {
 		}
 	}
 	s.send(req, func(a line.Answer) {
-		s.asked = false
+		ended()
 		if a.Err != nil {
 			s.pause()
 			for _, q := range batch {
@@ -253,11 +291,11 @@ func (s *scope) ask() {
 		}
 		spreads, grants := a.Spreads, a.Grants
 		for _, q := range batch {
-			told := Told{T: a.T, Spread: line.Spread{All: true}}
+			told := Told{T: a.T, Spread: line.Spread{All: true}, Claimed: a.Claimed}
 			if q.spread && len(spreads) > 0 {
 				told.Spread, spreads = spreads[0], spreads[1:]
 			}
-			if q.number && len(grants) > 0 {
+			if (q.number || q.cede != nil) && len(grants) > 0 {
 				told.Number, grants = grants[0].First, grants[1:]
 			}
 			q.done(told, nil)
@@ -269,7 +307,7 @@ func (s *scope) ask() {
 func (s *scope) send(req line.Request, done func(line.Answer)) {
 	l := s.lines
 	d, ok := l.table.Lookup(s.prefix)
-	if !ok || !d.LineHome() {
+	if !ok || !d.LineHome() || !bytes.Equal(d.Line, s.prefix) {
 		done(line.Answer{Err: ErrNoHome})
 		return
 	}
@@ -282,6 +320,10 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 		return
 	}
 	if st, here := l.engine.Status(d.Segment); here && st.Leads() {
+		if at, ok := l.segments.Standing(d.Segment); ok && at.Counts() {
+			l.counted(req, done)
+			return
+		}
 		l.again(d.Segment)
 		done(line.Answer{Err: ErrNoHome})
 		return

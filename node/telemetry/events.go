@@ -148,7 +148,8 @@ type Structure struct {
 
 // structureMetrics follows what the steward carries out.
 type structureMetrics struct {
-	splits, merges, moves, transfers, invitations *prometheus.CounterVec
+	splits, merges, moves, transfers, invitations, lines *prometheus.CounterVec
+	silent                                               prometheus.Histogram
 }
 
 func newStructureMetrics(c *catalog) *structureMetrics {
@@ -158,6 +159,8 @@ func newStructureMetrics(c *catalog) *structureMetrics {
 		moves:       c.counters("structure_moves_total", "Replicas of segments led here whose place went to another node.", "cause"),
 		transfers:   c.counters("structure_transfers_total", "Leaderships that this node handed over.", "cause"),
 		invitations: c.counters("structure_invitations_total", "Invitations that this node sent: accepted, declined or silent.", "outcome"),
+		lines:       c.counters("line_handovers_total", "Hand-overs of scopes led here between lines of revisions: to an own line, to an outer one, or turned back.", "outcome"),
+		silent:      c.histogram("line_handover_duration_seconds", "Time of one hand-over, in which the scope's home served nothing at first.", syncBuckets),
 	}
 	// What can be expected is shown at zero before it happens.
 	for _, cause := range []string{"order", "load"} {
@@ -170,7 +173,23 @@ func newStructureMetrics(c *catalog) *structureMetrics {
 	for _, outcome := range []string{"accepted", "declined", "silent"} {
 		m.invitations.WithLabelValues(outcome)
 	}
+	for _, outcome := range []string{"own", "outer", "turned_back"} {
+		m.lines.WithLabelValues(outcome)
+	}
 	return m
+}
+
+// handedOver counts a hand-over between lines.
+func (m *structureMetrics) handedOver(own, turnedBack bool, took time.Duration) {
+	outcome := "outer"
+	switch {
+	case turnedBack:
+		outcome = "turned_back"
+	case own:
+		outcome = "own"
+	}
+	m.lines.WithLabelValues(outcome).Inc()
+	m.silent.Observe(took.Seconds())
 }
 
 // logMetrics follows the write-ahead log.

@@ -88,5 +88,10 @@ func (m *Metrics) Structure() Structure {
 	return Structure{Split: count(s.splits), Merged: count(s.merges), Moved: count(s.moves), Transferred: count(s.transfers), Invited: count(s.invitations)}
 }
 
+// HandedOver is called after every hand-over between lines that this node drove.
+func (m *Metrics) HandedOver(own, turnedBack bool, took time.Duration) {
+	m.structure.handedOver(own, turnedBack, took)
+}
+
 // Committed is called after every commit of a store.
 func (m *Metrics) Committed(took time.Duration) { m.commitSeconds.Observe(took.Seconds()) }

@@ -55,6 +55,8 @@ func touched() *Metrics {
 	did.Transferred("load")
 	did.Transferred("load")
 	did.Invited("declined")
+	m.HandedOver(true, false, 20*time.Millisecond)
+	m.HandedOver(false, true, time.Second)
 	return m
 }
 
@@ -84,6 +86,7 @@ func TestScrape(t *testing.T) {
 		"anchormesh_store_commit_duration_seconds_sum 1", "anchormesh_watch_watchers 0",
 		"anchormesh_consensus_groups_asleep 2", `anchormesh_structure_splits_total{cause="load"} 1`, `anchormesh_structure_moves_total{cause="drain"} 1`,
 		`anchormesh_structure_transfers_total{cause="load"} 2`, `anchormesh_structure_invitations_total{outcome="declined"} 1`,
+		`anchormesh_line_handovers_total{outcome="own"} 1`, `anchormesh_line_handovers_total{outcome="turned_back"} 1`,
 		`version="1.2.3"`, "go_goroutines", "process_cpu_seconds_total",
 	} {
 		if !strings.Contains(w.Body.String(), want) {

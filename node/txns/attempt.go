@@ -1,10 +1,12 @@
 package txns
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -26,12 +28,16 @@ func (x *Txns) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error)
 	}
 	var last error = etcdapi.ErrNoLeader
 	for try := 0; ; try++ {
-		if list, home := x.spans(call.Keys); list != nil {
+		if list, parts := x.spans(call.Keys); list != nil {
+			if mixed(parts) {
+				return nil, etcdapi.ErrLightTxn
+			}
+			home := parts[0]
 			division, err := divide(list)
 			if err != nil {
 				return nil, clients(err)
 			}
-			a := x.attempt(ctx, home, &call.From, division, try > 0)
+			a := x.attempt(ctx, &call.From, division, try > 0)
 			switch a.Outcome {
 			case commit.Committed:
 				return codec.Chunks{a.Plan.Answer(x.header(home, a.Revision))}, nil
@@ -100,7 +106,7 @@ func ended(ctx context.Context, last error) error {
 }
 
 // attempt runs one Coordinator. It returns with the answer; what is left to do goes on.
-func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, from *keyspace.Origin, d *commit.Division, ordered bool) commit.Answer {
+func (x *Txns) attempt(ctx context.Context, from *keyspace.Origin, d *commit.Division, ordered bool) commit.Answer {
 	select {
 	case x.attempts <- struct{}{}:
 	default:
@@ -113,7 +119,7 @@ func (x *Txns) attempt(ctx context.Context, home *anchormesh.Descriptor, from *k
 	answer := make(chan commit.Answer, 1)
 	x.running.Go(func() {
 		defer func() { <-x.attempts }()
-		r := run{x: x, scope: home.Line, from: *from, id: id, answer: answer}
+		r := run{x: x, from: *from, id: id, answer: answer}
 		r.drive(ctx, commit.NewCoordinator(id, d, ordered))
 	})
 	a := <-answer
@@ -140,12 +146,14 @@ type core interface {
 // run drives one core.
 type run struct {
 	x      *Txns
-	scope  []byte
 	from   keyspace.Origin
 	id     commit.TxnID
 	answer chan commit.Answer // nil: nobody waits for one
 	events chan commit.Event
 	ctx    context.Context
+	// places are where the locks are, by participant: a prepare is refused elsewhere, so
+	// these are the lines of what is prepared.
+	places map[int]commit.Place
 }
 
 // drive runs the core until it has ended, the node stops, or finishMax behind the
@@ -153,7 +161,7 @@ type run struct {
 func (r *run) drive(client context.Context, c core) {
 	ctx, cancel := context.WithCancel(context.WithValue(r.x.life, attemptKey{}, r.id))
 	defer cancel()
-	r.ctx, r.events = ctx, make(chan commit.Event)
+	r.ctx, r.events, r.places = ctx, make(chan commit.Event), make(map[int]commit.Place)
 	left := client.Done()
 	limit := time.NewTimer(finishMax)
 	defer limit.Stop()
@@ -169,6 +177,9 @@ func (r *run) drive(client context.Context, c core) {
 		fx = nil
 		select {
 		case e := <-r.events:
+			if got, ok := e.(commit.Acquired); ok {
+				r.places[got.Part] = got.Grant.Place
+			}
 			fx = c.Step(e)
 		case <-left:
 			left = nil
@@ -202,8 +213,9 @@ func (r *run) launch(list []commit.Effect) (answered bool) {
 		case commit.ReleaseAt:
 			r.x.running.Go(func() { r.x.release(fx) })
 		default:
+			lines := r.lines()
 			r.x.running.Go(func() {
-				e := r.do(fx)
+				e := r.do(lines, fx)
 				select {
 				case r.events <- e:
 				case <-r.ctx.Done():
@@ -212,6 +224,23 @@ func (r *run) launch(list []commit.Effect) (answered bool) {
 		}
 	}
 	return answered
+}
+
+// lines names the lines of those that are locked, each once.
+func (r *run) lines() (out [][]byte) {
+	for _, p := range r.places {
+		out = append(out, []byte(p.Scope))
+	}
+	slices.SortFunc(out, bytes.Compare)
+	return slices.CompactFunc(out, bytes.Equal)
+}
+
+// mixed reports whether segments are of a light scope and of another: what the one
+// forgets with its memory the other may have been told.
+func mixed(parts []*anchormesh.Descriptor) bool {
+	light := func(d *anchormesh.Descriptor) bool { return d.Class == anchormesh.Light }
+	return slices.ContainsFunc(parts, light) &&
+		slices.ContainsFunc(parts, func(d *anchormesh.Descriptor) bool { return !bytes.Equal(d.Scope, parts[0].Scope) })
 }
 
 // release is not waited for: a lock that is not released ends by itself.

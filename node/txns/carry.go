@@ -121,7 +121,7 @@ func (x *Txns) remoteFailed(d *anchormesh.Descriptor, e *mesh.RemoteError) error
 }
 
 // do carries out one effect and returns what came of it.
-func (r *run) do(fx commit.Effect) commit.Event {
+func (r *run) do(lines [][]byte, fx commit.Effect) commit.Event {
 	x, ctx := r.x, r.ctx
 	switch fx := fx.(type) {
 	case commit.Acquire:
@@ -133,7 +133,7 @@ func (r *run) do(fx commit.Effect) commit.Event {
 		}
 		return commit.Prepared{Part: fx.Part, Stamp: reply.Stamp}
 	case commit.AskRevision:
-		return x.doNumber(ctx, r.scope)
+		return x.doNumber(ctx, lines)
 	case commit.DecideAt:
 		reply, err := x.command(ctx, fx.Command.Key, askDecide, fx.Command.Encode())
 		if err != nil {
@@ -173,9 +173,9 @@ func (x *Txns) doAcquire(ctx context.Context, fx commit.Acquire) commit.Event {
 }
 
 // doNumber asks for the revision. A number that nobody hears of is nobody's.
-func (x *Txns) doNumber(ctx context.Context, scope []byte) commit.Event {
+func (x *Txns) doNumber(ctx context.Context, lines [][]byte) commit.Event {
 	for {
-		at, err := x.lines.Number(ctx, scope)
+		at, err := x.lines.NumberOver(ctx, lines)
 		if err == nil {
 			return commit.Numbered{Revision: at}
 		}

@@ -72,15 +72,14 @@ func (x *Txns) look(now time.Duration) {
 		var records []*commit.Record
 		var decisions []*commit.Decision
 		r.Machine.Space().Participant(func(p *commit.Participant) { records, decisions = p.Records(), p.Decisions() })
-		scope := r.Machine.Descriptor().Line
 		for _, rec := range records {
 			if s := (stay{id, rec.Txn, false}); x.stayed(seen, s, now, RecoverAfter) {
-				x.recover(s, scope, commit.Recover(rec))
+				x.recover(s, commit.Recover(rec))
 			}
 		}
 		for _, d := range decisions {
 			if s := (stay{id, d.Txn, true}); x.stayed(seen, s, now, ResumeAfter) {
-				x.recover(s, scope, commit.Resume(d))
+				x.recover(s, commit.Resume(d))
 			}
 		}
 	}
@@ -97,7 +96,7 @@ func (x *Txns) stayed(seen map[stay]time.Duration, s stay, now, after time.Durat
 	return now-since >= after && !x.watched.busy[s]
 }
 
-func (x *Txns) recover(s stay, scope []byte, c *commit.Recoverer) {
+func (x *Txns) recover(s stay, c *commit.Recoverer) {
 	select {
 	case x.watched.under <- struct{}{}:
 	default:
@@ -106,7 +105,7 @@ func (x *Txns) recover(s stay, scope []byte, c *commit.Recoverer) {
 	x.watched.busy[s] = true
 	x.cfg.Logger.Info("ending a transaction that was left behind", "segment", s.segment, "txn", s.txn.String(), "decided", s.decided)
 	x.running.Go(func() {
-		r := run{x: x, scope: scope, id: s.txn}
+		r := run{x: x, id: s.txn}
 		r.drive(context.Background(), c)
 		<-x.watched.under
 		select {

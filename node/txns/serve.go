@@ -242,7 +242,7 @@ func sorted(err error) error {
 	case errors.Is(err, consensus.ErrUnknown):
 		return fmt.Errorf("%w: %w", errLost, err)
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup),
-		errors.Is(err, consensus.ErrOverloaded), errors.Is(err, consensus.ErrStopped), errors.Is(err, consensus.ErrTooFewAnchors), errors.Is(err, machine.ErrGeneration),
+		errors.Is(err, consensus.ErrOverloaded), errors.Is(err, consensus.ErrStopped), errors.Is(err, consensus.ErrTooFewAnchors), errors.Is(err, machine.ErrGeneration), errors.Is(err, machine.ErrFrozen), errors.Is(err, machine.ErrBetween),
 		errors.Is(err, keyspace.ErrWrongSegment), errors.Is(err, keyspace.ErrStampOrder), errors.Is(err, keyspace.ErrLocked),
 		errors.Is(err, machine.ErrUnapproved), errors.Is(err, approval.ErrStale), errors.Is(err, approval.ErrUnanswered):
 		return fmt.Errorf("%w: %w", errNowhere, err)

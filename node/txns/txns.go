@@ -51,7 +51,7 @@ type Engine interface {
 type Lines interface {
 	Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result))
 	Now(ctx context.Context, scope []byte) (anchormesh.Revision, error)
-	Number(ctx context.Context, scope []byte) (anchormesh.Revision, error)
+	NumberOver(ctx context.Context, lines [][]byte) (anchormesh.Revision, error)
 	Barrier(ctx context.Context, d *anchormesh.Descriptor, t anchormesh.Revision) (uint64, error)
 }
 
@@ -141,7 +141,7 @@ func (x *Txns) Propose(d *anchormesh.Descriptor, command []byte, done func(conse
 
 // spans says which segments hold the keys of a request, or nil if that is not known
 // now.
-func (x *Txns) spans(keys anchormesh.KeyRange) (list []commit.Segment, first *anchormesh.Descriptor) {
+func (x *Txns) spans(keys anchormesh.KeyRange) (list []commit.Segment, parts []*anchormesh.Descriptor) {
 	parts, whole := x.table.Covering(keys)
 	if !whole || len(parts) == 0 {
 		return nil, nil
@@ -149,7 +149,7 @@ func (x *Txns) spans(keys anchormesh.KeyRange) (list []commit.Segment, first *an
 	for _, d := range parts {
 		list = append(list, commit.Segment{Range: d.Range})
 	}
-	return list, parts[0]
+	return list, parts
 }
 
 func (x *Txns) header(home *anchormesh.Descriptor, at anchormesh.Revision) codec.Header {

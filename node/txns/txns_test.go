@@ -51,7 +51,7 @@ func (l *line) Now(context.Context, []byte) (anchormesh.Revision, error) {
 	return l.last, nil
 }
 
-func (l *line) Number(context.Context, []byte) (anchormesh.Revision, error) {
+func (l *line) NumberOver(context.Context, [][]byte) (anchormesh.Revision, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last++
@@ -178,13 +178,13 @@ func TestACoordinatorDiesAnywhere(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
-				segments, home := w.x.spans(anchormesh.KeyRange{})
+				segments, _ := w.x.spans(anchormesh.KeyRange{})
 				d, err := commit.Divide(both("new"), segments)
 				if err != nil || len(d.Parts) != 2 {
 					t.Fatal(err)
 				}
 				id := commit.TxnID{1}
-				r := run{x: w.x, scope: home.Scope, id: id, answer: make(chan commit.Answer, 1)}
+				r := run{x: w.x, id: id, answer: make(chan commit.Answer, 1)}
 				m := &mortal{core: commit.NewCoordinator(id, d, false), dies: c.dies, n: c.n}
 				r.drive(t.Context(), m)
 				if !m.dead {
