@@ -127,7 +127,7 @@ func NewLeader[T any](cfg Config) *Leader[T] { return &Leader[T]{cfg: cfg} }
 func (l *Leader[T]) Seat() Seat { return l.seat }
 
 // Lead takes a seat. What is shown in another one is shown anew.
-func (l *Leader[T]) Lead(now time.Time, seat Seat) {
+func (l *Leader[T]) Lead(seat Seat) {
 	if l.seat.Term == seat.Term && l.seat.same(&seat) {
 		return
 	}
@@ -136,7 +136,6 @@ func (l *Leader[T]) Lead(now time.Time, seat Seat) {
 	}
 	l.seat = seat
 	l.withdraw()
-	l.show(now)
 }
 
 // withdraw puts what is shown back in front of what waits.
@@ -167,7 +166,7 @@ func (l *Leader[T]) back(list []Request[T], err error) {
 
 // Submit takes a request. An error says that it took effect nowhere; it does not come
 // back then.
-func (l *Leader[T]) Submit(now time.Time, r Request[T]) error {
+func (l *Leader[T]) Submit(r Request[T]) error {
 	switch {
 	case l.seat.Term == 0:
 		return ErrNotLeader
@@ -176,7 +175,6 @@ func (l *Leader[T]) Submit(now time.Time, r Request[T]) error {
 	}
 	l.waiting = append(l.waiting, r)
 	l.bytes += len(r.Command)
-	l.show(now)
 	return nil
 }
 
@@ -223,7 +221,7 @@ func (l *Leader[T]) Judged(sequence, index uint64) {
 
 // Voted takes a voter's verified vote on a batch. nil says that it gives none. Only the
 // first counts.
-func (l *Leader[T]) Voted(now time.Time, sequence uint64, node anchormesh.NodeID, v *Vote) {
+func (l *Leader[T]) Voted(sequence uint64, node anchormesh.NodeID, v *Vote) {
 	s := l.shown
 	if s == nil || s.question.Sequence != sequence || slices.Contains(s.heard, node) || l.seat.Voters.Weight(node) == 0 {
 		return
@@ -240,12 +238,12 @@ func (l *Leader[T]) Voted(now time.Time, sequence uint64, node anchormesh.NodeID
 		})
 		s.votes = slices.Insert(s.votes, at, *v)
 	}
-	l.decide(now)
+	l.decide()
 }
 
 // decide ends the shown batch once every request of it is admitted or refused, or
 // cannot be any more.
-func (l *Leader[T]) decide(now time.Time) {
+func (l *Leader[T]) decide() {
 	s := l.shown
 	verdicts, admitted := make([]Verdict, len(s.requests)), 0
 	for i := range s.requests {
@@ -257,7 +255,7 @@ func (l *Leader[T]) decide(now time.Time) {
 		case l.seat.Voters.Lost(l.seat.Threshold, c.refuse):
 			verdicts[i] = Verdict{Refusal: c.first, By: c.by}
 		case l.seat.Voters.Lost(l.seat.Threshold, c.refuse+s.silent):
-			l.abandon(now)
+			l.abandon()
 			return
 		default:
 			return // somebody is still to vote
@@ -272,20 +270,18 @@ func (l *Leader[T]) decide(now time.Time) {
 		l.flying = append(l.flying, s.question.Sequence)
 		l.out.Ready = append(l.out.Ready, Ready[T]{s.question, s.requests, s.sums, verdicts, s.votes})
 	}
-	l.show(now)
 }
 
 // abandon gives the shown batch back: too few vote.
-func (l *Leader[T]) abandon(now time.Time) {
+func (l *Leader[T]) abandon() {
 	l.back(l.shown.requests, ErrUnanswered)
 	l.shown = nil
-	l.show(now)
 }
 
 // Ended tells that a batch that was proposed was applied (ok), or that it took effect
 // nowhere or nobody knows: then nothing may wait for it, and what is shown behind it is
 // shown anew.
-func (l *Leader[T]) Ended(now time.Time, sequence uint64, ok bool) {
+func (l *Leader[T]) Ended(sequence uint64, ok bool) {
 	i, found := slices.BinarySearch(l.flying, sequence)
 	if !found {
 		return // of another term
@@ -295,19 +291,20 @@ func (l *Leader[T]) Ended(now time.Time, sequence uint64, ok bool) {
 		l.applied = max(l.applied, sequence)
 	} else if l.shown != nil && l.shown.behind == sequence {
 		l.withdraw()
-		l.show(now)
 	}
 }
 
 // Tick gives up what waited too long.
 func (l *Leader[T]) Tick(now time.Time) {
 	if l.shown != nil && !now.Before(l.shown.until) {
-		l.abandon(now)
+		l.abandon()
 	}
 }
 
-// Take returns what is to be done, once.
-func (l *Leader[T]) Take() Effects[T] {
+// Take returns what is to be done, once. What waits is shown now, not when it came: so
+// what came together shares a batch.
+func (l *Leader[T]) Take(now time.Time) Effects[T] {
+	l.show(now)
 	fx := l.out
 	l.out = Effects[T]{}
 	if l.shown != nil {

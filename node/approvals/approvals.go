@@ -118,7 +118,7 @@ func (a *Approvals) Submit(segment anchormesh.SegmentID, generation anchormesh.G
 			done(consensus.Result{Err: consensus.ErrDropped})
 			return
 		}
-		if err := l.core.Submit(now, approval.Request[*write]{Command: command, Tag: &write{done: done}}); err != nil {
+		if err := l.core.Submit(approval.Request[*write]{Command: command, Tag: &write{done: done}}); err != nil {
 			done(consensus.Result{Err: translate(err)})
 		}
 	})

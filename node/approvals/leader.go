@@ -56,7 +56,7 @@ func (a *Approvals) leader(now time.Time, segment anchormesh.SegmentID) *leader 
 		l.core.Deposed() // what waits was meant for what the segment was
 	}
 	l.state = state
-	l.core.Lead(now, approval.Seat{
+	l.core.Lead(approval.Seat{
 		Mesh: d.Mesh, Segment: d.Segment, Generation: d.Generation, Configuration: d.Changed, Term: st.Term,
 		Policy: d.Policy, Trust: state.Trust.Version(), Threshold: threshold, Voters: r.Machine.Electorate(),
 	})
@@ -80,7 +80,7 @@ func (l *leader) depose(now time.Time) {
 
 // carryOut does what the core wants.
 func (l *leader) carryOut(now time.Time) (next time.Time) {
-	fx := l.core.Take()
+	fx := l.core.Take(now)
 	for i := range fx.Ready {
 		l.propose(now, &fx.Ready[i])
 	}
@@ -124,10 +124,10 @@ func (l *leader) show(s *approval.Shown) {
 				a.cfg.Logger.Debug("an anchor does not vote", "segment", q.Segment, "node", v.Node.Short(),
 					"sequence", q.Sequence, "err", err)
 			}
-			a.do(func(now time.Time) {
+			a.do(func(time.Time) {
 				if a.leaders[q.Segment] == l && l.core.Seat().Term == q.Term {
 					a.stirred[l] = true
-					l.core.Voted(now, q.Sequence, v.Node, vote)
+					l.core.Voted(q.Sequence, v.Node, vote)
 				}
 			})
 		}()
@@ -217,10 +217,10 @@ func (l *leader) ended(r *approval.Ready[*write], res consensus.Result) {
 		}
 		r.Requests[i].Tag.done(out)
 	}
-	l.a.do(func(now time.Time) {
+	l.a.do(func(time.Time) {
 		if l.core.Seat().Term == r.Question.Term {
 			l.a.stirred[l] = true
-			l.core.Ended(now, r.Question.Sequence, res.Err == nil)
+			l.core.Ended(r.Question.Sequence, res.Err == nil)
 		}
 	})
 }
