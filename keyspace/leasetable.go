@@ -28,6 +28,16 @@ type attachment struct {
 	lease int64
 }
 
+// attachmentNodes is what all trees of attachments take their nodes from: one list for
+// each would be half of what an empty table costs, and there are thousands.
+var attachmentNodes = btree.NewFreeListG[attachment](btree.DefaultFreeListSize)
+
+func attachmentsByKey(a, b attachment) bool { return strings.Compare(a.key, b.key) < 0 }
+
+func attachmentsByLease(a, b attachment) bool {
+	return a.lease < b.lease || a.lease == b.lease && strings.Compare(a.key, b.key) < 0
+}
+
 // leaseTable holds the leases and which keys hang on them. One tree finds the
 // attachments of a deleted range without reading what was deleted, the other lists
 // a lease's keys. After a cut both still hold what was cut off, until trim has taken
@@ -166,10 +176,8 @@ func (t *leaseTable) trim(rng anchormesh.KeyRange) {
 // keys.
 func (t *leaseTable) load(seg *mvcc.Segment) error {
 	t.byID = make(map[int64]*leaseRow)
-	t.byKey = btree.NewG(32, func(a, b attachment) bool { return strings.Compare(a.key, b.key) < 0 })
-	t.byLease = btree.NewG(32, func(a, b attachment) bool {
-		return a.lease < b.lease || a.lease == b.lease && strings.Compare(a.key, b.key) < 0
-	})
+	t.byKey = btree.NewWithFreeListG(32, attachmentsByKey, attachmentNodes)
+	t.byLease = btree.NewWithFreeListG(32, attachmentsByLease, attachmentNodes)
 	var err error
 	seg.ForEachAux(leaseBucket, func(k, v []byte) {
 		l, bad := decodeLease(k, v)

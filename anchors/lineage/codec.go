@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unique"
 
 	"github.com/anchormesh/anchormesh"
 )
@@ -167,9 +168,15 @@ func (r *reader) extent() Extent {
 }
 
 func (r *reader) nodes() []anchormesh.NodeID {
-	var out []anchormesh.NodeID
-	for range r.count(r.number(), VotersMax) {
-		out = append(out, anchormesh.NodeID(r.bytes(NodeIDBytesMax)))
+	n := r.count(r.number(), VotersMax)
+	if n == 0 {
+		return nil
+	}
+	out := make([]anchormesh.NodeID, 0, n)
+	for range n {
+		// Thousands of lineages name the same few nodes: they share the bytes.
+		id := unique.Make(string(r.take(r.count(r.number(), NodeIDBytesMax))))
+		out = append(out, anchormesh.NodeID(id.Value()))
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"unique"
 
 	"github.com/anchormesh/anchormesh"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -118,6 +119,10 @@ func ToPB(d *anchormesh.Descriptor) *Descriptor {
 	return pb
 }
 
+// shared returns the string with bytes that all equal ones share: thousands of
+// descriptors name the same few nodes and zones.
+func shared(s string) string { return unique.Make(s).Value() }
+
 // FromPB returns the descriptor that pb carries, validated. A nil pb and a
 // descriptor with fields this version does not know are refused.
 func FromPB(pb *Descriptor) (*anchormesh.Descriptor, error) {
@@ -149,8 +154,8 @@ func FromPB(pb *Descriptor) (*anchormesh.Descriptor, error) {
 			return nil, err
 		}
 		d.Anchors = append(d.Anchors, anchormesh.Anchor{
-			Node: anchormesh.NodeID(a.GetNode()), Replica: anchormesh.ReplicaID(a.GetReplica()),
-			Role: role, Zone: a.GetZone(),
+			Node: anchormesh.NodeID(shared(a.GetNode())), Replica: anchormesh.ReplicaID(a.GetReplica()),
+			Role: role, Zone: shared(a.GetZone()),
 		})
 	}
 	return d, ValidateDescriptor(d)

@@ -48,7 +48,12 @@ type part struct {
 // Encode returns the stored form.
 func (s *State) Encode() []byte {
 	parts := s.parts()
-	out := appendNumbers([]byte{stateVersion}, uint64(len(parts)))
+	size := 1 + binary.MaxVarintLen16
+	for _, p := range parts {
+		size += 2*binary.MaxVarintLen32 + len(p.bytes)
+	}
+	// Each of thousands of segments keeps these bytes, so there is no room to grow.
+	out := appendNumbers(append(make([]byte, 0, size), stateVersion), uint64(len(parts)))
 	for _, p := range parts {
 		out = appendBytes(appendNumbers(out, p.kind), p.bytes)
 	}

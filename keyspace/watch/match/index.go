@@ -22,7 +22,7 @@ type Entry[T any] struct {
 // New returns an empty index. The seed shapes the tree; whoever can guess it can
 // pick ranges that make lookups slow, so servers draw it at random.
 func New[T any](seed uint64) *Index[T] {
-	return &Index[T]{keys: make(map[string]*Entry[T]), seed: seed | 1}
+	return &Index[T]{seed: seed | 1}
 }
 
 // Len is the number of entries.
@@ -38,6 +38,9 @@ func (x *Index[T]) Add(rng anchormesh.KeyRange, value T) *Entry[T] {
 		if head != nil {
 			e.key = head.key // share the bytes
 		} else {
+			if x.keys == nil {
+				x.keys = make(map[string]*Entry[T])
+			}
 			x.keys[e.key] = e
 		}
 		e.join(head)
