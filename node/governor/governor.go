@@ -169,7 +169,7 @@ type home struct {
 
 // homes returns the homes here.
 func (g *Governor) homes() (out []home) {
-	for _, id := range g.host.Segments() {
+	for _, id := range g.host.ScopeHomes() {
 		if h, ok := g.homeOf(id); ok {
 			out = append(out, h)
 		}

@@ -83,7 +83,7 @@ type Host struct {
 	forgetful map[anchormesh.SegmentID]Forgetful
 	running   sync.WaitGroup
 
-	merging, unsettled, homes marks
+	merging, unsettled, homes, governed marks
 }
 
 // Replica is a running replica on this node.
@@ -179,6 +179,9 @@ func (h *Host) Merging() []anchormesh.SegmentID { return h.merging.list() }
 // Unsettled returns which of the segments here keep something of a transaction over
 // several.
 func (h *Host) Unsettled() []anchormesh.SegmentID { return h.unsettled.list() }
+
+// ScopeHomes returns which of the segments here are the home of a scope.
+func (h *Host) ScopeHomes() []anchormesh.SegmentID { return h.governed.list() }
 
 // Homes returns which of the segments here are the home of a line.
 func (h *Host) Homes() []anchormesh.SegmentID { return h.homes.list() }
@@ -449,7 +452,7 @@ func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
 func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
 	h.held.put(id, r)
 	if r == nil {
-		for _, m := range []*marks{&h.merging, &h.unsettled, &h.homes} {
+		for _, m := range []*marks{&h.merging, &h.unsettled, &h.homes, &h.governed} {
 			m.set(id, false)
 		}
 		return
@@ -463,6 +466,7 @@ func (h *Host) mark(s *machine.State) {
 	id := s.Descriptor.Segment
 	h.merging.set(id, s.Merging())
 	h.homes.set(id, s.Line != 0 && s.Descriptor.LineHome())
+	h.governed.set(id, s.Home())
 }
 
 // changed follows a segment's record of itself; it runs on the apply goroutine.

@@ -135,14 +135,24 @@ func (k *Keeper) note(now time.Time) {
 	changed := k.changed
 	k.changed = nil
 	k.news.Unlock()
-	if !slices.Equal(here, k.here) || now.Sub(k.all) >= allEvery {
-		changed = here
+	all := now.Sub(k.all) >= allEvery
+	switch {
+	case all:
+		changed, k.all = here, now
+	case !slices.Equal(here, k.here):
+		for _, id := range here {
+			if _, before := slices.BinarySearch(k.here, id); !before {
+				changed = append(changed, id)
+			}
+		}
+	}
+	if !slices.Equal(here, k.here) {
 		for _, id := range k.core.Segments() {
 			if _, found := slices.BinarySearch(here, id); !found {
 				k.core.Drop(id)
 			}
 		}
-		k.here, k.all = here, now
+		k.here = here
 	}
 	for _, id := range changed {
 		if r, ok := k.replicas.Lineage(id); ok {

@@ -143,19 +143,26 @@ func (s *Steward) Kick() {
 func (s *Steward) Run(ctx context.Context) error {
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
+	var end time.Time // of the last round
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		case <-s.kick:
+			if wait := kickShare*took - time.Since(end); wait > 0 {
+				timer.Reset(min(wait, interval))
+				continue
+			}
 		case a := <-s.answer:
 			s.answered(ctx, a)
 			continue
 		}
 		begin := time.Now()
 		s.round(ctx, begin)
-		timer.Reset(max(interval, roundShare*time.Since(begin)))
+		end, took = time.Now(), time.Since(begin)
+		timer.Reset(max(interval, roundShare*took))
 	}
 }
 
@@ -261,11 +268,12 @@ func (s *Steward) Standing(id anchormesh.SegmentID) (Standing, bool) {
 }
 
 // A node with thousands of segments spends at most a small part of a core on looking at
-// them: after a round or a plan that took long it waits so many times as long, unless
-// something happens.
+// them: after a round or a plan that took long it waits so many times as long, less
+// if something happens.
 const (
 	roundShare = 300
 	planShare  = 500
+	kickShare  = 10
 )
 
 // look is the mesh at one moment.
