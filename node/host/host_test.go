@@ -62,9 +62,15 @@ func learn(t *testing.T, n *hosttest.Node, id anchormesh.NodeID) anchormesh.Repl
 func change(t *testing.T, n *hosttest.Node, next *anchormesh.Descriptor, kind raftpb.ConfChangeType, replica anchormesh.ReplicaID) {
 	t.Helper()
 	cc := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: kind.Enum(), NodeId: new(uint64(replica))}}}
-	done := make(chan error, 1)
-	n.Engine.ChangeConf(segment, next.Generation, cc, meshpb.EncodeDescriptor(next), func(res consensus.Result) { done <- res.Err })
-	must(t, <-done)
+	hosttest.Eventually(t, time.Minute, "change of the anchor group", func() bool {
+		done := make(chan error, 1)
+		n.Engine.ChangeConf(segment, next.Generation, cc, meshpb.EncodeDescriptor(next), func(res consensus.Result) { done <- res.Err })
+		err := <-done
+		if !errors.Is(err, consensus.ErrConfChangePending) { // of which this node has applied the end, but raft was not told yet
+			must(t, err)
+		}
+		return err == nil
+	})
 }
 
 // snapshot is a segment's state on its way.

@@ -19,9 +19,14 @@ type Disk struct {
 	mem    *fsys.Mem
 	stores string // real directory
 
+	boot int // runs of the machine so far
+
 	mu        sync.Mutex
 	recording *Recording
 }
+
+// Reboot starts the machine again; the disk lost nothing.
+func (d *Disk) Reboot() { d.boot++ }
 
 // NewDisk returns an empty disk.
 func NewDisk(t testing.TB) *Disk {
@@ -61,7 +66,7 @@ func (r *Recording) Stop() []*Disk {
 }
 
 func (r *Recording) copyLocked() *Disk {
-	out := &Disk{t: r.disk.t, mem: r.disk.mem.CrashClone(r.rng), stores: r.disk.t.TempDir()}
+	out := &Disk{t: r.disk.t, boot: r.disk.boot + 1, mem: r.disk.mem.CrashClone(r.rng), stores: r.disk.t.TempDir()}
 	err := os.CopyFS(out.stores, os.DirFS(r.disk.stores))
 	for errors.Is(err, fs.ErrNotExist) { // a store was given its name meanwhile
 		out.stores = r.disk.t.TempDir()
@@ -158,4 +163,12 @@ func (d *Disk) Remove(dir string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// PowerCut is what the disk may hold if the power goes now; the machine is another run
+// afterwards.
+func (d *Disk) PowerCut(seed uint64) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return (&Recording{rng: rand.New(rand.NewPCG(seed, 1)), disk: d}).copyLocked()
 }

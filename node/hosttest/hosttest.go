@@ -81,13 +81,13 @@ func Open(t testing.TB, d *Disk, net *meshtest.Network, id anchormesh.NodeID) (n
 	cfg.CommitInterval = time.Hour // a test commits when it wants to
 	n.Stores = scopes.New(cfg, func(prefix []byte) string { return d.real(n.Dir.Scope(prefix)) })
 	n.closers = append(n.closers, n.Stores.Close)
-	if err := n.startEngine(); err != nil {
+	if err := n.startEngine(fmt.Sprint("boot ", d.boot)); err != nil {
 		return nil, err
 	}
 	return n, n.Host.Open()
 }
 
-func (n *Node) startEngine() (err error) {
+func (n *Node) startEngine(boot string) (err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n.closers = append(n.closers, func() error { stop(); return nil })
 	quiet := slog.New(slog.DiscardHandler)
@@ -106,7 +106,8 @@ func (n *Node) startEngine() (err error) {
 		return err
 	}
 	n.Host = host.New(host.Config{
-		Self: n.ID, Limits: keyspace.DefaultLimits(), Watch: watch.DefaultLimits(), Logger: quiet,
+		Self: n.ID, Limits: keyspace.DefaultLimits(), Watch: watch.DefaultLimits(), Logger: quiet, Boot: boot,
+		Verify: func(anchormesh.NodeID, []byte, []byte) bool { return true },
 		Leases: func(anchormesh.SegmentID) func([]lease.Event) { return func([]lease.Event) {} },
 		Verify: Signed,
 	}, n.Dir, n.Stores, n.Engine, n.Log, n.Table)
