@@ -39,7 +39,9 @@ func amend(t *testing.T, n *hosttest.Node, class anchormesh.Class) {
 	id := r.Machine.State().Scope.Next
 	for _, v := range r.Machine.Descriptor().Voters() {
 		if r.Machine.State().Scope.Newest().Number == version {
-			command(machine.CastVote(id, &scope.Vote{Node: v.Node, Approve: true, Signature: []byte("x")}))
+			p, _ := r.Machine.State().Scope.Proposal(id)
+			vote := scope.Vote{Node: v.Node, Approve: true, Signature: hosttest.Signature(v.Node, p.Statement(meshID, segment, true))}
+			command(machine.CastVote(id, &vote))
 		}
 	}
 	if got := r.Machine.Descriptor().Class; got != class {

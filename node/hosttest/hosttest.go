@@ -107,7 +107,6 @@ func (n *Node) startEngine(boot string) (err error) {
 	}
 	n.Host = host.New(host.Config{
 		Self: n.ID, Limits: keyspace.DefaultLimits(), Watch: watch.DefaultLimits(), Logger: quiet, Boot: boot,
-		Verify: func(anchormesh.NodeID, []byte, []byte) bool { return true },
 		Leases: func(anchormesh.SegmentID) func([]lease.Event) { return func([]lease.Event) {} },
 		Verify: Signed,
 	}, n.Dir, n.Stores, n.Engine, n.Log, n.Table)
