@@ -79,9 +79,13 @@ const hops = "anchormesh-hop"
 // hopsMax lets a request find a leader that has just changed.
 const hopsMax = 3
 
-// leader returns a connection to the segment's leader.
+// leader returns a connection to the segment's leader, or, where that is not known, to
+// an anchor, which will know.
 func (s *Service) leader(ctx context.Context, id anchormesh.SegmentID) (grpc.ClientConnInterface, error) {
 	node := s.leading(id)
+	if node == "" {
+		node = s.anchor(id)
+	}
 	if node == "" || node == s.cfg.Mesh.Self().ID || forwarded(ctx) {
 		return nil, status.Error(codes.Unavailable, "the segment has no known leader at the moment")
 	}
@@ -96,6 +100,22 @@ func (s *Service) leading(id anchormesh.SegmentID) anchormesh.NodeID {
 	}
 	node, _ := s.cfg.Table.Leader(id)
 	return node
+}
+
+// anchor is some other node with a vote in a segment that can be reached, "" if none is
+// known.
+func (s *Service) anchor(id anchormesh.SegmentID) anchormesh.NodeID {
+	if _, here := s.cfg.Engine.Status(id); here {
+		return "" // the replica here would know
+	}
+	if d, ok := s.cfg.Table.Segment(id); ok {
+		for _, v := range d.Voters() {
+			if v.Node != s.cfg.Mesh.Self().ID && s.cfg.Mesh.Connected(v.Node) {
+				return v.Node
+			}
+		}
+	}
+	return ""
 }
 
 // structural gives the errors of structural changes their codes.

@@ -21,7 +21,7 @@ type Config struct {
 	OutageGoal time.Duration
 	Recovery   time.Duration // in which every node must serve again after a fault
 	// Changes is how many splits, merges and moves must be done meanwhile; 0: none are
-	// tried. They are drawn evenly over the time, twice as often as that needs.
+	// tried. They are tried four times as often as that needs, for many are refused.
 	Changes int
 	Log     *slog.Logger
 }

@@ -76,7 +76,7 @@ func (r *run) operate(ctx context.Context) (err error) {
 		return nil
 	}
 	r.surgeon, err = structure.Start(ctx, structure.Config{
-		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(2*r.cfg.Changes)),
+		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(4*r.cfg.Changes)),
 		Boundary: r.traffic.Boundary,
 		Note:     func(what string, err error) { r.cfg.Log.Info("structure", "what", what, "err", err) },
 	})
