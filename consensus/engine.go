@@ -198,10 +198,9 @@ func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
 }
 
 // Await lets this node answer for a replica that has no state yet: the group's
-// leader will send a snapshot. peers says where the group's replicas are, as far as that is
-// known here: they are told that this one waits.
-func (e *Engine) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID, peers map[anchormesh.ReplicaID]anchormesh.NodeID) {
-	_ = e.worker(segment).do(func(s *shard.Shard) { s.AddAbsent(segment, id, peers) })
+// leader will send a snapshot.
+func (e *Engine) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) {
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.AddAbsent(segment, id) })
 }
 
 // RestartLog makes the segment's log begin behind a point, durably: for a

@@ -34,7 +34,7 @@ func (s *Shard) startClock(g *group) {
 func (s *Shard) tick() {
 	s.now++
 	s.forgetEarly()
-	s.knocks()
+	s.probe()
 	var orphans []orphan
 	kept := s.ticked[:0]
 	for _, g := range s.ticked {

@@ -172,14 +172,7 @@ func (s *script) run(t *testing.T, f []string) {
 	case "absent":
 		s.crash(n)
 		n.up, n.shard = true, New()
-		var peers map[anchormesh.ReplicaID]anchormesh.NodeID
-		if len(f) > 2 && f[2] == "knocks" {
-			peers = make(map[anchormesh.ReplicaID]anchormesh.NodeID)
-			for _, other := range s.nodes {
-				peers[anchormesh.ReplicaID(other.id+1)] = nodeID(other.id)
-			}
-		}
-		n.shard.AddAbsent(1, anchormesh.ReplicaID(n.id+1), peers)
+		n.shard.AddAbsent(1, anchormesh.ReplicaID(n.id+1))
 	default:
 		t.Fatalf("unknown verb %q", f[0])
 	}

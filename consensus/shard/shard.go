@@ -15,7 +15,7 @@ type Shard struct {
 	order  []*group // every group, in the order of arrival: what is done to all is deterministic
 	ticked []*group // those whose clocks go, in the order of waking, and some that have stopped since
 	dirty  []*group // groups that may have something to do
-	absent map[anchormesh.SegmentID]*absentee
+	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
 	early  []early
 	nodes  nodes
 	rests  rests
@@ -169,7 +169,7 @@ type Status struct {
 func New() *Shard {
 	return &Shard{
 		groups: make(map[anchormesh.SegmentID]*group),
-		absent: make(map[anchormesh.SegmentID]*absentee),
+		absent: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
 		nodes:  newNodes(),
 	}
 }

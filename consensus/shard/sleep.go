@@ -281,6 +281,41 @@ func (s *Shard) heard(node anchormesh.NodeID) {
 	}
 }
 
+// probeTicks is the time between two words to a node that groups sleep without.
+const probeTicks = 20
+
+// probe says a word to each node that groups here sleep without, as one of their leaders.
+// When such a node can be heard again, nobody there may have a reason to speak: its
+// replicas sleep, too, under a leader of before, or wait without a state to be asked. Its
+// answer wakes all groups that lack it.
+func (s *Shard) probe() {
+	if len(s.nodes.missed) == 0 || s.now%probeTicks != 0 {
+		return
+	}
+	probed := make(map[anchormesh.NodeID]bool, len(s.nodes.missed))
+	for _, g := range s.order {
+		if !g.sleep.asleep || len(probed) == len(s.nodes.missed) {
+			continue
+		}
+		for _, node := range g.sleep.without {
+			if !probed[node] {
+				probed[node] = s.ping(g, node)
+			}
+		}
+	}
+}
+
+// ping sends a heartbeat that says nothing but that the group's leader is here.
+func (s *Shard) ping(g *group, node anchormesh.NodeID) bool {
+	for id, at := range g.peers {
+		if at == node {
+			s.frames.add(g, word(raftpb.MsgHeartbeat, g, id, g.replica.Status().Term))
+			return true
+		}
+	}
+	return false
+}
+
 // silent reports whether a node has said nothing for two election timeouts although it
 // was sent heartbeats of the group.
 func (s *Shard) silent(node anchormesh.NodeID, g *group) bool {

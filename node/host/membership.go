@@ -24,7 +24,7 @@ func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) erro
 		return fmt.Errorf("segment %s: replica %d still runs here", segment, r.ID)
 	}
 	h.awaiting[segment] = id
-	h.engine.Await(segment, id, h.peersOf(segment))
+	h.engine.Await(segment, id)
 	return nil
 }
 
@@ -63,19 +63,6 @@ func (h *Host) Descriptor(d *anchormesh.Descriptor) error {
 	}
 	h.giveUp(d.Segment)
 	return nil
-}
-
-// peersOf says where the replicas of a segment are by what is heard of it.
-func (h *Host) peersOf(segment anchormesh.SegmentID) map[anchormesh.ReplicaID]anchormesh.NodeID {
-	d, ok := h.table.Segment(segment)
-	if !ok {
-		return nil
-	}
-	out := make(map[anchormesh.ReplicaID]anchormesh.NodeID, len(d.Anchors))
-	for _, a := range d.Anchors {
-		out[a.Replica] = a.Node
-	}
-	return out
 }
 
 // newest returns what the table knows of a segment; ok is false if it is no more.

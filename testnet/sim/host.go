@@ -289,14 +289,7 @@ func (p *process) await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) e
 		return errRuns
 	}
 	p.host.awaiting[segment] = id
-	var peers map[anchormesh.ReplicaID]anchormesh.NodeID
-	if d, ok := p.table.Segment(segment); ok {
-		peers = make(map[anchormesh.ReplicaID]anchormesh.NodeID, len(d.Anchors))
-		for _, a := range d.Anchors {
-			peers[a.Replica] = a.Node
-		}
-	}
-	p.worker(segment).shard.AddAbsent(segment, id, peers)
+	p.worker(segment).shard.AddAbsent(segment, id)
 	return nil
 }
 
