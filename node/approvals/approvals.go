@@ -15,7 +15,7 @@ import (
 )
 
 // Method is the mesh call of this package.
-const Method = 16
+const Method = 17
 
 // ServeMax bounds the batches that are judged at a time.
 const ServeMax = 256

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,7 +42,7 @@ func strong() *policy.Policy {
 }
 
 // newStrongBench is a bench of three voters under a policy; nil: etcd's contract.
-func newStrongBench(t *testing.T, p *policy.Policy) *bench {
+func newStrongBench(t testing.TB, p *policy.Policy) *bench {
 	store, err := mvcc.Open(bolt.NewMemory(), mvcc.DefaultOptions())
 	if err != nil {
 		t.Fatal(err)
@@ -443,6 +445,49 @@ func TestTrustEntriesThatAreRefused(t *testing.T) {
 			before := b.m.State().Trust.Version()
 			if out := b.in(2, payload); !errors.Is(out.Err, ErrRefused) || b.m.State().Trust.Version() != before {
 				t.Errorf("%+v, version %d", out, b.m.State().Trust.Version())
+			}
+		})
+	}
+}
+
+// BenchmarkApply64 compares what applying 64 puts costs a replica without and with the
+// votes of two anchors, whose signatures are real.
+func BenchmarkApply64(b *testing.B) {
+	keys := map[anchormesh.NodeID]ed25519.PrivateKey{}
+	for i, n := range two {
+		keys[n] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, 32))
+	}
+	var requests [][]byte
+	for i := range 64 {
+		requests = append(requests, put(fmt.Sprintf("key-%02d", i), strings.Repeat("v", 100)))
+	}
+	for _, approved := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "approved"}[approved], func(b *testing.B) {
+			p := strong()
+			if !approved {
+				p = nil
+			}
+			m := newStrongBench(b, p)
+			m.m.approvals.verify = func(n anchormesh.NodeID, statement, signature []byte) bool {
+				return ed25519.Verify(keys[n].Public().(ed25519.PublicKey), statement, signature)
+			}
+			for i := range b.N {
+				m.index++
+				e := &consensus.Entry{Index: m.index, Term: 2, Generation: 1, Payloads: requests}
+				if approved {
+					b.StopTimer()
+					batch := m.show(uint64(i+1), two, nil, requests...)
+					batch.Question.Index = m.index - 1
+					for i := range batch.Votes {
+						v := &batch.Votes[i]
+						v.Signature = ed25519.Sign(keys[v.Node], batch.Question.Statement(v))
+					}
+					e.Payloads = [][]byte{entry(batch)}
+					b.StartTimer()
+				}
+				if out := m.m.Apply(e, false); len(out) > 0 && out[0].Err != nil {
+					b.Fatal(out[0].Err)
+				}
 			}
 		})
 	}

@@ -22,7 +22,7 @@ import (
 
 // bench is a machine over a store in memory.
 type bench struct {
-	t       *testing.T
+	t       testing.TB
 	store   *mvcc.Store
 	m       *Machine
 	index   uint64
