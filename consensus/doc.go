@@ -29,6 +29,13 @@
 // by Raft's own limits on what is in flight; messages from peers beyond
 // MaxInboundFrames and eight per group are dropped, which Raft allows.
 //
+// Groups share the log by lanes (Engine.SetLane), one for each scope: what of one lane is
+// written and not synced is bounded, at the usual weight by half a megabyte and one append. The rest waits,
+// in order, for the next sync. So a sync that a small write of one scope waits for holds
+// so much of each other scope at most, however many groups flood. What light groups acknowledge from
+// memory is not held back. Applying is in the order of arrival: of each group there is one entry of
+// a megabyte at a time.
+//
 // A group to which nothing happens sleeps: see package shard. Ten thousand of them
 // cost their memory and nothing else. That relies on NodeLost being called whenever
 // the last connection to a node ends, from Start on: who sleeps does not notice by itself

@@ -28,6 +28,7 @@ type Engine struct {
 
 	mu     sync.RWMutex
 	groups map[anchormesh.SegmentID]*group
+	lanes  map[string]*lane
 
 	stop    chan struct{}
 	running sync.WaitGroup
@@ -40,7 +41,7 @@ func New(cfg Config, log Log, transport Transport, snapshots Snapshots) (*Engine
 	}
 	e := &Engine{
 		cfg: cfg, log: log, transport: transport, snapshots: snapshots,
-		groups: make(map[anchormesh.SegmentID]*group), stop: make(chan struct{}),
+		groups: make(map[anchormesh.SegmentID]*group), lanes: make(map[string]*lane), stop: make(chan struct{}),
 	}
 	e.writer = newWriter(e)
 	for range cfg.Workers {

@@ -22,6 +22,8 @@ type group struct {
 	asleep  atomic.Bool
 	tail    tail
 	gate    gate
+	lane    atomic.Pointer[lane] // nil: none
+	queued  *lane                // the writer's: where its last append went
 
 	mu      sync.Mutex
 	stopped bool

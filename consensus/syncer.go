@@ -3,14 +3,12 @@ package consensus
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/anchormesh/anchormesh/consensus/shard"
 )
 
 // syncs is a bundle for the syncer: appends that are written and must be on disk before
 // anything is said of them, or come behind such.
 type syncs struct {
-	appends []shard.Append
+	appends []going
 	lights  []*light // of each append; nil: not light
 	done    []func()
 	needed  bool // something here needs the disk
@@ -18,7 +16,7 @@ type syncs struct {
 	taken   int  // bundles in this one
 }
 
-func (s *syncs) add(a shard.Append, l *light) {
+func (s *syncs) add(a going, l *light) {
 	s.appends, s.lights = append(s.appends, a), append(s.lights, l)
 	if a.Sync {
 		s.needed = true
@@ -84,6 +82,7 @@ func (s *syncer) carryOut(in *syncs) {
 			f(in.groups, time.Since(begin))
 		}
 	}
+	s.engine.writer.synced(in.appends)
 	tell(s.engine, &s.frames, in.appends)
 	for _, l := range in.lights {
 		if l != nil {

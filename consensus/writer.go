@@ -45,6 +45,8 @@ type writer struct {
 	lazy  map[anchormesh.SegmentID]*raftpb.HardState
 	light map[anchormesh.SegmentID]*light
 	later syncs // being built
+	lanes lanes
+	now   []going
 	// loose counts the bytes written that nobody has asked to sync.
 	loose int
 }
@@ -78,6 +80,9 @@ func (w *writer) run() {
 	for {
 		in := w.inbox.take(spare)
 		if in == nil {
+			if w.lanes.held.Load() > 0 {
+				w.handle(&writes{marks: true})
+			}
 			w.leave()
 			return
 		}
@@ -129,18 +134,18 @@ func (w *writer) handle(in *writes) {
 	w.batch = w.batch[:0]
 	later := &w.later
 	later.done, later.needed = append(later.done, in.done...), len(in.updates) > 0 || in.marks
-	now := in.appends[:0]
-	for i := range in.appends {
-		a := in.appends[i]
+	now := w.now[:0]
+	for _, g := range w.admit(in) {
+		a := g.Append
 		l := w.stage(&a)
 		switch {
 		case l != nil && l.waiting.Load() == 0 && (!a.Sync || a.Memory && l.open.Load()), l == nil && !a.Sync && w.syncer.idle():
-			now = append(now, a)
+			now = append(now, g)
 		default:
 			if l != nil {
 				l.waiting.Add(1)
 			}
-			later.add(a, l)
+			later.add(g, l)
 		}
 	}
 	w.batch = append(w.batch, in.updates...)
@@ -152,6 +157,8 @@ func (w *writer) handle(in *writes) {
 		w.write()
 	}
 	tell(w.engine, &w.frames, now)
+	clear(now)
+	w.now = now
 	if w.loose > looseBytesMax {
 		later.needed = true
 	}
@@ -241,7 +248,7 @@ func (w *writer) count(a *shard.Append) {
 }
 
 // tell says what may be said of appends.
-func tell(e *Engine, frames *outgoing, appends []shard.Append) {
+func tell(e *Engine, frames *outgoing, appends []going) {
 	for i := range appends {
 		frames.add(appends[i].Frames)
 	}

@@ -20,6 +20,13 @@ type class struct {
 	light  bool // what the state says
 	told   bool // what the engine was told
 	acks   consensus.Acks
+	lane   laneOf // what the engine was told
+}
+
+// laneOf is which groups share the way to the disk with this one, and how wide it is.
+type laneOf struct {
+	scope  string
+	weight int
 }
 
 // classed follows the class of a segment; it runs on the apply goroutine.
@@ -29,6 +36,7 @@ func (h *Host) classed(r *Replica, s *machine.State) {
 	was := r.class.light
 	r.class.light = s.Light()
 	h.tellAcks(r, s)
+	h.tellLane(r, s)
 	h.tellClass(r, s.Descriptor.Segment)
 	if was && !s.Light() && r.class.caught {
 		h.cfg.Logger.Info("segment is light no more: everything goes to disk", "segment", s.Descriptor.Segment, "class", s.Descriptor.Class, "policy", s.Descriptor.Policy)
@@ -66,6 +74,22 @@ func (h *Host) tellAcks(r *Replica, s *machine.State) {
 	h.engine.SetAcks(s.Descriptor.Segment, acks)
 }
 
+// tellLane tells the engine which scope's share of the disk the segment's log uses. Caller
+// holds the class.
+func (h *Host) tellLane(r *Replica, s *machine.State) {
+	lane := laneOf{scope: string(s.Descriptor.Scope), weight: usualPriority}
+	if s.Policy != nil && s.Policy.Priority != 0 {
+		lane.weight = s.Policy.Priority
+	}
+	if lane != r.class.lane {
+		r.class.lane = lane
+		h.engine.SetLane(s.Descriptor.Segment, lane.scope, lane.weight)
+	}
+}
+
+// usualPriority is that of scopes that say nothing.
+const usualPriority = 5
+
 // followClass begins to follow the class of a replica whose group has just started.
 func (h *Host) followClass(r *Replica, id anchormesh.SegmentID) error {
 	last, err := h.log.Group(id).LastIndex()
@@ -74,6 +98,7 @@ func (h *Host) followClass(r *Replica, id anchormesh.SegmentID) error {
 	}
 	r.class.mu.Lock()
 	h.tellAcks(r, r.Machine.State())
+	h.tellLane(r, r.Machine.State())
 	r.class.mu.Unlock()
 	h.engine.WhenApplied(id, last, func(err error) {
 		if err == nil {
