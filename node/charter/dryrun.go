@@ -165,7 +165,7 @@ func (s *Service) warn(ctx context.Context, out *meshpb.DryRunReply, r *rehearsa
 		say("%d anchors are wanted, and %d nodes can hold one: it goes on with fewer until more come", p.Anchors.Count, usable)
 	}
 	if p.Acks != (policy.Acks{}) && p.AcksWanted() > usable {
-		say("%d acks are wanted, and %d nodes can hold an anchor: see docs/scopes.md for what that does to writes", p.AcksWanted(), usable)
+		say("%d acks are wanted, and %d nodes can hold an anchor: writes would be refused until there are more", p.AcksWanted(), usable)
 	}
 	if p.Anchors.Zones > len(zones) {
 		say("anchors in %d zones are wanted, and the nodes are in %d", p.Anchors.Zones, len(zones))

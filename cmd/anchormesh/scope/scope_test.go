@@ -143,6 +143,11 @@ func (f *fakeScopes) Vote(_ context.Context, req *meshpb.VoteRequest) (*meshpb.V
 	return &meshpb.VoteReply{Node: "12D3KooWnode-a"}, nil
 }
 
+func (f *fakeScopes) Withdraw(ctx context.Context, req *meshpb.WithdrawRequest) (*meshpb.WithdrawReply, error) {
+	_, err := f.Vote(ctx, &meshpb.VoteRequest{Id: req.GetId()})
+	return &meshpb.WithdrawReply{}, err
+}
+
 func (f *fakeScopes) DryRun(_ context.Context, req *meshpb.DryRunRequest) (*meshpb.DryRunReply, error) {
 	if req.GetKind() == "delete" {
 		return &meshpb.DryRunReply{Kind: "delete", Decides: req.GetPrefix(), Segments: []uint64{9}, Holds: &meshpb.CensusReply{Keys: 1}}, nil
@@ -253,6 +258,9 @@ func TestOrdersWaitUntilTheyAreInForce(t *testing.T) {
 	doing := &meshpb.ScopeReply{Scope: &meshpb.Scope{Doing: &meshpb.Proposal{Id: 7}}}
 	done := &meshpb.ScopeReply{Scope: &meshpb.Scope{Version: 3, InForce: 3}}
 	partial := &meshpb.ScopeReply{Scope: &meshpb.Scope{Version: 3, InForce: 2, Segments: []*meshpb.ScopeSegment{{Version: 3, Entered: true}, {Version: 2, Entered: true}}}}
+	seven := &policy.Policy{Class: 2, Anchors: policy.Anchors{Count: 7}, Acks: policy.Acks{All: true}}
+	few := &meshpb.ScopeReply{Scope: &meshpb.Scope{Version: 3, InForce: 3, Policy: string(seven.Encode())}}
+	enough := &meshpb.ScopeReply{Scope: &meshpb.Scope{Version: 3, InForce: 3, Policy: string(policy.Critical().Encode())}}
 	ending := func(kind, outcome, note string) *meshpb.Ending {
 		return &meshpb.Ending{Id: 7, Kind: kind, Version: 3, Outcome: outcome, Note: note}
 	}
@@ -268,6 +276,8 @@ func TestOrdersWaitUntilTheyAreInForce(t *testing.T) {
 			`scope "/a/" is created: its policy is in force`, "0 of 30, needs 16, waiting for W", ""},
 		{"set /a/ --preset standard", []*meshpb.ScopeReply{open, partial, done}, ending("amend", "decided", ""),
 			`scope "/a/" is changed: version 3 is in force`, "version 3 (partial: 1 of 2 segments have adopted it)", ""},
+		{"set /secrets/ --preset critical", []*meshpb.ScopeReply{done, few, enough}, ending("amend", "decided", ""),
+			"version 3 is in force\n", "version 3 is in force; 5 of 7 anchors are there, and writes are refused until there are 7", ""},
 		{"set /a/ --preset standard --wait 1ms", []*meshpb.ScopeReply{open}, nil, "", "", "not in force after 1ms: "},
 		{"set /a/ --preset standard", []*meshpb.ScopeReply{open, done}, ending("amend", "refused", "class: laxer"), "", "", "is refused: class: laxer"},
 		{"set /a/ --preset standard", []*meshpb.ScopeReply{open, done}, ending("amend", "expired", ""), "", "", "is expired"},
@@ -311,6 +321,8 @@ func TestBadInputIsOneClearSentence(t *testing.T) {
 		{"vote /a/ 3", "give --approve or --refuse"},
 		{"vote /a/ 3 --approve --why so", "--why is for refusals"},
 		{"vote /a/ 9 --approve", "no such proposal is open"},
+		{"withdraw /a/ 9", "no such proposal is open"},
+		{"withdraw /a/ 0", `"0" is no number of a proposal`},
 		{"recover x node-a", `segment ID "x"`},
 		{"recover 000000000000000a", "want a segment and the node"},
 		{"trust", "want one scope"},
@@ -335,6 +347,15 @@ func TestVotesGoToEveryNodeNamed(t *testing.T) {
 	out, _, err := call(t, "vote", "/secrets/", "3", "--refuse", "--why", "not now", "--endpoints", a+","+b)
 	if err != nil || strings.Count(out, `refuses proposal 3 of scope "/secrets/"`) != 2 {
 		t.Errorf("%v, %s", err, out)
+	}
+}
+
+func TestProposalsAreWithdrawn(t *testing.T) {
+	addr := serve(t, &fakeScopes{})
+	for form, want := range map[string]string{"table": `proposal 3 of scope "/secrets/" is withdrawn`, "yaml": "proposal: 3"} {
+		if out, _, err := call(t, "withdraw", "/secrets/", "3", "--endpoint", addr, "-o", form); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%v, %s", err, out)
+		}
 	}
 }
 

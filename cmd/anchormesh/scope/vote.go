@@ -130,10 +130,10 @@ PREFIX and PROPOSAL are what "anchormesh scope proposals" shows.`,
 	cmd.Flags().BoolVar(&refuse, "refuse", false, "vote against it")
 	cmd.Flags().StringVar(&why, "why", "", "why it is refused, one sentence")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := strconv.ParseUint(args[1], 10, 64)
+		id, err := number(args[1])
 		switch {
-		case err != nil || id == 0:
-			return ask.Usage(fmt.Errorf("%q is no number of a proposal", args[1]))
+		case err != nil:
+			return err
 		case approve == refuse:
 			return ask.Usage(errors.New("give --approve or --refuse"))
 		case approve && why != "":

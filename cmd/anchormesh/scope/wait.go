@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,16 +55,47 @@ func (w *waiter) wait(ctx context.Context) standing {
 		case ctx.Err() == nil: // no leader for a moment, perhaps
 			w.tell(err.Error())
 		}
-		if last.done || last.failed {
-			return last
+		end := last
+		if end.failed || end.done && w.writable(ctx, &end) {
+			return end
 		}
-		w.tell(last.text)
+		w.tell(end.text)
 		select {
 		case <-ctx.Done():
-			return last
+			return end
 		case <-tick.C:
 		}
 	}
+}
+
+// writable reports whether as many anchors are there as writes have to be acknowledged by,
+// and notes how many are missing. Where that cannot be told it is not waited for.
+func (w *waiter) writable(ctx context.Context, s *standing) bool {
+	scope, err := w.show(ctx, []byte(w.prefix))
+	if err != nil {
+		return true
+	}
+	p, err := policyOf(scope.GetPolicy(), scope.GetAnchors())
+	if err != nil {
+		return true
+	}
+	var list *meshpb.ListScopesReply
+	err = w.Scopes(ctx, func(ctx context.Context, c meshpb.ScopesClient) (err error) {
+		list, err = c.List(ctx, &meshpb.ListScopesRequest{})
+		return err
+	})
+	i := slices.IndexFunc(list.GetScopes(), func(one *meshpb.ScopeSummary) bool { return string(one.GetPrefix()) == w.prefix })
+	if err != nil || i < 0 {
+		return true
+	}
+	has := int(list.GetScopes()[i].GetAnchors())
+	if has < p.Anchors.Count {
+		s.text += fmt.Sprintf("; %d of %d anchors are there", has, p.Anchors.Count)
+	}
+	if has < p.AcksWanted() {
+		s.text += fmt.Sprintf(", and writes are refused until there are %d", p.AcksWanted())
+	}
+	return has >= p.AcksWanted()
 }
 
 func (w *waiter) tell(text string) {
