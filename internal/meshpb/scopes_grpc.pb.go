@@ -55,7 +55,8 @@ const (
 // wrong in itself; each field on a line), NotFound (no such scope, proposal or
 // node), AlreadyExists, FailedPrecondition (it would be refused again as things
 // stand), Aborted (another change came first), Unavailable (the leader cannot be
-// reached; nothing has happened), Unknown (it may have happened: Show tells).
+// reached, or a group is just changing; nothing has happened, and it may be asked
+// again), Unknown (it may have happened: Show tells).
 type ScopesClient interface {
 	// Create proposes a new scope, to the scope around it.
 	Create(ctx context.Context, in *CreateScopeRequest, opts ...grpc.CallOption) (*ProposalReply, error)
@@ -248,7 +249,8 @@ func (c *scopesClient) Census(ctx context.Context, in *CensusRequest, opts ...gr
 // wrong in itself; each field on a line), NotFound (no such scope, proposal or
 // node), AlreadyExists, FailedPrecondition (it would be refused again as things
 // stand), Aborted (another change came first), Unavailable (the leader cannot be
-// reached; nothing has happened), Unknown (it may have happened: Show tells).
+// reached, or a group is just changing; nothing has happened, and it may be asked
+// again), Unknown (it may have happened: Show tells).
 type ScopesServer interface {
 	// Create proposes a new scope, to the scope around it.
 	Create(context.Context, *CreateScopeRequest) (*ProposalReply, error)

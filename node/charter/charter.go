@@ -74,12 +74,13 @@ func fault(err error) error {
 		code = codes.Unknown
 	case errors.Is(err, governor.ErrRefused):
 		code = codes.FailedPrecondition
-	case errors.Is(err, governor.ErrUnavailable):
+	case errors.Is(err, governor.ErrUnavailable), errors.Is(err, governor.ErrNotNow):
 		code = codes.Unavailable
 	default:
 		return err // it has one, or is nobody's fault
 	}
-	return status.Error(code, strings.TrimPrefix(err.Error(), governor.ErrRefused.Error()+": "))
+	text := strings.TrimPrefix(err.Error(), governor.ErrRefused.Error()+": ")
+	return status.Error(code, strings.TrimPrefix(text, governor.ErrNotNow.Error()+": "))
 }
 
 // read reads a document for the scope of that prefix.

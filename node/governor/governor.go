@@ -284,6 +284,8 @@ func outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, scope.ErrBusy):
+		return fmt.Errorf("%w: %w", ErrNotNow, err)
 	case errors.Is(err, machine.ErrRefused):
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	case errors.Is(err, consensus.ErrUnknown):

@@ -90,8 +90,8 @@ func (g *Governor) judgePolicy(ctx context.Context, prefix []byte, near, p *poli
 // fit says why no scope can be made of a prefix now, which may pass: so it is no reason
 // to vote against it.
 func (g *Governor) fit(prefix []byte) error {
-	refused := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
+	notNow := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrNotNow, fmt.Sprintf(format, args...))
 	}
 	keys := anchormesh.PrefixRange(prefix)
 	found, whole := g.table.Covering(keys)
@@ -101,15 +101,15 @@ func (g *Governor) fit(prefix []byte) error {
 	for _, d := range found {
 		switch {
 		case d.Joint:
-			return refused("the anchor group of segment %s, which holds keys of %q, is changing", d.Segment, prefix)
+			return notNow("the anchor group of segment %s, which holds keys of %q, is changing", d.Segment, prefix)
 		case len(d.Voters()) != len(d.Anchors):
-			return refused("an anchor of segment %s, which holds keys of %q, is still learning", d.Segment, prefix)
+			return notNow("an anchor of segment %s, which holds keys of %q, is still learning", d.Segment, prefix)
 		}
 		if degraded, changing := g.cfg.Group(d.Segment); g.leads(d.Segment) && (degraded || changing) {
-			return refused("the anchor group of segment %s, which holds keys of %q, is degraded or changing", d.Segment, prefix)
+			return notNow("the anchor group of segment %s, which holds keys of %q, is degraded or changing", d.Segment, prefix)
 		}
 		if r, here := g.host.Get(d.Segment); here && r.Machine.State().Merging() {
-			return refused("segment %s, which holds keys of %q, is being merged", d.Segment, prefix)
+			return notNow("segment %s, which holds keys of %q, is being merged", d.Segment, prefix)
 		}
 	}
 	return nil
@@ -132,7 +132,7 @@ func (g *Governor) judgeEnd(ctx context.Context, prefix []byte, p *scope.Proposa
 	case v.Record.Deleting():
 		return fmt.Errorf("%w: the scope %q around it is being deleted", ErrRefused, v.Prefix)
 	case v.Record.Doing != nil:
-		return fmt.Errorf("%w: the scope %q around it is busy: %s of %q", ErrRefused, v.Prefix, v.Record.Doing.Kind, v.Record.Doing.Subject)
+		return fmt.Errorf("%w: the scope %q around it is busy: %s of %q", ErrNotNow, v.Prefix, v.Record.Doing.Kind, v.Record.Doing.Subject)
 	case now.Number != p.Version || scope.PolicyHash(now.Policy) != scope.PolicyHash(p.Policy):
 		return fmt.Errorf("%w: the scope %q around it is at version %d, not %d", ErrRefused, v.Prefix, now.Number, p.Version)
 	}

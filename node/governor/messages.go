@@ -26,6 +26,7 @@ const (
 	codeRetry   = 2 // somebody else may answer, or this node later
 	codeNoScope = 3
 	codeUnknown = 4
+	codeNotNow  = 5
 )
 
 var errMalformed = errors.New("governor: malformed question")

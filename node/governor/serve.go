@@ -20,7 +20,7 @@ import (
 var codes = []struct {
 	code uint16
 	err  error
-}{{codeRefused, ErrRefused}, {codeNoScope, ErrNoScope}, {codeUnknown, ErrUnknown}}
+}{{codeRefused, ErrRefused}, {codeNoScope, ErrNoScope}, {codeUnknown, ErrUnknown}, {codeNotNow, ErrNotNow}}
 
 // Serve answers another node's question; it does not block.
 func (g *Governor) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {

@@ -17,6 +17,9 @@ var (
 	ErrUnavailable = errors.New("the scope's home cannot be reached")
 	// ErrRefused is wrapped by whatever would be refused again.
 	ErrRefused = errors.New("refused")
+	// ErrNotNow is wrapped by what is refused for a reason that passes: a group that
+	// changes, another change that is being carried out. Nothing has happened.
+	ErrNotNow = errors.New("not now")
 	// ErrUnknown: the proposal may or may not stand in the log: look at the scope.
 	ErrUnknown = errors.New("the outcome is not known: look at the scope")
 )
@@ -24,7 +27,7 @@ var (
 // Scopes is what operators use, through any node.
 type Scopes interface {
 	// Propose puts a change to the vote and returns where. The errors are ErrNoScope,
-	// ErrRefused, ErrUnavailable, ErrUnknown and the context's.
+	// ErrRefused, ErrNotNow, ErrUnavailable, ErrUnknown and the context's.
 	Propose(ctx context.Context, c Change) (Receipt, error)
 	// Await returns when the proposal has ended and, if it was decided, has been carried
 	// out: in force in all segments. The errors are Propose's.

@@ -28,15 +28,12 @@ func (o *order) bind(cmd *cobra.Command) {
 
 // propose proposes and waits.
 func (o *order) propose(cmd *cobra.Command, do func(context.Context, meshpb.ScopesClient) (*meshpb.ProposalReply, error)) error {
-	var reply *meshpb.ProposalReply
-	err := o.Scopes(cmd.Context(), func(ctx context.Context, c meshpb.ScopesClient) (err error) {
-		reply, err = do(ctx, c)
-		return err
-	})
+	w := &waiter{order: o, say: cmd.ErrOrStderr()}
+	reply, err := w.propose(cmd.Context(), do)
 	if err != nil {
 		return err
 	}
-	w := &waiter{order: o, ref: reply, say: cmd.ErrOrStderr()}
+	w.ref = reply
 	end := standing{text: "it was proposed; the command does not wait"}
 	if o.patience > 0 {
 		end = w.wait(cmd.Context())

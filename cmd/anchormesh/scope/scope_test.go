@@ -32,6 +32,7 @@ type fakeScopes struct {
 	stages []*meshpb.ScopeReply // of what is proposed; the last one stays
 	ending *meshpb.Ending       // behind them
 	got    []string             // what was asked for
+	busy   int                  // so often nothing can be created
 }
 
 func secrets() *meshpb.Scope {
@@ -105,6 +106,9 @@ func (f *fakeScopes) History(context.Context, *meshpb.ScopeHistoryRequest) (*mes
 
 func (f *fakeScopes) Create(_ context.Context, req *meshpb.CreateScopeRequest) (*meshpb.ProposalReply, error) {
 	f.note("create", string(req.GetPrefix())+" "+req.GetPreset()+" "+req.GetPolicy())
+	if f.busy--; f.busy >= 0 {
+		return nil, status.Error(codes.Unavailable, "the anchor group is changing")
+	}
 	if string(req.GetPrefix()) == "/taken/" {
 		return nil, status.Error(codes.AlreadyExists, "scope \"/taken/\" exists already")
 	}
@@ -292,6 +296,18 @@ func TestOrdersWaitUntilTheyAreInForce(t *testing.T) {
 			!strings.Contains(out, c.out) || !strings.Contains(errs, strings.TrimSuffix(c.say, "W")) {
 			t.Errorf("%s: %v\nstdout %s\nstderr %s", c.args, err, out, errs)
 		}
+	}
+}
+
+func TestWhatPassesIsWaitedFor(t *testing.T) {
+	f := &fakeScopes{busy: 1}
+	addr := serve(t, f)
+	if out, errs, err := call(t, "create", "/a/", "--preset", "standard", "--wait", "500ms", "--endpoint", addr); len(f.got) != 2 || !strings.Contains(errs, "is changing") {
+		t.Errorf("%v, %s, %s", err, out, errs)
+	}
+	f.busy = 1000
+	if _, _, err := call(t, "create", "/a/", "--preset", "standard", "--wait", "0", "--endpoint", addr); err == nil || len(f.got) != 3 {
+		t.Errorf("not waited for, and yet %v after %d", err, len(f.got))
 	}
 }
 

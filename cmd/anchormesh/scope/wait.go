@@ -40,6 +40,25 @@ type waiter struct {
 	said string
 }
 
+// propose proposes, again while it cannot be taken for a reason that may pass.
+func (w *waiter) propose(ctx context.Context, do func(context.Context, meshpb.ScopesClient) (*meshpb.ProposalReply, error)) (reply *meshpb.ProposalReply, err error) {
+	for begun := time.Now(); ; {
+		err = w.Scopes(ctx, func(ctx context.Context, c meshpb.ScopesClient) (err error) {
+			reply, err = do(ctx, c)
+			return err
+		})
+		if status.Code(err) != codes.Unavailable || time.Since(begun) >= w.patience {
+			return reply, err
+		}
+		w.tell(err.Error())
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
 // wait returns when it is done or has failed, or how far it is when patience ends.
 func (w *waiter) wait(ctx context.Context) standing {
 	ctx, cancel := context.WithTimeout(ctx, w.patience)
