@@ -8,6 +8,11 @@
 // is a no-op on every replica alike, and whoever waits learns that it took
 // effect nowhere.
 //
+// Where the policy in force wants approvals, clients' writes take effect only in an
+// approved batch (package anchors/approval) whose votes are counted here, again, against
+// what holds at the entry; and the weights of the anchors (package anchors/trust) change by
+// entries whose signed reports are verified and recomputed here.
+//
 // A change of the configuration carries the whole descriptor that holds after
 // it. The descriptor and the configuration that Raft has in force are stored
 // with the entry's index and must name the same voters; anything else is a
