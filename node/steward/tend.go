@@ -1,6 +1,7 @@
 package steward
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/anchors/recruit"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/host"
@@ -187,11 +189,13 @@ func (s *Steward) situation(l *look, t *tended, r *host.Replica, asleep bool) (r
 	out := recruit.Situation{
 		Descriptor: state.Descriptor, Self: s.cfg.Self, Commit: commit,
 		Policy:  wanted(state, s.cfg.ReplaceAfter),
-		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: trusted(state, l.members),
+		Leading: term == t.term, LeaderSince: t.since, Pending: pending || state.Joint() || state.Merging(), Members: trusted(state, l.members, s.weight),
 		Forgot: s.forgotten(l.now, id),
 	}
 	if m, wished := s.wishes[id]; wished {
-		out.Move = m.Wish()
+		if wish := m.Wish(); !wish.Balance || settled(state, wish.Replica) {
+			out.Move = wish
+		}
 	}
 	for _, a := range state.Descriptor.Anchors {
 		p := peers[a.Replica]
@@ -217,18 +221,57 @@ func wanted(s *machine.State, replaceAfter time.Duration) recruit.Policy {
 }
 
 // trusted takes the room from members that the policy in force does not trust enough to
-// be anchors; those that are stay until they are replaced.
-func trusted(s *machine.State, members []recruit.Member) []recruit.Member {
+// be anchors; those that are stay until they are replaced. weight is what a member weighs
+// in the scope.
+func trusted(s *machine.State, members []recruit.Member, weight func(scope []byte, node anchormesh.NodeID) uint32) []recruit.Member {
 	if s.Policy == nil || s.Policy.Anchors.MinTrust == 0 {
 		return members
 	}
 	out := slices.Clone(members)
 	for i := range out {
-		if s.Trust.Weight(out[i].Node) < uint32(s.Policy.Anchors.MinTrust) {
+		if weight(s.Descriptor.Scope, out[i].Node) < uint32(s.Policy.Anchors.MinTrust) {
 			out[i].Room = 0
 		}
 	}
 	return out
+}
+
+// weight is the most that a node weighs in any of a scope's segments here: what it has
+// earned in one speaks for it in the others. It is a hint for who is invited, no more.
+func (s *Steward) weight(scope []byte, node anchormesh.NodeID) (most uint32) {
+	most = trust.Newcomer
+	known := false
+	for _, id := range s.host.Segments() {
+		r, here := s.host.Get(id)
+		if !here {
+			continue
+		}
+		state := r.Machine.State()
+		if !bytes.Equal(state.Descriptor.Scope, scope) || !state.Trust.Known(node) {
+			continue
+		}
+		if w := state.Trust.Weight(node); !known || w > most {
+			most, known = w, true
+		}
+	}
+	return most
+}
+
+// settled reports whether a voter may leave for balance alone: a group does not take in
+// one newcomer after the other, faster than they earn the trust of those who leave. Who
+// is not trusted himself may always go.
+func settled(s *machine.State, leaves anchormesh.ReplicaID) bool {
+	fresh, proven := false, false
+	for _, v := range s.Descriptor.Voters() {
+		if below := s.Trust.Weight(v.Node) < trust.Floor; below && v.Replica == leaves {
+			return true
+		} else if below {
+			fresh = true
+		} else {
+			proven = true
+		}
+	}
+	return !fresh || !proven
 }
 
 // carryOut does what was decided about the group as the descriptor has it.
