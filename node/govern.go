@@ -21,6 +21,14 @@ func (n *Node) newGovernor(a *assembly) *governor.Governor {
 			return err
 		},
 		Group: a.group, Proof: func(_ anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof { return a.proofs.Proof(entry) },
+		Recover: func(id anchormesh.SegmentID, rule lineage.Rule, why lineage.Evidence) (*anchormesh.Descriptor, error) {
+			d, err := a.host.Recover(id, rule, why)
+			if err == nil {
+				a.proofs.Kick()
+				a.exchange.Announce(id)
+			}
+			return d, err
+		},
 		Listener: governor.Listener{}, Compile: machine.CompileRule,
 	}, a.host, a.engine, a.table, a.mesh)
 }

@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -278,4 +279,86 @@ func TestAnchorsFollowThePolicy(t *testing.T) {
 	}
 	p.check(resp, atLeast)
 	m.sound(long)
+}
+
+// Two of three nodes are gone for good. An operator lets the root scope's home begin anew
+// on the third, and then that home decides so for the other segment. What was
+// acknowledged is there, revisions go on above, and the old replicas, once they are back,
+// give way and are recruited anew.
+func TestRecovery(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	m.split("m")
+	c := m.client()
+	var last int64
+	for k := range 20 {
+		last = put(ctx, t, c, fmt.Sprintf("%c/%d", 'a'+k, k), "v")
+	}
+	ids := map[string]anchormesh.SegmentID{}
+	for _, s := range m.segments(0) {
+		d, err := meshpb.FromPB(s.GetDescriptor_())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[string(d.Range.Start)] = d.Segment
+	}
+	if _, err := m.scopes(0).RecoverHere(ctx, ids[""], "test"); !errors.Is(err, governor.ErrRefused) {
+		t.Errorf("recovery of a segment that is well: %v", err)
+	}
+	m.stop(1)
+	m.stop(2)
+	if _, err := m.scopes(0).RecoverHere(ctx, ids[""], "test"); err != nil {
+		t.Fatal(err)
+	}
+	self := m.scopes(0)
+	nodes, err := m.admin(0).Nodes(ctx, &meshpb.NodesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var survivor string
+	for _, n := range nodes.GetNodes() {
+		if n.GetSelf() {
+			survivor = n.GetId()
+		}
+	}
+	var r governor.Receipt
+	m.eventually(30*time.Second, "proposal", func() bool {
+		r, err = self.Propose(ctx, governor.Change{Kind: scope.Recover, Segment: ids["m"], Survivor: anchormesh.NodeID(survivor), Operator: "test"})
+		return err == nil
+	})
+	if end, err := self.Await(ctx, r); err != nil || end.Outcome != scope.Decided {
+		t.Fatalf("%+v, %v", end, err)
+	}
+	only := m.client(0)
+	m.eventually(30*time.Second, "writes on the survivor", func() bool {
+		short, done := context.WithTimeout(ctx, 2*time.Second)
+		defer done()
+		_, err := only.Put(short, "z/after", "v")
+		return err == nil
+	})
+	if rev := put(ctx, t, only, "a/after", "v"); rev <= last+1<<31 {
+		t.Errorf("revision %d after the recovery, %d before", rev, last)
+	}
+	m.start(1)
+	m.start(2)
+	m.eventually(60*time.Second, "three voters of the new generation", func() bool {
+		list := m.segments(2)
+		for _, s := range list {
+			d, err := meshpb.FromPB(s.GetDescriptor_())
+			if err != nil || len(d.Voters()) != 3 || d.Generation < 1<<16 {
+				return false
+			}
+		}
+		return len(list) == 2
+	})
+	got, err := m.client(1).Get(ctx, "", clientv3.WithPrefix())
+	if err != nil || got.Count != 22 {
+		t.Errorf("%v keys, %v", got, err)
+	}
+	put(ctx, t, m.client(2), "b/again", "v")
+	m.sound(ctx)
 }

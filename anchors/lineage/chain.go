@@ -124,6 +124,17 @@ func (c *Chain) Policy(at Place, rule Rule, anew bool, why Evidence) (*Chain, er
 	return c.Append(e)
 }
 
+// Recovered records that a segment whose majority was lost for good begins anew on one
+// survivor, so many generations later. What the others had committed and the survivor
+// did not have is lost, if there was any. decision is the entry of the scope that decided
+// it, zero if an operator did by himself.
+func (c *Chain) Recovered(at Place, survivor anchormesh.NodeID, generations uint64, rule Rule, why Evidence) (*Chain, error) {
+	e := c.next(Recovered, at, why)
+	e.Rule, e.Voters = rule, Voters{Incoming: []anchormesh.NodeID{survivor}}
+	e.After.Generation += anchormesh.Generation(generations)
+	return c.Append(e)
+}
+
 // Split records a cut at boundary and returns the left child's chain, which goes
 // on with this one, and the right child's, which begins with the same entry.
 func (c *Chain) Split(at Place, boundary []byte, child anchormesh.SegmentID, why Evidence) (left, right *Chain, err error) {

@@ -39,7 +39,7 @@ func (e *Entry) Append(b []byte) []byte {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendBytes(b, []byte(e.Evidence.Operator))
-	if e.Kind == Policy {
+	if e.ruled() {
 		b = appendBytes(appendBytes(b, e.Rule.From), e.Rule.Scope)
 		b = binary.AppendUvarint(b, e.Rule.Version)
 		b = append(append(b, e.Rule.Policy[:]...), e.Rule.Decision[:]...)
@@ -50,6 +50,9 @@ func (e *Entry) Append(b []byte) []byte {
 	}
 	return b
 }
+
+// ruled reports whether entries of the kind have a rule.
+func (e *Entry) ruled() bool { return e.Kind == Policy || e.Kind == Recovered }
 
 func appendExtent(b []byte, x Extent) []byte {
 	b = binary.AppendUvarint(b, uint64(x.Generation))
@@ -69,7 +72,7 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	e.Index, e.Term = r.number(), r.number()
 	e.Voters = Voters{Incoming: r.nodes(), Outgoing: r.nodes()}
 	e.Evidence = r.evidence()
-	if e.Kind == Policy {
+	if e.ruled() {
 		e.Rule = Rule{From: r.bytes(KeyBytesMax), Scope: r.bytes(KeyBytesMax), Version: r.number(), Policy: r.hash(), Decision: r.hash()}
 	}
 	for range r.count(uint64(r.byte()), 2) {

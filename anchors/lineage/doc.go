@@ -54,7 +54,7 @@
 //	        index | term
 //	        voters, outgoing voters: count, node IDs ascending
 //	        evidence: reason, pressure, spread, count, numbers..., operator
-//	        of a policy: from, scope, version, hash of the policy 32, decision 32
+//	        of a policy or a recovery: from, scope, version, hash of the policy 32, decision 32
 //	        count 1, hashes of predecessors 32 each
 //	chain   version 1 | segment 8 | count, entries, each with its length
 //	proof   version 1 | entry with its length | count, (node, signature)... ascending by node

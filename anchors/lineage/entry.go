@@ -39,9 +39,11 @@ const (
 	Merge
 	Anchors
 	Policy
-	_
+	_ // trust
 	// Line: its revisions come from another line.
 	Line
+	// Recovered: it begins anew on a survivor.
+	Recovered
 )
 
 // String is the word used in tables and logs.
@@ -59,6 +61,8 @@ func (k Kind) String() string {
 		return "policy"
 	case Line:
 		return "line"
+	case Recovered:
+		return "recovery"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -193,7 +197,7 @@ func (e *Entry) Validate() error {
 	if e.Mesh == 0 || e.Segment == 0 || e.After.Generation == 0 || e.Index == 0 || e.Term == 0 {
 		return fmt.Errorf("%w: mesh, segment, generation, index and term must be named", ErrInvalid)
 	}
-	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1, Policy: 1, Line: 1}[e.Kind]; len(e.Previous) != want {
+	if want := map[Kind]int{Split: 1, Merge: 2, Anchors: 1, Policy: 1, Line: 1, Recovered: 1}[e.Kind]; len(e.Previous) != want {
 		return fmt.Errorf("%w: a %s has %d predecessors, not %d", ErrInvalid, e.Kind, want, len(e.Previous))
 	}
 	if slices.ContainsFunc(e.Previous, anchormesh.Hash.IsZero) {
@@ -224,6 +228,9 @@ func (e *Entry) validateExtents() error {
 			(e.After.Generation == e.Before.Generation || e.After.Generation == e.Before.Generation+1)
 	case Line:
 		ok = e.Height > 0 && e.alone() && e.After.Generation == e.Before.Generation+1 && e.After.Range.Equal(e.Before.Range)
+	case Recovered: // above whatever those lost can have decided
+		ok = e.Height > 0 && e.alone() && e.After.Range.Equal(e.Before.Range) && e.After.Generation > e.Before.Generation+1 &&
+			len(e.Voters.Incoming) == 1 && len(e.Voters.Outgoing) == 0
 	case Split:
 		ok = e.Height > 0 && e.neighbours() && joined(e.After.Range, e.Other.Range, e.Before.Range) &&
 			e.After.Generation == e.Before.Generation+1 && e.Other.Generation == e.After.Generation
@@ -241,7 +248,7 @@ func (e *Entry) validateExtents() error {
 
 func (e *Entry) validateRule() error {
 	r := &e.Rule
-	if e.Kind != Policy {
+	if !e.ruled() {
 		if !r.Equal(&Rule{}) {
 			return fmt.Errorf("%w: a %s has no rule", ErrInvalid, e.Kind)
 		}

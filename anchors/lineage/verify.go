@@ -50,7 +50,7 @@ func follows(segment anchormesh.SegmentID, last *Entry, head anchormesh.Hash, e 
 		wrong = "begins where the last did not end"
 	case last.Segment == segment && (e.Index <= last.Index || e.Term < last.Term):
 		wrong = "goes back in the log"
-	case e.Kind != Anchors && !e.Voters.Equal(last.Voters):
+	case e.Kind != Anchors && e.Kind != Recovered && !e.Voters.Equal(last.Voters):
 		wrong = "changes the voters by the way"
 	default:
 		return nil

@@ -58,7 +58,7 @@ type Config struct {
 	// Proof returns what proves an entry of a lineage, nil if it is not complete yet.
 	Proof func(segment anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof
 	// Recover makes the replica of a segment here the only one of a new generation.
-	Recover  func(ctx context.Context, segment anchormesh.SegmentID, why lineage.Evidence) error
+	Recover  func(segment anchormesh.SegmentID, rule lineage.Rule, why lineage.Evidence) (*anchormesh.Descriptor, error)
 	Listener Listener
 }
 

@@ -51,7 +51,7 @@ func (g *Governor) judge(ctx context.Context, h home, p *scope.Proposal) error {
 	case scope.Delete:
 		return g.judgeEnd(ctx, d.Scope, p)
 	case scope.Recover:
-		return g.judgeRecovery(p)
+		return g.judgeRecovery(ctx, p)
 	}
 	return fmt.Errorf("%w: %s is not known here", ErrRefused, p.Kind)
 }

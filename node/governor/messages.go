@@ -18,6 +18,8 @@ const (
 	askClose   = 5 // to the home's leader: withdraw a proposal
 	askAdopt   = 6 // to a segment's leader: put a command into its log; the answer is its descriptor
 	askCut     = 7 // to a segment's leader: split at a key
+	askAlive   = 8 // to a segment's leader: does a read round succeed?
+	askRecover = 9 // to a survivor: begin the segment anew; the answer is its descriptor
 )
 
 // Codes of failed answers.

@@ -35,7 +35,11 @@ func (g *Governor) Propose(ctx context.Context, c Change) (Receipt, error) {
 
 // seat returns the scope in whose home a change is decided.
 func (g *Governor) seat(c *Change) ([]byte, error) {
-	if c.Kind != scope.Create {
+	switch c.Kind {
+	case scope.Create:
+	case scope.Recover:
+		return g.arbiter(c.Segment)
+	default:
 		return c.Prefix, nil
 	}
 	around, ok := g.Around(c.Prefix)

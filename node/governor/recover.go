@@ -2,15 +2,115 @@ package governor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/node/machine"
 )
 
-func (g *Governor) judgeRecovery(p *scope.Proposal) error {
-	return fmt.Errorf("%w: %s is not known here", ErrRefused, p.Kind)
+// aliveWait is how long a group may take to show that it works.
+const aliveWait = 2 * time.Second
+
+// arbiter returns the scope in whose home a segment's recovery is decided: its own, or
+// for a home the one around it.
+func (g *Governor) arbiter(segment anchormesh.SegmentID) ([]byte, error) {
+	d, ok := g.table.Segment(segment)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%w: this node knows no segment %s", ErrRefused, segment)
+	case !d.Home():
+		return d.Scope, nil
+	case len(d.Scope) == 0:
+		return nil, fmt.Errorf("%w: segment %s is the home of the root scope, and nobody is above it: recover it on the surviving node itself", ErrRefused, segment)
+	}
+	outer := g.around(d.Scope)
+	if len(outer) == 0 {
+		return nil, fmt.Errorf("%w: no scope is known around %q", ErrUnavailable, d.Scope)
+	}
+	return outer[0], nil
 }
 
+// judgeRecovery looks whether the survivor is an anchor, and the group does not work.
+func (g *Governor) judgeRecovery(ctx context.Context, p *scope.Proposal) error {
+	d, ok := g.table.Segment(p.Segment)
+	if !ok {
+		return fmt.Errorf("%w: this node knows no segment %s", ErrRefused, p.Segment)
+	}
+	if _, anchor := d.AnchorOn(p.Survivor); !anchor {
+		return fmt.Errorf("%w: node %s is no anchor of segment %s", ErrRefused, p.Survivor.Short(), p.Segment)
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliveWait)
+	defer cancel()
+	_, err := g.askLeader(ctx, d, &question{kind: askAlive, segment: p.Segment})
+	if err == nil {
+		return fmt.Errorf("%w: segment %s has its majority, and nothing is to be recovered", ErrRefused, p.Segment)
+	}
+	return nil
+}
+
+// recover has the surviving node begin anew.
 func (g *Governor) recover(ctx context.Context, h home, p *scope.Proposal) error {
-	return g.finish(ctx, h, p, scope.Abandoned, "")
+	answer, err := g.call(ctx, p.Survivor, &question{
+		kind: askRecover, segment: p.Segment, text: []byte(p.Operator), body: append(p.Entry[:], h.Descriptor.Scope...),
+	})
+	if errors.Is(err, ErrRefused) {
+		return g.finish(ctx, h, p, scope.Abandoned, err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	d, err := meshpb.DecodeDescriptor(answer)
+	if err != nil {
+		return err
+	}
+	g.table.Learn(d)
+	return g.finish(ctx, h, p, scope.Decided, "")
+}
+
+// RecoverHere lets a segment begin anew on this node's replica, by an operator's order
+// alone: for the home of the root scope, above which nobody decides. It is his to make
+// sure that no other node is told the same. The errors are ErrRefused, ErrUnavailable and
+// the context's.
+func (g *Governor) RecoverHere(ctx context.Context, segment anchormesh.SegmentID, operator string) (*anchormesh.Descriptor, error) {
+	return g.beginAnew(ctx, segment, lineage.Rule{}, operator)
+}
+
+// ordered begins anew by the decision of a scope's home.
+func (g *Governor) ordered(ctx context.Context, q *question) ([]byte, error) {
+	var rule lineage.Rule
+	if len(q.body) < len(rule.Decision) {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, errMalformed)
+	}
+	copy(rule.Decision[:], q.body)
+	rule.Scope = q.body[len(rule.Decision):]
+	rule.From = rule.Scope
+	d, err := g.beginAnew(ctx, q.segment, rule, string(q.text))
+	if err != nil {
+		return nil, err
+	}
+	return meshpb.EncodeDescriptor(d), nil
+}
+
+func (g *Governor) beginAnew(ctx context.Context, segment anchormesh.SegmentID, rule lineage.Rule, operator string) (*anchormesh.Descriptor, error) {
+	r, here := g.host.Get(segment)
+	if !here {
+		return nil, fmt.Errorf("%w: this node has no replica of segment %s", ErrRefused, segment)
+	}
+	if rule.Decision.IsZero() || !r.Machine.State().RecoveredBy(rule.Decision) {
+		alive, cancel := context.WithTimeout(ctx, aliveWait)
+		defer cancel()
+		if g.readIndex(alive, segment) == nil {
+			return nil, fmt.Errorf("%w: segment %s has its majority, and nothing is to be recovered", ErrRefused, segment)
+		}
+	}
+	d, err := g.cfg.Recover(segment, rule, lineage.Evidence{Reason: lineage.Recovery, Operator: operator})
+	if errors.Is(err, machine.ErrRefused) {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return d, err
 }

@@ -99,6 +99,14 @@ func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]b
 	return g.askLeader(ctx, d, q)
 }
 
+// patience is how long a question may take: a proposal is judged by whoever takes it.
+func (q *question) patience() time.Duration {
+	if q.kind == askPropose {
+		return stepTimeout
+	}
+	return callTimeout
+}
+
 // askLeader asks the leader of a segment: whoever is thought to lead, then the others.
 // An outcome that is not known is not asked for again.
 func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *question) ([]byte, error) {
@@ -118,7 +126,7 @@ func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *q
 			continue
 		}
 		var answer []byte
-		one, cancel := context.WithTimeout(ctx, callTimeout)
+		one, cancel := context.WithTimeout(ctx, q.patience())
 		answer, err = g.call(one, n, q)
 		cancel()
 		if err == nil || !errors.Is(err, ErrUnavailable) {
@@ -130,8 +138,13 @@ func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *q
 
 // answer answers a question that is for this node.
 func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
-	if q.kind == askAdopt || q.kind == askCut {
+	switch q.kind {
+	case askAdopt, askCut:
 		return g.change(ctx, q)
+	case askAlive:
+		return nil, g.readIndex(ctx, q.segment)
+	case askRecover:
+		return g.ordered(ctx, q)
 	}
 	h, ok := g.homeOf(q.segment)
 	switch {
@@ -250,6 +263,9 @@ func (g *Governor) draft(ctx context.Context, h home, c *Change) (*scope.Proposa
 		p.Subject, p.Version, p.Policy, p.Anchors = around.Prefix, v.Number, v.Policy, around.Anchors
 	case scope.Recover:
 		p.Segment, p.Survivor = c.Segment, c.Survivor
+		if d, ok := g.table.Segment(c.Segment); ok {
+			p.Subject = d.Scope
+		}
 	default:
 		return nil, fmt.Errorf("%w: %s is not known here", ErrRefused, c.Kind)
 	}

@@ -40,6 +40,8 @@ type Scopes interface {
 	Show(ctx context.Context, prefix []byte) (*View, error)
 	// List returns the prefixes of the scopes that this node knows of, ascending.
 	List() [][]byte
+	// RecoverHere lets a segment begin anew on this node's replica; see Governor.
+	RecoverHere(ctx context.Context, segment anchormesh.SegmentID, operator string) (*anchormesh.Descriptor, error)
 	// Around returns the prefix of the innermost scope that holds a key.
 	Around(key []byte) ([]byte, bool)
 }

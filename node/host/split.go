@@ -60,7 +60,9 @@ func (h *Host) begin(store *mvcc.Store, child *mvcc.Segment, leads bool) error {
 func (h *Host) beginLog(segment *mvcc.Segment) error {
 	birth := wal.Mark{Index: machine.BirthIndex, Term: machine.BirthTerm}
 	meta := segment.Meta()
-	if meta.Applied != birth.Index || meta.Term != birth.Term || segment.ID() == h.dir.Record().Genesis {
+	if at, anew := recovered(segment); anew {
+		birth = at
+	} else if meta.Applied != birth.Index || meta.Term != birth.Term || segment.ID() == h.dir.Record().Genesis {
 		return nil
 	}
 	last, err := h.log.Group(segment.ID()).LastIndex()
