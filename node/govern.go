@@ -24,12 +24,12 @@ func (n *Node) newGovernor(a *assembly) *governor.Governor {
 		Recover: func(id anchormesh.SegmentID, rule lineage.Rule, why lineage.Evidence) (*anchormesh.Descriptor, error) {
 			d, err := a.host.Recover(id, rule, why)
 			if err == nil {
-				a.proofs.Kick()
+				a.proofs.Changed(id)
 				a.exchange.Announce(id)
 			}
 			return d, err
 		},
-		Listener: governor.Listener{}, Compile: machine.CompileRule,
+		Listener: governor.Listener(a.metrics.Governing()), Compile: machine.CompileRule,
 	}, a.host, a.engine, a.table, a.mesh)
 }
 

@@ -90,7 +90,7 @@ func (a *assembly) held(segment anchormesh.SegmentID, h keyspace.Hold) {
 // logs.
 func (a *assembly) recordChanged(r *host.Replica, c machine.Change) {
 	a.proofs.Changed(c.State.Descriptor.Segment)
-	a.governor.Kick()
+	a.governor.Changed(c)
 	a.announce(c)
 	if c.State.Hardening() {
 		a.classes.Kick()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -85,8 +86,8 @@ type Governor struct {
 	mu      sync.Mutex
 	stopped bool
 	busy    map[task]bool
-	seen    map[task]time.Time                 // when this node, leading a home, saw a proposal first
-	looked  map[anchormesh.SegmentID]time.Time // when a quiet home was last looked over
+	seen    map[task]time.Time            // when this node, leading a home, saw a proposal first
+	active  map[anchormesh.SegmentID]bool // homes for which something is to be done, perhaps
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -101,7 +102,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) 
 	ctx, stop := context.WithCancel(context.Background())
 	return &Governor{
 		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1), ctx: ctx, stop: stop,
-		busy: make(map[task]bool), seen: make(map[task]time.Time), looked: make(map[anchormesh.SegmentID]time.Time),
+		busy: make(map[task]bool), seen: make(map[task]time.Time), active: make(map[anchormesh.SegmentID]bool),
 	}
 }
 
@@ -117,7 +118,13 @@ func (g *Governor) Kick() {
 func (g *Governor) Run(ctx context.Context) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	var swept time.Time
 	for {
+		if now := time.Now(); now.Sub(swept) >= lookEvery {
+			swept = now
+			g.sweep()
+		}
+		g.look(time.Now())
 		select {
 		case <-ctx.Done():
 			g.close()
@@ -125,7 +132,46 @@ func (g *Governor) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-g.kick:
 		}
-		g.look(time.Now())
+	}
+}
+
+// Changed is told of every change of a segment's record here; it does not block.
+func (g *Governor) Changed(c machine.Change) {
+	if c.State.Scope == nil {
+		return
+	}
+	for _, e := range c.Ended {
+		g.cfg.Logger.Debug("a proposal has ended", "scope", string(c.State.Descriptor.Scope), "proposal", e.ID, "kind", e.Kind.String(),
+			"outcome", e.Outcome.String(), "why", e.Note, "index", e.Index)
+		if g.leads(c.State.Descriptor.Segment) && g.cfg.Listener.Ended != nil {
+			g.cfg.Listener.Ended(e.Kind.String(), e.Outcome.String())
+		}
+	}
+	if pending(c.State.Scope) {
+		g.activate(c.State.Descriptor.Segment)
+		g.Kick()
+	}
+}
+
+// pending reports whether something is open, or not in force everywhere.
+func pending(r *scope.Record) bool {
+	return len(r.Open) > 0 || r.Doing != nil || r.InForce < r.Newest().Number
+}
+
+func (g *Governor) activate(id anchormesh.SegmentID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active[id] = true
+}
+
+// sweep finds the homes here for which something is to be done: that were opened so, or
+// that have strayed segments. A scope inside may have been given back to one at an older
+// version.
+func (g *Governor) sweep() {
+	for _, id := range g.host.ScopeHomes() {
+		if h, ok := g.homeOf(id); ok && (pending(h.Scope) || h.leads && !h.asleep && g.stray(h)) {
+			g.activate(id)
+		}
 	}
 }
 
@@ -167,14 +213,25 @@ type home struct {
 	asleep  bool
 }
 
-// homes returns the homes here.
+// homes returns the active homes here.
 func (g *Governor) homes() (out []home) {
-	for _, id := range g.host.ScopeHomes() {
+	g.mu.Lock()
+	ids := slices.Sorted(maps.Keys(g.active))
+	g.mu.Unlock()
+	for _, id := range ids {
 		if h, ok := g.homeOf(id); ok {
 			out = append(out, h)
+		} else {
+			g.rested(id)
 		}
 	}
 	return out
+}
+
+func (g *Governor) rested(id anchormesh.SegmentID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.active, id)
 }
 
 func (g *Governor) homeOf(id anchormesh.SegmentID) (home, bool) {
@@ -194,38 +251,30 @@ func (g *Governor) homeOf(id anchormesh.SegmentID) (home, bool) {
 func (g *Governor) look(now time.Time) {
 	for _, h := range g.homes() {
 		g.voteFor(h)
+		r := h.Scope
+		stray := h.leads && g.stray(h)
+		if !pending(r) && !stray {
+			g.rested(h.segment)
+		}
 		if !h.leads || h.Merging() {
 			continue
 		}
 		g.expire(now, h)
-		r := h.Scope
 		switch {
 		case r.Doing != nil:
 			g.run(task{h.segment, h.term, r.Doing.ID}, func(ctx context.Context) { g.carryOut(ctx, h) })
-		case r.InForce < r.Newest().Number || g.overdue(now, h):
+		case r.InForce < r.Newest().Number || stray:
 			g.run(task{h.segment, h.term, 0}, func(ctx context.Context) { g.spread(ctx, h) })
 		}
 	}
 }
 
-// overdue reports whether the scope of a home is to be looked over although nothing is
-// open: a scope inside may have been given back to it at an older version.
-func (g *Governor) overdue(now time.Time, h home) bool {
-	if h.asleep || h.Scope.Newest().Number == 0 {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Sub(g.looked[h.segment]) < lookEvery {
-		return false
-	}
-	g.looked[h.segment] = now
-	return g.stray(h)
-}
-
 // stray reports whether the routes show a segment that lags behind the scope's policy.
 func (g *Governor) stray(h home) bool {
 	d := h.Descriptor
+	if h.Scope.Newest().Number == 0 {
+		return false
+	}
 	found, _ := g.table.Covering(anchormesh.PrefixRange(d.Scope))
 	return slices.ContainsFunc(found, func(o *anchormesh.Descriptor) bool {
 		return len(o.Scope) < len(d.Scope) && len(o.Range.Start) >= len(d.Scope) || bytes.Equal(o.Scope, d.Scope) && o.Policy < h.Scope.Newest().Number

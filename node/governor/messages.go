@@ -11,15 +11,16 @@ import (
 
 // Kinds of questions between nodes.
 const (
-	askPropose = 1 // to the home's leader: a change; the answer is the proposal's number
-	askVote    = 2 // to the home's leader: count a signed vote
-	askSign    = 3 // to a voter: vote as an operator says
-	askShow    = 4 // to the home's leader: the scope; the answer is a View
-	askClose   = 5 // to the home's leader: withdraw a proposal
-	askAdopt   = 6 // to a segment's leader: put a command into its log; the answer is its descriptor
-	askCut     = 7 // to a segment's leader: split at a key
-	askAlive   = 8 // to a segment's leader: does a read round succeed?
-	askRecover = 9 // to a survivor: begin the segment anew; the answer is its descriptor
+	askPropose = 1  // to the home's leader: a change; the answer is the proposal's number
+	askVote    = 2  // to the home's leader: count a signed vote
+	askSign    = 3  // to a voter: vote as an operator says
+	askShow    = 4  // to the home's leader: the scope; the answer is a View
+	askClose   = 5  // to the home's leader: withdraw a proposal
+	askAdopt   = 6  // to a segment's leader: put a command into its log; the answer is its descriptor
+	askCut     = 7  // to a segment's leader: split at a key
+	askAlive   = 8  // to a segment's leader: does a read round succeed?
+	askWhere   = 10 // to who leads, or led, the segment that holds a key: what holds it now?
+	askRecover = 9  // to a survivor: begin the segment anew; the answer is its descriptor
 )
 
 // Codes of failed answers.

@@ -93,10 +93,30 @@ func (g *Governor) lookHome(prefix []byte) (*anchormesh.Descriptor, bool) {
 func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]byte, error) {
 	d, ok := g.lookHome(prefix)
 	if !ok {
+		d, ok = g.lookAgain(ctx, prefix)
+	}
+	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrNoScope, prefix)
 	}
 	q.segment = d.Segment
 	return g.askLeader(ctx, d, q)
+}
+
+// lookAgain asks who holds the prefix, as far as is known here, what holds it now: the
+// routes here may be from before the scope.
+func (g *Governor) lookAgain(ctx context.Context, prefix []byte) (*anchormesh.Descriptor, bool) {
+	old, ok := g.table.Lookup(prefix)
+	if !ok {
+		return nil, false
+	}
+	answer, err := g.askLeader(ctx, old, &question{kind: askWhere, segment: old.Segment, text: prefix})
+	if err != nil {
+		return nil, false
+	}
+	if d, err := meshpb.DecodeDescriptor(answer); err == nil {
+		g.table.Learn(d)
+	}
+	return g.lookHome(prefix)
 }
 
 // patience is how long a question may take: a proposal is judged by whoever takes it.
@@ -141,6 +161,12 @@ func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
 	switch q.kind {
 	case askAdopt, askCut:
 		return g.change(ctx, q)
+	case askWhere:
+		d, ok := g.table.Lookup(q.text)
+		if !ok || !g.leads(q.segment) {
+			return nil, fmt.Errorf("%w: node %s does not lead segment %s", ErrUnavailable, g.cfg.Self.Short(), q.segment)
+		}
+		return meshpb.EncodeDescriptor(d), nil
 	case askAlive:
 		return nil, g.readIndex(ctx, q.segment)
 	case askRecover:

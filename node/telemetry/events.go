@@ -192,6 +192,40 @@ func (m *structureMetrics) handedOver(own, turnedBack bool, took time.Duration) 
 	m.silent.Observe(took.Seconds())
 }
 
+// Governing counts what becomes of changes of scopes.
+type Governing struct {
+	Proposed func(kind string)
+	Voted    func(verdict string)
+	Ended    func(kind, outcome string)
+}
+
+// scopeMetrics follows the governor.
+type scopeMetrics struct{ proposals, votes, ended *prometheus.CounterVec }
+
+func newScopeMetrics(c *catalog) *scopeMetrics {
+	m := &scopeMetrics{
+		proposals: c.counters("scope_proposals_total", "Changes of scopes that this node, leading their home, put to the vote.", "kind"),
+		votes:     c.counters("scope_votes_total", "Votes of this node on changes of scopes.", "verdict"),
+		ended:     c.counters("scope_changes_total", "Changes of scopes that ended while this node led their home.", "kind", "outcome"),
+	}
+	for _, kind := range []string{"amend", "create", "delete", "recover"} {
+		m.proposals.WithLabelValues(kind)
+		m.ended.WithLabelValues(kind, "decided")
+	}
+	for _, verdict := range []string{"approve", "refuse"} {
+		m.votes.WithLabelValues(verdict)
+	}
+	return m
+}
+
+func (m *scopeMetrics) listener() Governing {
+	return Governing{
+		Proposed: func(kind string) { m.proposals.WithLabelValues(kind).Inc() },
+		Voted:    func(verdict string) { m.votes.WithLabelValues(verdict).Inc() },
+		Ended:    func(kind, outcome string) { m.ended.WithLabelValues(kind, outcome).Inc() },
+	}
+}
+
 // logMetrics follows the write-ahead log.
 type logMetrics struct {
 	sync, write prometheus.Histogram

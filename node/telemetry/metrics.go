@@ -26,6 +26,7 @@ type Metrics struct {
 
 	structure *structureMetrics
 	consent   *consentMetrics
+	scopes    *scopeMetrics
 
 	commitSeconds prometheus.Histogram
 }
@@ -36,6 +37,7 @@ func New(src Sources, version string) *Metrics {
 	m := &Metrics{
 		reg: c.reg, catalog: c,
 		api: newAPIMetrics(c), groups: newGroupMetrics(c), log: newLogMetrics(c), structure: newStructureMetrics(c), consent: newConsentMetrics(c),
+		scopes:        newScopeMetrics(c),
 		commitSeconds: c.histogram("store_commit_duration_seconds", "Time of one background commit of a store: the transaction and its sync.", syncBuckets),
 	}
 	c.sources(&src)
@@ -78,6 +80,9 @@ func (m *Metrics) Log(trouble func(error)) wal.Listener {
 		}
 	}}
 }
+
+// Governing returns what counts changes of scopes.
+func (m *Metrics) Governing() Governing { return m.scopes.listener() }
 
 // Structure returns what counts the changes of structure that this node made.
 func (m *Metrics) Structure() Structure {
