@@ -131,6 +131,10 @@ bench-failover: ## kill nodes under 300 active segments; ARGS="--segments 50 --s
 bench-idle: ## what 1000 idle segments cost; ARGS="--segments 10000"
 	$(GO) run ./testnet/cmd/bench idle $(ARGS)
 
+.PHONY: bench-classes
+bench-classes: ## a light, a normal and a strong scope of one mesh under the same load, beside etcd
+	$(GO) run ./testnet/cmd/bench classes $(ARGS)
+
 .PHONY: testnet-load
 testnet-load: ## put load on running endpoints; ARGS="-h" lists what it can do
 	$(GO) run ./testnet/cmd/load $(ARGS)

@@ -5,9 +5,11 @@
 //	               |            |              |
 //	               v            v              v
 //	            frames       log writer      applier (one per worker)
-//	            to peers     one write, one  state machine, answers
-//	                         fsync for all
-//	                         groups
+//	            to peers     one write for   state machine, answers
+//	                         all groups
+//	                            |
+//	                            v
+//	                         syncer: one fsync for all that was written
 //
 // The protocol is in the pure packages replica and shard; this package carries
 // their effects out. It declares what it needs: a Transport for frames, a
@@ -19,11 +21,17 @@
 //     here; a proposal ends exactly once (see package replica).
 //   - Nothing that Raft wants durable is said to a peer before its fsync
 //     returned. Entries leave for the followers while the local fsync runs.
+//   - A light group says after the write what others say after the fsync, but for
+//     terms, votes, changes of the configuration and what Config.Replica.Keeps names.
+//     That it does is synced before it first does, and taken back when all of it is on disk (see
+//     wal.Promise): who looks after a crash of the machine knows what may be gone.
+//   - Where more acknowledgements than Raft's are asked for (SetAcks), the answer alone
+//     waits for them, for Config.AckTimeout at most; it is ErrUnknown then.
 //   - State machines are called by one goroutine at a time, in log order.
 //   - A failed write or fsync stops the process: what the disk holds is unknown
 //     then, and the other anchors have the data.
 //
-// A worker, the log writer and an applier each have one mailbox; they take all
+// A worker, the log writer, the syncer and an applier each have one mailbox; they take all
 // that has gathered and work it off as one batch. Mailboxes are bounded by what
 // fills them: proposals by MaxQueuedBytes of each replica, appends and applies
 // by Raft's own limits on what is in flight; messages from peers beyond

@@ -31,6 +31,7 @@ var named = map[string]setup{
 	"watch-segments": setupWatch,
 	"failover":       setupFailover,
 	"idle":           setupIdle,
+	"classes":        setupClasses,
 }
 
 // childName is the hidden benchmark that a benchmark runs as its own child.
@@ -134,4 +135,11 @@ func setupIdle(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, err
 	cfg.Warmup, cfg.Keys = 15*time.Second, 1_000_000
 	n := flags.Int("segments", 1000, "idle segments")
 	return func() (benchmark, error) { return segments.Idle{Config: *cfg, Segments: *n}, nil }
+}
+
+func setupClasses(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
+	cfg.Clients = 8
+	probe := flags.Int("probe", 20, "puts per second of the probe of the strong scope")
+	etcd := flags.Bool("etcd", true, "measure an etcd as well")
+	return func() (benchmark, error) { return segments.Classes{Config: *cfg, Probe: *probe, Etcd: *etcd}, nil }
 }
