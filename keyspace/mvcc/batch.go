@@ -134,7 +134,7 @@ func (b *Batch) End() {
 	g.mu.Unlock()
 	snap.Release()
 	g.store.charge(grown)
-	if shape.changed() {
+	if len(shape.absorbed) > 0 {
 		g.store.want()
 	}
 	if publisher != nil && len(events) > 0 {

@@ -58,12 +58,26 @@ func (s *Store) Commit() error {
 	return s.commit()
 }
 
-func (s *Store) commit() error {
+// Commit writes what was applied of this segment, of those cut off it since the last
+// commit and of those it absorbed, like Store.Commit, and leaves the others for later:
+// whoever waits for a cut does not wait for what all of the store was written.
+func (g *Segment) Commit() error {
+	g.store.commitMu.Lock()
+	defer g.store.commitMu.Unlock()
+	if g.durable.Load() == nil {
+		return g.store.commit() // only its parent's record can make room for its own
+	}
+	return g.store.commitOf([]*Segment{g})
+}
+
+func (s *Store) commit() error { return s.commitOf(s.live()) }
+
+func (s *Store) commitOf(segments []*Segment) error {
 	if err := s.err(); err != nil {
 		return err // the frozen buffers of the commit that failed must not be replaced
 	}
 	c := commit{seen: make(map[*sealed]bool)}
-	for _, g := range s.live() {
+	for _, g := range segments {
 		c.take(g)
 	}
 	if len(c.work) == 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -493,6 +494,15 @@ func TestCutsAndAbsorbsAgainstModel(t *testing.T) {
 	})
 }
 
+// commitSome commits all or, with what belongs to it, one.
+func (f *field) commitSome() error {
+	live := f.store.live()
+	if f.rng.Intn(2) == 0 || len(live) == 0 {
+		return f.store.Commit()
+	}
+	return live[f.rng.Intn(len(live))].Commit()
+}
+
 // commit settles the account of pending bytes to the last one.
 func (f *field) commit() {
 	must(f.t, f.store.Commit())
@@ -542,8 +552,10 @@ func (f *field) step(finish *func()) {
 		f.cut()
 	case 3, 4:
 		f.absorb()
-	case 5, 6:
+	case 5:
 		f.commit()
+	case 6:
+		must(f.t, f.commitSome())
 	case 7, 8, 16:
 		_, err := f.store.Scrub(1 + f.rng.Intn(10))
 		must(f.t, err)
@@ -586,7 +598,7 @@ func TestCrashAroundCutsAndAbsorbs(t *testing.T) {
 				case 2:
 					f.tryShape(f.absorb)
 				case 3:
-					f.store.Commit()
+					f.commitSome()
 				case 4:
 					f.store.Scrub(1 + f.rng.Intn(10))
 				case 5:
@@ -654,7 +666,7 @@ func TestCutsWhileACommitRuns(t *testing.T) {
 			}
 			f.view()
 			f.store.backend = &hooked{Memory: f.mem, before: meanwhile, after: meanwhile}
-			must(t, f.store.Commit())
+			must(t, f.commitSome())
 			f.store.backend = f.mem
 			for _, g := range f.store.live() {
 				if slices.ContainsFunc(g.sealed, func(t *sealed) bool { return t.stored.Load() }) {
@@ -859,31 +871,36 @@ func TestScrubsBehindAnAbsorbWaitForViews(t *testing.T) {
 	}
 }
 
-// A cut and an absorb ask for a commit, also where nothing else waits for one: a child
-// starts when it is synced.
-func TestCutAndAbsorbWantACommit(t *testing.T) {
-	s, g := newSegmentOf(t, anchormesh.KeyRange{})
-	wanted := func(what string, do func(b *Batch)) {
-		index, _ := g.Applied()
-		b := g.Begin(index+1, 1)
-		do(b)
-		b.End()
-		select {
-		case <-s.Wanted():
-		default:
-			t.Errorf("%s asks for no commit", what)
-		}
-		if s.Pending() == 0 {
-			t.Errorf("%s leaves nothing to commit", what)
-		}
-		must(t, s.Commit())
-		if s.Pending() != 0 {
-			t.Errorf("%d bytes pending after the commit of %s", s.Pending(), what)
-		}
+// An absorb asks for a commit, also where nothing else waits for one; after a cut the
+// commit of the parent is enough for its child to be synced, whatever else waits.
+func TestCommitsOfCutsAndAbsorbs(t *testing.T) {
+	s, g := newSegmentOf(t, anchormesh.KeyRange{End: []byte("x")})
+	other, err := s.Create(9, anchormesh.KeyRange{Start: []byte("x")}, Meta{})
+	must(t, err)
+	putAll(other, "y", strings.Repeat("v", 1000))
+	index, _ := g.Applied()
+	b := g.Begin(index+1, 1)
+	child := b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}).Segment()
+	b.End()
+	must(t, g.Commit())
+	if !synced(child) || g.Durable() != index+1 {
+		t.Errorf("after the parent's commit the child is synced: %v, the parent stands at %d", synced(child), g.Durable())
 	}
-	var child *Segment
-	wanted("a cut", func(b *Batch) { child = b.Cut(2, []byte("m"), Meta{Applied: childFirst, Term: 1}).Segment() })
-	wanted("an absorb", func(b *Batch) { b.Absorb(child, 0) })
+	if s.Pending() < 1000 || other.Durable() != 0 {
+		t.Errorf("%d bytes pending, the other segment stands at %d: it was to wait", s.Pending(), other.Durable())
+	}
+	b = g.Begin(index+2, 1)
+	b.Absorb(child, 0)
+	b.End()
+	select {
+	case <-s.Wanted():
+	default:
+		t.Error("an absorb asks for no commit")
+	}
+	must(t, s.Commit())
+	if s.Pending() != 0 {
+		t.Errorf("%d bytes pending after a commit", s.Pending())
+	}
 }
 
 // A scrub that ends between a cut and its commit must not be recorded: on disk the

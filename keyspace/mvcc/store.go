@@ -263,8 +263,8 @@ func (s *Store) becomeAbsent(records map[anchormesh.SegmentID]*record, gone []an
 // Pending is the bytes that are applied and not committed.
 func (s *Store) Pending() int { return int(max(0, s.pending.Load())) }
 
-// Wanted has a value when more than Options.CommitBytes wait for a commit, or a cut
-// or an absorb does.
+// Wanted has a value when more than Options.CommitBytes wait for a commit, or an
+// absorb does. Who cut a segment and wants the child soon calls its Commit.
 func (s *Store) Wanted() <-chan struct{} { return s.wanted }
 
 // charge counts what a batch added.

@@ -16,13 +16,13 @@ func (h *Host) split(parent *Replica, c machine.Change) {
 	h.cfg.Logger.Info("segment was split", "segment", d.Segment, "generation", d.Generation, "index", d.Changed,
 		"boundary", string(d.Range.End), "right", c.Born.Descriptor.Segment)
 	h.table.Learn(c.Born.Descriptor)
-	h.running.Go(func() { h.birth(parent.Store, c, leads) })
+	h.running.Go(func() { h.birth(parent, c, leads) })
 }
 
 // birth starts the right child of a split once the cut is on disk.
-func (h *Host) birth(store *mvcc.Store, c machine.Change, leads bool) {
+func (h *Host) birth(parent *Replica, c machine.Change, leads bool) {
 	id := c.Born.Descriptor.Segment
-	if err := store.Commit(); err != nil {
+	if err := parent.Machine.Segment().Commit(); err != nil {
 		return // the store has failed: its own committer stops the node
 	}
 	<-c.Child.Synced()
@@ -31,7 +31,7 @@ func (h *Host) birth(store *mvcc.Store, c machine.Change, leads bool) {
 	if h.closed {
 		return // the next start goes on
 	}
-	if err := h.begin(store, c.Child, leads); err != nil {
+	if err := h.begin(parent.Store, c.Child, leads); err != nil {
 		h.cfg.Logger.Error("the child of a split cannot begin; the next start tries again", "segment", id, "err", err)
 	}
 }

@@ -31,17 +31,17 @@ func (p *process) split(parent *replicaHere, c machine.Change) {
 	p.table.Learn(born)
 	if p.mesh.cfg.Plant == PlantEarlyChild {
 		p.update(wal.Update{Group: born.Segment, Snapshot: &birthMark}, func() {
-			p.after(p.pauseOfBirth(), func() { p.birth(c, leads) })
+			p.after(p.pauseOfBirth(), func() { p.birth(parent, c, leads) })
 		})
 		return
 	}
-	p.after(p.pauseOfBirth(), func() { p.birth(c, leads) })
+	p.after(p.pauseOfBirth(), func() { p.birth(parent, c, leads) })
 }
 
 // birth starts the right child of a split once the cut is on disk.
-func (p *process) birth(c machine.Change, leads bool) {
+func (p *process) birth(parent *replicaHere, c machine.Change, leads bool) {
 	p.mesh.begins("birth", p)
-	if err := p.store.Commit(); err != nil {
+	if err := parent.machine.Segment().Commit(); err != nil {
 		p.broken("commit", err)
 		return
 	}
