@@ -21,6 +21,7 @@ import (
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/governor"
 	"github.com/anchormesh/anchormesh/node/host"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
@@ -79,8 +80,11 @@ func fault(err error) error {
 	default:
 		return err // it has one, or is nobody's fault
 	}
-	text := strings.TrimPrefix(err.Error(), governor.ErrRefused.Error()+": ")
-	return status.Error(code, strings.TrimPrefix(text, governor.ErrNotNow.Error()+": "))
+	text := err.Error()
+	for _, kind := range []error{governor.ErrRefused, governor.ErrNotNow, machine.ErrRefused} {
+		text = strings.TrimPrefix(text, kind.Error()+": ") // the code says so
+	}
+	return status.Error(code, text)
 }
 
 // read reads a document for the scope of that prefix.
@@ -213,11 +217,26 @@ func (s *Service) Vote(ctx context.Context, req *meshpb.VoteRequest) (*meshpb.Vo
 	if len(req.GetWhy()) > scope.NoteBytesMax {
 		return nil, status.Errorf(codes.InvalidArgument, "the reason is %d bytes long, at most %d", len(req.GetWhy()), scope.NoteBytesMax)
 	}
-	err := s.cfg.Scopes.Vote(ctx, governor.Receipt{Scope: req.GetScope(), ID: req.GetId()}, node, req.GetApprove(), req.GetWhy())
+	v, err := s.show(ctx, req.GetScope())
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(v.Voters, node) {
+		return nil, status.Errorf(codes.FailedPrecondition, "node %s does not vote in scope %q; its voters are %s", node.Short(), req.GetScope(), shorts(v.Voters))
+	}
+	err = s.cfg.Scopes.Vote(ctx, governor.Receipt{Scope: req.GetScope(), ID: req.GetId()}, node, req.GetApprove(), req.GetWhy())
 	if err != nil {
 		return nil, fault(err)
 	}
 	return &meshpb.VoteReply{Node: string(node)}, nil
+}
+
+func shorts(nodes []anchormesh.NodeID) string {
+	var out []string
+	for _, n := range nodes {
+		out = append(out, n.Short())
+	}
+	return strings.Join(out, ", ")
 }
 
 // Withdraw implements meshpb.ScopesServer.

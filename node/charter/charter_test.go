@@ -67,7 +67,7 @@ func (f *fakeGovernor) Propose(_ context.Context, c governor.Change) (governor.R
 
 func (f *fakeGovernor) Vote(_ context.Context, r governor.Receipt, node anchormesh.NodeID, _ bool, _ string) error {
 	if node != "a" || r.ID != 3 {
-		return fmt.Errorf("%w: it votes in no such home", governor.ErrRefused)
+		return fmt.Errorf("%w: %w: no such proposal is open", governor.ErrRefused, machine.ErrRefused)
 	}
 	return nil
 }
@@ -263,7 +263,11 @@ func TestVotesAreTheAskedNodesUnlessNamed(t *testing.T) {
 			t.Errorf("%v, %v", reply, err)
 		}
 		_, err := s.Vote(ctx, &meshpb.VoteRequest{Scope: []byte("/s/"), Id: 3, Node: "beta"})
-		refused(t, "another's vote", err, codes.FailedPrecondition, "it votes in no such home")
+		refused(t, "another's vote", err, codes.FailedPrecondition, `node b does not vote in scope "/s/"; its voters are a`)
+		_, err = s.Vote(ctx, &meshpb.VoteRequest{Scope: []byte("/n/"), Id: 3})
+		refused(t, "a vote nowhere", err, codes.NotFound, `there is no scope "/n/"`)
+		_, err = s.Vote(ctx, &meshpb.VoteRequest{Scope: []byte("/s/"), Id: 4})
+		refused(t, "a vote on nothing", err, codes.FailedPrecondition, "no such proposal is open")
 		_, err = s.Vote(ctx, &meshpb.VoteRequest{Id: 3, Why: strings.Repeat("x", 300)})
 		refused(t, "a long reason", err, codes.InvalidArgument, "300 bytes long")
 		if _, err := s.Withdraw(ctx, &meshpb.WithdrawRequest{Scope: []byte("/s/"), Id: 3}); err != nil {
