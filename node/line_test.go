@@ -3,8 +3,12 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,4 +174,200 @@ func TestTransactionsOverLines(t *testing.T) {
 		hash = int64(h.Hash)
 	}
 	m.sound(ctx)
+}
+
+// A scope goes to its own line and back, and is cut, while both sides are written, read
+// over both, and watched over both. Inside the scope revisions never go back, no snapshot
+// is torn, and the watch has no gap, nothing twice, and everything in order.
+func TestHandOverUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many hand-overs; the whole run has it")
+	}
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+	defer cancel()
+	m.line(ctx, "/b/", policy.Shared)
+	l := &lineLoad{t: t, stop: make(chan struct{}), last: map[string]int64{}}
+	l.begin(ctx, m)
+	for i, to := range []policy.Line{policy.Own, policy.Shared, policy.Own, policy.Own, policy.Shared} {
+		if i == 3 {
+			m.cut("/b/m")
+			continue
+		}
+		l.settle(ctx, 30)
+		m.line(ctx, "/b/", to)
+	}
+	l.settle(ctx, 30)
+	close(l.stop)
+	l.writers.Wait()
+	l.watched(ctx)
+	m.sound(ctx)
+	t.Logf("%d writes in the scope, the longest took %v; %d snapshots", l.writes.Load(), time.Duration(l.longest.Load()), l.snapshots.Load())
+}
+
+// lineLoad writes /a/ and /b/ and checks what it sees.
+type lineLoad struct {
+	t         *testing.T
+	stop      chan struct{}
+	writers   sync.WaitGroup
+	watching  sync.WaitGroup
+	writes    atomic.Int64
+	snapshots atomic.Int64
+	longest   atomic.Int64
+	mu        sync.Mutex
+	last      map[string]int64 // what was written last, by key
+}
+
+func (l *lineLoad) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return l.t.Failed()
+	}
+}
+
+// settle waits until so many more writes were made in the scope.
+func (l *lineLoad) settle(ctx context.Context, writes int64) {
+	for until := l.writes.Load() + writes; l.writes.Load() < until && ctx.Err() == nil && !l.t.Failed(); {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (l *lineLoad) begin(ctx context.Context, m *testMesh) {
+	watching := make(chan struct{})
+	l.watching.Go(func() { l.watch(ctx, m.client(1), watching) })
+	<-watching
+	for i, keys := range [][]string{{"/a/x"}, {"/b/z"}, {"/b/a1", "/b/z2"}} {
+		l.writers.Go(func() { l.write(ctx, m.client(i), keys) })
+	}
+	l.writers.Go(func() { l.transact(ctx, m.client(1)) })
+	l.writers.Go(func() { l.read(ctx, m.client(2)) })
+}
+
+// write puts one number after the other, to each key in turn.
+func (l *lineLoad) write(ctx context.Context, c *clientv3.Client, keys []string) {
+	shown := int64(0)
+	for n := int64(1); !l.stopped(); n++ {
+		for _, key := range keys {
+			began := time.Now()
+			resp, err := c.Put(ctx, key, fmt.Sprint(n))
+			if err != nil {
+				l.t.Errorf("put %s: %v", key, err)
+				return
+			}
+			l.mu.Lock()
+			l.last[key] = n
+			l.mu.Unlock()
+			if !strings.HasPrefix(key, "/b/") {
+				continue
+			}
+			l.writes.Add(1)
+			if took := int64(time.Since(began)); took > l.longest.Load() {
+				l.longest.Store(took)
+			}
+			if resp.Header.Revision <= shown {
+				l.t.Errorf("put %s got revision %d behind %d", key, resp.Header.Revision, shown)
+			}
+			shown = resp.Header.Revision
+		}
+	}
+}
+
+// transact writes one number on both sides at once.
+func (l *lineLoad) transact(ctx context.Context, c *clientv3.Client) {
+	for n := int64(1); !l.stopped(); n++ {
+		_, err := c.Txn(ctx).Then(clientv3.OpPut("/a/pair", fmt.Sprint(n)), clientv3.OpPut("/b/pair", fmt.Sprint(n))).Commit()
+		if err != nil {
+			l.t.Errorf("transaction: %v", err)
+			return
+		}
+		l.mu.Lock()
+		l.last["/a/pair"], l.last["/b/pair"] = n, n
+		l.mu.Unlock()
+		time.Sleep(20 * time.Millisecond) // a hand-over waits for what is prepared
+	}
+}
+
+// read takes snapshots over both.
+func (l *lineLoad) read(ctx context.Context, c *clientv3.Client) {
+	for !l.stopped() {
+		l.mu.Lock()
+		before := maps.Clone(l.last)
+		l.mu.Unlock()
+		resp, err := c.Get(ctx, "/", clientv3.WithPrefix())
+		if err != nil {
+			l.t.Errorf("snapshot: %v", err)
+			return
+		}
+		got := map[string]int64{}
+		for _, kv := range resp.Kvs {
+			got[string(kv.Key)], _ = strconv.ParseInt(string(kv.Value), 10, 64)
+			if kv.ModRevision > resp.Header.Revision {
+				l.t.Errorf("a snapshot at %d shows %s of %d", resp.Header.Revision, kv.Key, kv.ModRevision)
+			}
+		}
+		if got["/a/pair"] != got["/b/pair"] {
+			l.t.Errorf("torn transaction: %v", got)
+		}
+		if a, b := got["/b/a1"], got["/b/z2"]; b > a || b < a-1 {
+			l.t.Errorf("a snapshot shows %d of the first and %d of the second, which the same client writes behind it", a, b)
+		}
+		for key, n := range before {
+			if got[key] < n {
+				l.t.Errorf("a snapshot shows %d of %s, %d was acknowledged before", got[key], key, n)
+			}
+		}
+		l.snapshots.Add(1)
+	}
+}
+
+// watch follows both sides.
+func (l *lineLoad) watch(ctx context.Context, c *clientv3.Client, began chan struct{}) {
+	seen, top := map[string]int64{}, int64(0)
+	for resp := range c.Watch(ctx, "/", clientv3.WithPrefix(), clientv3.WithCreatedNotify()) {
+		if err := resp.Err(); err != nil {
+			l.t.Errorf("watch: %v", err)
+			return
+		}
+		if resp.Created {
+			close(began)
+		}
+		for _, ev := range resp.Events {
+			n, _ := strconv.ParseInt(string(ev.Kv.Value), 10, 64)
+			if key := string(ev.Kv.Key); n != seen[key]+1 {
+				l.t.Errorf("the watch shows %d of %s behind %d", n, key, seen[key])
+				return
+			} else {
+				seen[key] = n
+			}
+			if ev.Kv.ModRevision < top {
+				l.t.Errorf("the watch shows revision %d behind %d", ev.Kv.ModRevision, top)
+			}
+			top = ev.Kv.ModRevision
+		}
+		if l.all(seen) {
+			return
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t.Errorf("the watch ended at %v of %v", seen, l.last)
+}
+
+// all reports whether the writers have ended and everything was seen.
+func (l *lineLoad) all(seen map[string]int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped() && maps.Equal(seen, l.last)
+}
+
+func (l *lineLoad) watched(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { l.watching.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		l.t.Error("the watch did not see everything")
+	}
 }

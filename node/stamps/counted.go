@@ -38,16 +38,17 @@ func (l *Lines) counted(req line.Request, done func(line.Answer)) {
 				done(line.Answer{Err: err})
 				return
 			}
-			l.countedTo(&req, at.Last, done)
+			l.countedTo(&req, &at, done)
 		})
 	})
 }
 
 // countedTo lifts the counter, if that is asked for and it is not there.
-func (l *Lines) countedTo(req *line.Request, last anchormesh.Revision, done func(line.Answer)) {
+func (l *Lines) countedTo(req *line.Request, at *Standing, done func(line.Answer)) {
+	last := at.Last
 	ans := line.Answer{T: last, Spreads: make([]line.Spread, len(req.Since))}
 	for i := range ans.Spreads {
-		ans.Spreads[i].All = true
+		ans.Spreads[i].Ranges = []anchormesh.KeyRange{at.Descriptor.Range}
 	}
 	to := max(req.Raise, req.Claim)
 	if to <= last {

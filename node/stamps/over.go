@@ -82,6 +82,12 @@ func (l *Lines) each(ctx context.Context, lines [][]byte, q func(i int) question
 	return out, group.Wait()
 }
 
+// Raise lifts a line to a number that another one gave out, if it is not there.
+func (l *Lines) Raise(ctx context.Context, line []byte, to anchormesh.Revision) error {
+	_, err := l.question(ctx, line, question{raise: to})
+	return err
+}
+
 // claimGap is how far above all lines a number is looked for first that none of them has
 // given out. Every try doubles it: a busy line gives out some while it is asked.
 const claimGap = 256

@@ -28,12 +28,21 @@
 //
 // One goroutine sends, one receives, as without splits: hubs raise a flag, and the
 // sender polls those that did. A stream to another node costs two goroutines, here and
-// there, for each weave that needs one. Questions and barriers of a scope are shared
-// by all weaves of the node.
+// there, for each weave that needs one. Questions and barriers are shared by all weaves
+// of the node over the same lines.
 //
 // # Limits
 //
 // A client that does not read stops the reading of hubs, whose outboxes are bounded;
 // so is what waits from another node. Create waits while very many Created responses
-// are unread. All watches of one stream are of one scope, that of the first.
+// are unread.
+//
+// # Several lines
+//
+// The watches of one stream share a weave, over all lines that its segments are on: their
+// events come by revision, and each line is raised to a revision before a barrier at it
+// is asked for in its segments. What a home says holds for its own line only: a thread
+// whose last mark was made on another is asked. A line whose home does not answer holds
+// up what needs an answer on the same stream (a new watch, progress, events that span
+// segments); events of one segment never wait.
 package watches

@@ -1,12 +1,14 @@
 package watches
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // Pauses after a home or a leader that did not answer.
@@ -18,11 +20,12 @@ const (
 // questionWait bounds one try to ask the home.
 const questionWait = 3 * time.Second
 
-// frontier asks what the weaves of one scope on this node want to know, and repeats it
-// until it is answered.
+// frontier asks what the weaves over the same lines on this node want to know, and
+// repeats it until it is answered.
 type frontier struct {
 	watches *Watches
-	scope   []byte
+	lines   [][]byte // as they were when it was made: see current
+	over    bool     // barriers come at numbers of several lines
 
 	mu      sync.Mutex // taken inside the members' locks, never around them
 	core    *weave.Frontier
@@ -32,17 +35,18 @@ type frontier struct {
 
 // member is who asks: a weave here, or the threads of another node's.
 type member interface {
-	told(t weave.Told)
+	// The lines are those that were asked.
+	told(t weave.Told, lines [][]byte)
 	// mark says that a barrier at the revision was answered for keys of a segment,
-	// and that all its leader had then is published here.
-	mark(segment anchormesh.SegmentID, keys anchormesh.KeyRange, revision int64, threads []int64)
+	// on a line, and that all its leader had then is published here.
+	mark(on *anchormesh.Descriptor, revision int64, threads []int64)
 }
 
-// questions is how many questions to the home of one scope may be under way.
+// questions is how many questions to the homes may be under way.
 const questions = 2
 
-func newFrontier(w *Watches, scope []byte) *frontier {
-	return &frontier{watches: w, scope: scope, core: weave.NewFrontier(questions), members: make(map[uint64]member)}
+func newFrontier(w *Watches, lines [][]byte, over bool) *frontier {
+	return &frontier{watches: w, lines: lines, over: over, core: weave.NewFrontier(questions), members: make(map[uint64]member)}
 }
 
 func (f *frontier) join(m member) uint64 {
@@ -78,7 +82,7 @@ func (f *frontier) ask(id uint64, a weave.Ask) {
 // question asks the home until it answers, and then what gathered meanwhile.
 func (f *frontier) question(ctx context.Context, q weave.Question) {
 	for ok := true; ok; {
-		revision, ranges, err := f.home(ctx, q.Since)
+		revision, ranges, lines, err := f.home(ctx, q.Since)
 		if err != nil {
 			return // the node stops
 		}
@@ -88,25 +92,40 @@ func (f *frontier) question(ctx context.Context, q weave.Question) {
 		f.mu.Unlock()
 		for _, t := range tell {
 			if m := f.member(t.Weave); m != nil {
-				m.told(t.Told)
+				m.told(t.Told, lines)
 			}
 		}
 	}
 }
 
-func (f *frontier) home(ctx context.Context, since int64) (revision int64, ranges []anchormesh.KeyRange, err error) {
+// current names the lines on which the keys are now: one that is no more went over to
+// another.
+func (f *frontier) current() [][]byte {
+	var now []*anchormesh.Descriptor
+	for _, line := range f.lines {
+		if d, ok := f.watches.table.Lookup(line); ok {
+			now = append(now, d)
+		}
+	}
+	return stamps.LinesOf(now)
+}
+
+func (f *frontier) home(ctx context.Context, since int64) (revision int64, ranges []anchormesh.KeyRange, lines [][]byte, err error) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		short, cancel := context.WithTimeout(ctx, questionWait)
-		told, err := f.watches.lines.Told(short, f.scope, since)
+		told, err := stamps.Told{}, stamps.ErrNoHome
+		if lines = f.current(); len(lines) > 0 {
+			told, err = f.watches.lines.ToldOver(short, lines, since)
+		}
 		cancel()
 		switch {
 		case err == nil && told.Spread.All:
-			return told.T, []anchormesh.KeyRange{{}}, nil
+			return told.T, []anchormesh.KeyRange{{}}, lines, nil
 		case err == nil:
-			return told.T, told.Spread.Ranges, nil
+			return told.T, told.Spread.Ranges, lines, nil
 		}
 		if err := sleep(ctx, pause); err != nil {
-			return 0, nil, err
+			return 0, nil, nil, err
 		}
 	}
 }
@@ -124,7 +143,7 @@ func (f *frontier) barrier(id uint64, b weave.Barrier) {
 // when the segment has left this node: its hub has stopped, so its threads have ended.
 func (f *frontier) bars(ctx context.Context, bar weave.Bar) {
 	for ok := true; ok; {
-		keys, err := f.bar(ctx, bar)
+		on, err := f.bar(ctx, bar)
 		if err != nil {
 			f.mu.Lock()
 			f.core.Left(bar.Segment)
@@ -132,37 +151,43 @@ func (f *frontier) bars(ctx context.Context, bar weave.Bar) {
 			return
 		}
 		var marks []weave.Mark
-		segment := bar.Segment
 		f.mu.Lock()
 		marks, bar, ok = f.core.Barred(bar)
 		f.mu.Unlock()
 		for _, m := range marks {
 			if to := f.member(m.Weave); to != nil {
-				to.mark(segment, keys, m.Revision, m.Threads)
+				to.mark(on, m.Revision, m.Threads)
 			}
 		}
 	}
 }
 
 // bar returns when nothing at or below the revision can appear in the segment any
-// more, and all that its leader had then is applied and published here; and the keys of
-// which that is true. If the segment is cut meanwhile, it is asked anew.
-func (f *frontier) bar(ctx context.Context, bar weave.Bar) (anchormesh.KeyRange, error) {
+// more, and all that its leader had then is applied and published here; and what the
+// segment is of which that is true. If it is cut meanwhile, it is asked anew. Its line is
+// raised before, if the revision may be another's.
+func (f *frontier) bar(ctx context.Context, bar weave.Bar) (*anchormesh.Descriptor, error) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		r, here := f.watches.host.Get(bar.Segment)
 		if !here {
-			return anchormesh.KeyRange{}, errAbsent
+			return nil, errAbsent
 		}
 		d := r.Machine.Descriptor()
-		index, err := f.watches.lines.Barrier(ctx, d, bar.Revision)
+		index, err := uint64(0), error(nil)
+		if f.over || len(f.lines) != 1 || !bytes.Equal(f.lines[0], d.Line) {
+			err = f.watches.raise(ctx, d.Line, bar.Revision)
+		}
+		if err == nil {
+			index, err = f.watches.lines.Barrier(ctx, d, bar.Revision)
+		}
 		if err == nil {
 			err = f.applied(ctx, bar.Segment, index)
 		}
 		if err == nil {
-			return d.Range, nil
+			return d, nil
 		}
 		if err := sleep(ctx, pause); err != nil {
-			return anchormesh.KeyRange{}, err
+			return nil, err
 		}
 	}
 }

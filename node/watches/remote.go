@@ -156,7 +156,7 @@ func (r *remote) cancel(id int64) {
 	r.order(appendUints([]byte{msgCancel}, uint64(id)))
 }
 
-func (r *remote) barrier(b weave.Barrier) { r.order(appendBarrier(nil, b)) }
+func (r *remote) barrier(over bool, b weave.Barrier) { r.order(appendBarrier(nil, over, b)) }
 
 // fail ends the stream for good; what came before is still read.
 func (r *remote) fail() {
@@ -205,6 +205,8 @@ func (r *remote) poll() (weave.Event, bool) {
 			id = ev.Thread
 		case weave.Came:
 			id, over = ev.ID, ev.Canceled
+		case marked:
+			id, over = ev.ID, false
 		}
 		if _, mine := r.threads[id]; !mine {
 			continue

@@ -31,6 +31,7 @@ type served struct {
 	watches *Watches
 	in      *inlets
 	members map[*frontier]uint64
+	marks   map[int64]string // the lines that threads were marked on
 
 	mu     sync.Mutex
 	local  *flows
@@ -40,7 +41,7 @@ type served struct {
 // serve serves one stream of another node: this goroutine sends, another receives.
 func (w *Watches) serve(stream grpc.ServerStream) error {
 	in := &inlets{notify: make(chan struct{}, 1)}
-	s := &served{watches: w, in: in, local: newFlows(w.host, in), members: make(map[*frontier]uint64)}
+	s := &served{watches: w, in: in, local: newFlows(w.host, in), members: make(map[*frontier]uint64), marks: make(map[int64]string)}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(w.ctx, cancel)()
@@ -52,6 +53,9 @@ func (w *Watches) serve(stream grpc.ServerStream) error {
 	for {
 		s.mu.Lock()
 		ev, ok := in.next()
+		if came, is := ev.(weave.Came); is && came.Mark {
+			ev = marked{came, s.marks[came.ID]}
+		}
 		s.mu.Unlock()
 		if ok {
 			if err := stream.SendMsg(encodeEvent(ev)); err != nil {
@@ -102,18 +106,19 @@ func (s *served) carryOut(o order) {
 			s.local.fail(o.open.Request.ID)
 		}
 	case o.barrier != nil:
-		s.barrier(*o.barrier)
+		s.barrier(o.over, *o.barrier)
 	default:
 		s.local.cancel(o.cancel)
+		delete(s.marks, o.cancel)
 	}
 }
 
-func (s *served) barrier(b weave.Barrier) {
+func (s *served) barrier(over bool, b weave.Barrier) {
 	r, here := s.watches.host.Get(b.Segment)
 	if !here {
 		return // its hub has stopped: the threads have ended
 	}
-	f := s.watches.frontier(r.Machine.Descriptor().Line)
+	f := s.watches.frontier([][]byte{r.Machine.Descriptor().Line}, over)
 	id, joined := s.members[f]
 	if !joined {
 		id = f.join(s)
@@ -123,13 +128,16 @@ func (s *served) barrier(b weave.Barrier) {
 }
 
 // told implements member; threads of others ask nothing of the home here.
-func (s *served) told(weave.Told) {}
+func (s *served) told(weave.Told, [][]byte) {}
 
 // mark implements member.
-func (s *served) mark(segment anchormesh.SegmentID, keys anchormesh.KeyRange, revision int64, threads []int64) {
+func (s *served) mark(on *anchormesh.Descriptor, revision int64, threads []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		s.local.mark(segment, keys, revision, threads)
+		for _, id := range threads {
+			s.marks[id] = string(on.Line)
+		}
+		s.local.mark(on.Segment, on.Range, revision, threads)
 	}
 }

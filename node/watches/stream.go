@@ -57,10 +57,10 @@ func newDirect(w *Watches, r *host.Replica) *stream {
 	return s
 }
 
-// newSeveral returns a stream in a scope that was split.
-func newSeveral(w *Watches, scope []byte) *stream {
+// newSeveral returns a stream in a keyspace that was split.
+func newSeveral(w *Watches) *stream {
 	s := newStream(w)
-	s.woven = newWoven(w, scope, &s.in)
+	s.woven = newWoven(w, &s.in)
 	close(s.moved)
 	return s
 }
@@ -215,7 +215,7 @@ func (s *stream) move() {
 		return
 	}
 	s.moving = true
-	s.woven = newWoven(s.watches, s.replica.Machine.Descriptor().Line, &s.in)
+	s.woven = newWoven(s.watches, &s.in)
 	for id := range s.held {
 		s.markLocked(id)
 	}

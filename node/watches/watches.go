@@ -2,6 +2,7 @@ package watches
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -26,9 +27,10 @@ type Peers interface {
 	Conn(node anchormesh.NodeID) (grpc.ClientConnInterface, error)
 }
 
-// Lines answers questions about the revisions of scopes; *stamps.Lines is one.
+// Lines answers questions about lines of revisions; *stamps.Lines is one.
 type Lines interface {
-	Told(ctx context.Context, scope []byte, since anchormesh.Revision) (stamps.Told, error)
+	ToldOver(ctx context.Context, lines [][]byte, since anchormesh.Revision) (stamps.Told, error)
+	Raise(ctx context.Context, line []byte, to anchormesh.Revision) error
 	Barrier(ctx context.Context, d *anchormesh.Descriptor, t anchormesh.Revision) (uint64, error)
 }
 
@@ -62,12 +64,13 @@ type Watches struct {
 	mu        sync.Mutex
 	closed    bool
 	running   sync.WaitGroup
-	frontiers map[string]*frontier // by scope
+	frontiers map[string]*frontier // by lines
+	raised    map[string]int64     // what each line is known to be at or above
 }
 
 // New returns the watches of a node. Close ends what they run.
 func New(cfg Config, h *host.Host, e Engine, t *route.Table, l Lines, p Peers) *Watches {
-	w := &Watches{cfg: cfg, host: h, engine: e, table: t, lines: l, peers: p, frontiers: make(map[string]*frontier)}
+	w := &Watches{cfg: cfg, host: h, engine: e, table: t, lines: l, peers: p, frontiers: make(map[string]*frontier), raised: make(map[string]int64)}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }
@@ -92,15 +95,35 @@ func (w *Watches) run(f func(context.Context)) bool {
 	return !w.closed
 }
 
-func (w *Watches) frontier(scope []byte) *frontier {
+// frontier returns the one of some lines; over says that barriers in them come at numbers
+// of others, too.
+func (w *Watches) frontier(lines [][]byte, over bool) *frontier {
+	key := fmt.Sprintf("%t %q", over, lines)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.frontiers[string(scope)]
+	f := w.frontiers[key]
 	if f == nil {
-		f = newFrontier(w, scope)
-		w.frontiers[string(scope)] = f
+		f = newFrontier(w, lines, over)
+		w.frontiers[key] = f
 	}
 	return f
+}
+
+// raise makes a line be at or above a revision that another one gave out.
+func (w *Watches) raise(ctx context.Context, line []byte, to int64) error {
+	w.mu.Lock()
+	known := w.raised[string(line)]
+	w.mu.Unlock()
+	if known >= to {
+		return nil
+	}
+	err := w.lines.Raise(ctx, line, to)
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.raised[string(line)] = max(w.raised[string(line)], to)
+	}
+	return err
 }
 
 // Open implements etcdapi.Watches. The watches of a scope that was split are served
@@ -110,8 +133,8 @@ func (w *Watches) Open(_ context.Context, keys anchormesh.KeyRange) (etcdapi.Wat
 	if !ok {
 		return nil, errNotYet
 	}
-	if d.Stamped {
-		return newSeveral(w, d.Line), nil
+	if d.Stamped || len(d.Line) > 0 {
+		return newSeveral(w), nil
 	}
 	r, here := w.host.Get(d.Segment)
 	if !here {

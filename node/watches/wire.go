@@ -21,10 +21,10 @@ const (
 	// To the replica.
 	msgOpen    = 1 // thread, segment, start, flags, range start, range end
 	msgCancel  = 2 // thread
-	msgBarrier = 3 // segment, revision, count, threads
+	msgBarrier = 3 // segment, revision, 1 if that may be another line's, count, threads
 	// From it.
 	msgEvents = 4 // thread, flags, revision, count; each: revision, length, field
-	msgMark   = 5 // thread, revision
+	msgMark   = 5 // thread, revision, line
 	msgEnd    = 6 // thread, position, compact revision
 	msgBroke  = 7 // thread
 )
@@ -58,12 +58,22 @@ func requestFlags(r *watch.Request) (f uint64) {
 	return f
 }
 
-func appendBarrier(b []byte, x weave.Barrier) []byte {
-	b = appendUints(append(b, msgBarrier), uint64(x.Segment), uint64(x.Revision), uint64(len(x.Threads)))
+func appendBarrier(b []byte, over bool, x weave.Barrier) []byte {
+	flag := uint64(0)
+	if over {
+		flag = 1
+	}
+	b = appendUints(append(b, msgBarrier), uint64(x.Segment), uint64(x.Revision), flag, uint64(len(x.Threads)))
 	for _, id := range x.Threads {
 		b = binary.AppendUvarint(b, uint64(id))
 	}
 	return b
+}
+
+// marked is a mark with the line of the segment whose leader answered the barrier.
+type marked struct {
+	weave.Came
+	line string
 }
 
 // encodeEvent encodes what a hub had for a thread. Large events are referred to.
@@ -72,12 +82,14 @@ func encodeEvent(ev weave.Event) codec.Chunks {
 	if ok {
 		return codec.Chunks{appendUints([]byte{msgBroke}, uint64(broke.Thread))}
 	}
+	if m, ok := ev.(marked); ok {
+		b := appendUints([]byte{msgMark}, uint64(m.ID), uint64(m.Revision))
+		return codec.Chunks{appendBytes(b, []byte(m.line))}
+	}
 	r := ev.(weave.Came).Response
 	switch {
 	case r.Canceled:
 		return codec.Chunks{appendUints([]byte{msgEnd}, uint64(r.ID), uint64(r.Revision), uint64(r.CompactRevision))}
-	case r.Mark:
-		return codec.Chunks{appendUints([]byte{msgMark}, uint64(r.ID), uint64(r.Revision))}
 	}
 	return encodeEvents(&r)
 }
@@ -114,6 +126,7 @@ func parseEvent(b []byte) (weave.Event, error) {
 		resp.Revision, resp.CompactRevision, resp.Canceled = r.revision(), r.revision(), true
 	case msgMark:
 		resp.Revision, resp.Mark = r.revision(), true
+		return marked{weave.Came{Response: resp}, string(r.bytes())}, r.end()
 	case msgEvents:
 		flags := r.uint()
 		resp.PrevKV, resp.Fragment, resp.Revision = flags&flagPrevKV != 0, flags&flagFragment != 0, r.revision()
@@ -141,6 +154,7 @@ func parseEvent(b []byte) (weave.Event, error) {
 type order struct {
 	open    *weave.Open
 	barrier *weave.Barrier
+	over    bool // of a barrier: its revision may be another line's
 	cancel  int64
 }
 
@@ -163,6 +177,7 @@ func parseOrder(b []byte) (o order, err error) {
 		o.cancel = r.revision()
 	case msgBarrier:
 		o.barrier = &weave.Barrier{Segment: anchormesh.SegmentID(r.uint()), Revision: r.revision()}
+		o.over = r.uint() != 0
 		o.barrier.Threads = make([]int64, r.count())
 		for i := range o.barrier.Threads {
 			o.barrier.Threads[i] = r.revision()

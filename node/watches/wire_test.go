@@ -24,7 +24,7 @@ func samples() []weave.Event {
 		weave.Broke{Thread: 7},
 		came(watch.Response{ID: 1, Revision: 12, Canceled: true}),
 		came(watch.Response{ID: 2, Revision: 12, CompactRevision: 40, Canceled: true}),
-		came(watch.Response{ID: 3, Revision: 1 << 60, Mark: true}),
+		marked{came(watch.Response{ID: 3, Revision: 1 << 60, Mark: true}).(weave.Came), "/b/"},
 		came(watch.Response{ID: 4, Revision: 9, Bytes: 3, Events: []*watch.Event{watch.Received(9, 0, []byte("abc"), false)}}),
 		came(watch.Response{ID: 5, Revision: 11, PrevKV: true, Fragment: true, Bytes: 5 + len(large), Events: []*watch.Event{
 			watch.Received(9, 0, []byte("abc"), true), watch.Received(11, 0, large, true), watch.Received(11, 0, []byte("de"), true),
@@ -75,7 +75,7 @@ func TestOrdersTravel(t *testing.T) {
 		t.Errorf("%v came as %v, %v", open, o.open, err)
 	}
 	bar := weave.Barrier{Segment: 4, Revision: 77, Threads: []int64{1, 5, 1 << 40}}
-	if o, err = parseOrder(appendBarrier(nil, bar)); err != nil || !reflect.DeepEqual(*o.barrier, bar) {
+	if o, err = parseOrder(appendBarrier(nil, true, bar)); err != nil || !o.over || !reflect.DeepEqual(*o.barrier, bar) {
 		t.Errorf("%v came as %v, %v", bar, o.barrier, err)
 	}
 	if o, err = parseOrder(appendUints([]byte{msgCancel}, 8)); err != nil || o.cancel != 8 {
@@ -121,7 +121,7 @@ func FuzzParseEvent(f *testing.F) {
 
 func FuzzParseOrder(f *testing.F) {
 	f.Add(appendOpen(nil, weave.Open{Segment: 1, Request: watch.Request{ID: 1, StartRevision: 1}}))
-	f.Add(appendBarrier(nil, weave.Barrier{Segment: 1, Revision: 2, Threads: []int64{3}}))
+	f.Add(appendBarrier(nil, false, weave.Barrier{Segment: 1, Revision: 2, Threads: []int64{3}}))
 	f.Add(appendUints([]byte{msgCancel}, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := parseOrder(b)

@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
 	"github.com/anchormesh/anchormesh/node/route"
+	"github.com/anchormesh/anchormesh/node/stamps"
 )
 
 // pause is how long a thread that ended waits before it goes back to where it was: the
@@ -28,10 +29,9 @@ const unreadMax = 1024
 // woven serves the watches of one client stream in a scope that was split. It is the
 // shell of a weave.
 type woven struct {
-	watches  *Watches
-	frontier *frontier
-	id       uint64 // at the frontier
-	in       *inlets
+	watches *Watches
+	at      map[*frontier]uint64 // those asked so far, and the name there
+	in      *inlets
 
 	mu      sync.Mutex
 	core    *weave.Weave
@@ -44,16 +44,20 @@ type woven struct {
 	local   *flows
 	remote  map[anchormesh.NodeID]*remote
 	threads map[int64]*thread
-	tick    time.Time // when the weave wants to know the time
+	located map[anchormesh.SegmentID]struct{} // segments that threads were sent to
+	tick    time.Time                         // when the weave wants to know the time
 	later   []delayed
 }
 
 // thread is where a thread of the weave was opened.
 type thread struct {
 	segment    anchormesh.SegmentID
+	keys       anchormesh.KeyRange
 	generation anchormesh.Generation
-	over       bool // it ended, and is to be located anew
-	here       bool // its source is on this node
+	marked     bool   // a barrier was answered,
+	line       string // on this line
+	over       bool   // it ended, and is to be located anew
+	here       bool   // its source is on this node
 	remote     *remote
 	wanted     int64     // a barrier was wanted before the source was known
 	asked      time.Time // when its segment was first looked for on this node, in vain
@@ -65,7 +69,7 @@ type delayed struct {
 	do func()
 }
 
-func newWoven(w *Watches, scope []byte, in *inlets) *woven {
+func newWoven(w *Watches, in *inlets) *woven {
 	limits := weave.DefaultLimits()
 	limits.ProgressInterval = w.cfg.ProgressInterval
 	core, err := weave.New(limits)
@@ -73,12 +77,35 @@ func newWoven(w *Watches, scope []byte, in *inlets) *woven {
 		panic("watches: limits were not validated: " + err.Error())
 	}
 	o := &woven{
-		watches: w, frontier: w.frontier(scope), in: in, core: core,
+		watches: w, at: make(map[*frontier]uint64), in: in, core: core, located: make(map[anchormesh.SegmentID]struct{}),
 		silent: make(map[int64]bool), local: newFlows(w.host, in),
 		remote: make(map[anchormesh.NodeID]*remote), threads: make(map[int64]*thread),
 	}
-	o.id = o.frontier.join(o)
 	return o
+}
+
+// frontier returns the one of the lines that the threads are on now, as far as this node
+// knows, and the name of this weave there.
+func (o *woven) frontier() (*frontier, uint64) {
+	var on []*anchormesh.Descriptor
+	for id := range o.located {
+		if d, ok := o.watches.table.Segment(id); ok {
+			on = append(on, d)
+		} else {
+			delete(o.located, id)
+		}
+	}
+	lines := stamps.LinesOf(on)
+	if len(lines) == 0 {
+		lines = [][]byte{nil} // the segments are just becoming others: the root's is always there
+	}
+	f := o.watches.frontier(lines, len(lines) > 1)
+	id, joined := o.at[f]
+	if !joined {
+		id = f.join(o)
+		o.at[f] = id
+	}
+	return f, id
 }
 
 // create begins a watch.
@@ -158,7 +185,29 @@ func (o *woven) cancel(id int64) bool {
 func (o *woven) requestProgress() { o.take(weave.Progress{}) }
 
 // told implements member.
-func (o *woven) told(t weave.Told) { o.take(t) }
+//
+// A home knows nothing of keys that are on another line. Those are asked: the line of a
+// thread is that of its last mark, and a hand-over gives its keys a number of the outer line.
+func (o *woven) told(t weave.Told, lines [][]byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	asked := make(map[string]bool, len(lines))
+	for _, line := range lines {
+		asked[string(line)] = true
+	}
+	ranges := t.Ranges[:len(t.Ranges):len(t.Ranges)]
+	for _, th := range o.threads {
+		if th.marked && !asked[th.line] {
+			ranges = append(ranges, th.keys)
+		}
+	}
+	t.Ranges = ranges
+	o.step(t)
+	o.in.nudge()
+}
 
 func (o *woven) take(ev weave.Event) {
 	o.mu.Lock()
@@ -170,10 +219,13 @@ func (o *woven) take(ev weave.Event) {
 }
 
 // mark implements member.
-func (o *woven) mark(segment anchormesh.SegmentID, keys anchormesh.KeyRange, revision int64, threads []int64) {
+func (o *woven) mark(on *anchormesh.Descriptor, revision int64, threads []int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.local.mark(segment, keys, revision, threads)
+	for _, id := range threads {
+		o.tag(id, string(on.Line))
+	}
+	o.local.mark(on.Segment, on.Range, revision, threads)
 }
 
 // poll returns the next response for the client, or when to come again without being
@@ -242,6 +294,13 @@ func (o *woven) delay(do func()) {
 	o.in.nudge()
 }
 
+// tag notes on which line a thread has been marked.
+func (o *woven) tag(id int64, line string) {
+	if t := o.threads[id]; t != nil {
+		t.marked, t.line = true, line
+	}
+}
+
 // step gives the weave an event, and those that follow from it at once.
 func (o *woven) step(ev weave.Event) {
 	o.todo = append(o.todo, ev)
@@ -249,6 +308,10 @@ func (o *woven) step(ev weave.Event) {
 		return // from inside a step
 	}
 	for ; len(o.todo) > 0; o.todo = o.todo[1:] {
+		if m, ok := o.todo[0].(marked); ok {
+			o.tag(m.ID, m.line)
+			o.todo[0] = m.Came
+		}
 		switch ev := o.todo[0].(type) {
 		case weave.Came:
 			if ev.Canceled {
@@ -284,14 +347,15 @@ func (o *woven) carryOut(fx weave.Effects) {
 		o.locate(l)
 	}
 	for _, p := range fx.Open {
-		o.threads[p.Request.ID] = &thread{segment: p.Segment, generation: math.MaxUint64}
+		o.threads[p.Request.ID] = &thread{segment: p.Segment, keys: p.Request.Range, generation: math.MaxUint64}
 		o.open(p)
 	}
 	for _, b := range fx.Barrier {
 		o.barrier(b)
 	}
 	if fx.Ask != nil {
-		o.frontier.ask(o.id, *fx.Ask)
+		f, id := o.frontier()
+		f.ask(id, *fx.Ask)
 	}
 	o.tick = fx.Next
 }
@@ -325,6 +389,7 @@ func (o *woven) locate(l weave.Locate) {
 	}
 	located := weave.Located{Thread: l.Thread}
 	for _, p := range parts {
+		o.located[p.Descriptor.Segment] = struct{}{}
 		located.Parts = append(located.Parts, weave.Part{Segment: p.Descriptor.Segment, Range: p.Range})
 	}
 	o.step(located)
@@ -410,10 +475,12 @@ func (o *woven) barrier(b weave.Barrier) {
 		}
 	}
 	if len(here) > 0 {
-		o.frontier.barrier(o.id, weave.Barrier{Segment: b.Segment, Revision: b.Revision, Threads: here})
+		f, id := o.frontier()
+		f.barrier(id, weave.Barrier{Segment: b.Segment, Revision: b.Revision, Threads: here})
 	}
 	for r, ids := range away {
-		r.barrier(weave.Barrier{Segment: b.Segment, Revision: b.Revision, Threads: ids})
+		f, _ := o.frontier()
+		r.barrier(f.over, weave.Barrier{Segment: b.Segment, Revision: b.Revision, Threads: ids})
 	}
 }
 
@@ -433,7 +500,9 @@ func (o *woven) close() {
 	for _, r := range o.remote {
 		r.close()
 	}
-	o.frontier.leave(o.id)
+	for f, id := range o.at {
+		f.leave(id)
+	}
 }
 
 // pick returns one of the nodes.
