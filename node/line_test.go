@@ -230,7 +230,7 @@ func (l *lineLoad) stopped() bool {
 // settle waits until so many more writes were made in the scope.
 func (l *lineLoad) settle(ctx context.Context, writes int64) {
 	for until := l.writes.Load() + writes; l.writes.Load() < until && ctx.Err() == nil && !l.t.Failed(); {
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
@@ -285,7 +285,7 @@ func (l *lineLoad) transact(ctx context.Context, c *clientv3.Client) {
 		l.mu.Lock()
 		l.last["/a/pair"], l.last["/b/pair"] = n, n
 		l.mu.Unlock()
-		time.Sleep(20 * time.Millisecond) // a hand-over waits for what is prepared
+		<-time.After(20 * time.Millisecond) // a hand-over waits for what is prepared
 	}
 }
 

@@ -83,7 +83,7 @@ type Host struct {
 	forgetful map[anchormesh.SegmentID]Forgetful
 	running   sync.WaitGroup
 
-	merging, unsettled, homes, governed marks
+	merging, unsettled, homes, governed, turning marks
 }
 
 // Replica is a running replica on this node.
@@ -185,6 +185,10 @@ func (h *Host) ScopeHomes() []anchormesh.SegmentID { return h.governed.list() }
 
 // Homes returns which of the segments here are the home of a line.
 func (h *Host) Homes() []anchormesh.SegmentID { return h.homes.list() }
+
+// Turning returns which of the segments here are the home of a scope inside the root's,
+// whose line of revisions may change, or is changing.
+func (h *Host) Turning() []anchormesh.SegmentID { return h.turning.list() }
 
 // Mesh returns the mesh this node belongs to, zero if none yet.
 func (h *Host) Mesh() anchormesh.MeshID {
@@ -452,7 +456,7 @@ func (h *Host) checkLog(id anchormesh.SegmentID, meta mvcc.Meta) error {
 func (h *Host) hold(id anchormesh.SegmentID, r *Replica) {
 	h.held.put(id, r)
 	if r == nil {
-		for _, m := range []*marks{&h.merging, &h.unsettled, &h.homes, &h.governed} {
+		for _, m := range []*marks{&h.merging, &h.unsettled, &h.homes, &h.governed, &h.turning} {
 			m.set(id, false)
 		}
 		return
@@ -466,6 +470,7 @@ func (h *Host) mark(s *machine.State) {
 	id := s.Descriptor.Segment
 	h.merging.set(id, s.Merging())
 	h.homes.set(id, s.Line != 0 && s.Descriptor.LineHome())
+	h.turning.set(id, s.Turn.Phase != machine.Settled || s.Home() && len(s.Descriptor.Range.Start) > 0)
 	h.governed.set(id, s.Home())
 }
 

@@ -91,7 +91,7 @@ func (x *Turns) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-x.kick:
 		}
-		for _, id := range x.host.Segments() {
+		for _, id := range x.host.Turning() {
 			r, here := x.host.Get(id)
 			if !here {
 				continue
