@@ -79,7 +79,7 @@ func (c *checker) class(scope []byte) {
 		switch {
 		case !f.set || p.Class == anchormesh.Strong:
 		case p.Class == anchormesh.Light:
-			c.problem(f.name, "a light scope keeps its writes in memory only and cannot have it; class strong can")
+			c.problem(f.name, "a light scope acknowledges writes before the disks have them, and cannot have it; class strong can")
 		case f.name != "writes.signed":
 			c.problem(f.name, "a normal scope is etcd's contract; class strong has more")
 		}
