@@ -15,6 +15,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/cmd/anchormesh/scope"
+	"github.com/anchormesh/anchormesh/internal/trim"
 )
 
 // Exit statuses.
@@ -37,6 +38,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks to stop; a second one, no longer caught, kills.
 	context.AfterFunc(ctx, stop)
+	go trim.Run(ctx)
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)

@@ -60,7 +60,7 @@ func (k *control) any(f func(grpc.ClientConnInterface) error) error {
 const (
 	controlPoll     = 50 * time.Millisecond
 	controlAttempt  = 5 * time.Second // one request
-	controlPatience = 30 * time.Second
+	controlPatience = 2 * time.Minute // a machine that others load may take that long for one of thousands
 )
 
 // patiently repeats f until it has no error, it fails for good or patience ends.

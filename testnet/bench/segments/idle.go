@@ -12,8 +12,9 @@ import (
 
 // Idle asks what segments cost that nobody uses.
 type Idle struct {
-	Config   // Warmup is rest before the window
+	Config   // Warmup is rest before the window with one segment
 	Segments int
+	Rest     time.Duration // before the window with many: a process at rest gives memory back after a minute or two
 }
 
 const (
@@ -54,8 +55,8 @@ func (b Idle) Run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	report.Method = fmt.Sprintf("one mesh of %d nodes, cut into %d segments without keys, %d splits at once; CPU over %s after %s of rest; "+
-		"bytes per segment are RSS above that of the same nodes with one segment before; start-up is from the start of the process until it reports itself ready with all its replicas", b.Nodes, b.Segments, splitsAtOnce, b.Duration, b.Warmup)
+	report.Method = fmt.Sprintf("one mesh of %d nodes, cut into %d segments without keys, %d splits at once; CPU over %s after %s of rest (%s with one segment); "+
+		"bytes per segment are RSS above that of the same nodes with one segment before; start-up is from the start of the process until it reports itself ready with all its replicas", b.Nodes, b.Segments, splitsAtOnce, b.Duration, b.Rest, b.Warmup)
 	r, err := start(ctx, b.Config, cluster.Mesh, b.Nodes, nil)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (b Idle) Run(ctx context.Context) (*Report, error) {
 }
 
 func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
-	if s.One, err = b.rest(ctx, r, 1); err != nil {
+	if s.One, err = b.rest(ctx, r, 1, b.Warmup); err != nil {
 		return s, err
 	}
 	b.say("one segment: %.3f cores, RSS %d bytes", s.One.CPU, s.One.RSS)
@@ -84,7 +85,7 @@ func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
 	if s.Leaders, err = r.spread(ctx); err != nil {
 		return s, err
 	}
-	if s.Many, err = b.rest(ctx, r, b.Segments); err != nil {
+	if s.Many, err = b.rest(ctx, r, b.Segments, b.Rest); err != nil {
 		return s, err
 	}
 	b.say("%d segments: %.3f cores, RSS %d bytes", b.Segments, s.Many.CPU, s.Many.RSS)
@@ -98,22 +99,22 @@ func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
 }
 
 // rest measures nodes that nobody asks anything.
-func (b Idle) rest(ctx context.Context, r *rig, segments int) (idleState, error) {
+func (b Idle) rest(ctx context.Context, r *rig, segments int, before time.Duration) (idleState, error) {
 	out := idleState{Segments: segments}
-	if err := pause(ctx, b.Warmup); err != nil {
+	if err := pause(ctx, before); err != nil {
 		return out, err
 	}
 	begin, err := r.read()
 	if err != nil {
 		return out, err
 	}
-	var before []time.Duration
+	var then []time.Duration
 	for _, n := range r.c.Nodes {
 		u, err := n.Usage()
 		if err != nil {
 			return out, err
 		}
-		before = append(before, u.CPU)
+		then = append(then, u.CPU)
 	}
 	if err := pause(ctx, b.Duration); err != nil {
 		return out, err
@@ -123,7 +124,7 @@ func (b Idle) rest(ctx context.Context, r *rig, segments int) (idleState, error)
 		if err != nil {
 			return out, err
 		}
-		out.CPU = append(out.CPU, (u.CPU-before[i]).Seconds()/b.Duration.Seconds())
+		out.CPU = append(out.CPU, (u.CPU-then[i]).Seconds()/b.Duration.Seconds())
 		out.RSS = append(out.RSS, u.RSS)
 	}
 	end, err := r.read()

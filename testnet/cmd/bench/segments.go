@@ -134,7 +134,8 @@ func setupFailover(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark,
 func setupIdle(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
 	cfg.Warmup, cfg.Keys = 15*time.Second, 1_000_000
 	n := flags.Int("segments", 1000, "idle segments")
-	return func() (benchmark, error) { return segments.Idle{Config: *cfg, Segments: *n}, nil }
+	rest := flags.Duration("rest", 130*time.Second, "before the window with many segments")
+	return func() (benchmark, error) { return segments.Idle{Config: *cfg, Segments: *n, Rest: *rest}, nil }
 }
 
 func setupClasses(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {

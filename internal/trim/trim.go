@@ -1,0 +1,65 @@
+package trim
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	interval = time.Minute
+	// quiet is what part of what lives may be allocated in an interval of rest, and
+	// waste what part must be gained, at least wasteMin.
+	quiet    = 20
+	waste    = 5
+	wasteMin = 8 << 20
+)
+
+// usage is what the runtime counts, in bytes.
+type usage struct {
+	allocated uint64 // since the start
+	live      uint64 // at the last collection
+	held      uint64 // objects, dead ones included, and room for more, not given back
+}
+
+// due reports whether a process that stood at before an interval ago should give
+// memory back.
+func due(before, now usage) bool {
+	gain := now.held - min(now.held, now.live)
+	return now.allocated-before.allocated < now.live/quiet && gain > max(wasteMin, now.live/waste)
+}
+
+var names = []string{
+	"/gc/heap/allocs:bytes", "/gc/heap/live:bytes",
+	"/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes", "/memory/classes/heap/free:bytes",
+}
+
+func read() usage {
+	samples := make([]metrics.Sample, len(names))
+	for i, name := range names {
+		samples[i].Name = name
+	}
+	metrics.Read(samples)
+	n := func(i int) uint64 { return samples[i].Value.Uint64() }
+	return usage{allocated: n(0), live: n(1), held: n(2) + n(3) + n(4)}
+}
+
+// Run gives memory back until ctx ends.
+func Run(ctx context.Context) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for before := read(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := read()
+		if due(before, now) {
+			debug.FreeOSMemory()
+			now = read()
+		}
+		before = now
+	}
+}
