@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -24,6 +25,11 @@ type Meter struct {
 	// Never reset: what is sampled must not repeat from window to window.
 	writes, reads         atomic.Uint64
 	writeBytes, readBytes atomic.Uint64
+
+	begun   atomic.Uint64
+	waiting atomic.Int64
+	timed   atomic.Uint64 // since the last Latency
+	nanos   atomic.Uint64
 
 	mu   sync.Mutex
 	past Totals // the counters at the last drain
@@ -66,6 +72,34 @@ func (m *Meter) Read(key []byte, bytes int) {
 	if n := m.reads.Add(1); chosen(n) {
 		m.keep(key, false)
 	}
+}
+
+// Begin counts a write that is on its way into the log, and says whether it is one of
+// those to be timed. Each has its End.
+func (m *Meter) Begin() (timed bool) {
+	m.waiting.Add(1)
+	return chosen(m.begun.Add(1))
+}
+
+// End counts a write that is over; took is how long it was on its way, 0 if it was not
+// to be timed.
+func (m *Meter) End(took time.Duration) {
+	m.waiting.Add(-1)
+	if took > 0 {
+		m.nanos.Add(uint64(took))
+		m.timed.Add(1)
+	}
+}
+
+// Latency returns the mean of the times since it was asked last, 0 if there were none,
+// and how many writes are on their way now. The first write of a calm time may not be
+// timed: of few writes little is known.
+func (m *Meter) Latency() (mean time.Duration, waiting uint64) {
+	n, nanos := m.timed.Swap(0), m.nanos.Swap(0)
+	if n > 0 {
+		mean = time.Duration(nanos / n)
+	}
+	return mean, uint64(max(m.waiting.Load(), 0))
 }
 
 // Drain returns what was measured since the last drain, the samples in the order

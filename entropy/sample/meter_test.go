@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestUnbiased: a workload that cycles through 32 keys, as many as Rate, is
@@ -137,4 +138,33 @@ func BenchmarkReadParallel(b *testing.B) {
 			m.Read(key, 100)
 		}
 	})
+}
+
+// Of the writes on their way some are timed; all are counted while they last.
+func TestLatency(t *testing.T) {
+	var m Meter
+	timed := 0
+	const n = 10_000
+	for range n {
+		if m.Begin() {
+			timed++
+		}
+	}
+	if _, waiting := m.Latency(); waiting != n || timed < n/Rate/2 || timed > 2*n/Rate {
+		t.Fatalf("%d wait, %d are timed", waiting, timed)
+	}
+	for i := range n {
+		took := time.Duration(0)
+		if i < timed {
+			took = time.Duration(1+i%2) * time.Millisecond
+		}
+		m.End(took)
+	}
+	mean, waiting := m.Latency()
+	if waiting != 0 || mean < 1490*time.Microsecond || mean > 1510*time.Microsecond {
+		t.Errorf("mean %v, %d wait", mean, waiting)
+	}
+	if mean, _ := m.Latency(); mean != 0 {
+		t.Errorf("the same times again: %v", mean)
+	}
 }

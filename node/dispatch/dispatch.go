@@ -104,6 +104,9 @@ func (d *Dispatcher) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, 
 		}
 		answer, err = d.repeat(ctx, call)
 	}
+	if errors.Is(err, machine.ErrFrozen) || errors.Is(err, machine.ErrGeneration) {
+		err = etcdapi.ErrTimeout // a change of structure is nothing that a client has to know of
+	}
 	return answer, err
 }
 

@@ -75,11 +75,29 @@ func pace(r *host.Replica, call *etcdapi.Call) error {
 // submit puts a command on its way into the segment's log: with a stamp, if the
 // scope has been split and the command writes keys.
 func (d *Dispatcher) submit(r *host.Replica, desc *anchormesh.Descriptor, m etcdapi.Method, command []byte, done func(consensus.Result)) {
+	done = metered(r, done)
 	if ordered(r) && stamped(m) {
 		d.txns.Propose(desc, command, done)
 		return
 	}
 	d.writes.Propose(desc.Segment, desc.Generation, command, done)
+}
+
+// metered tells the segment's meter how many writes are on their way, and how long some
+// of them are.
+func metered(r *host.Replica, done func(consensus.Result)) func(consensus.Result) {
+	var begin time.Time
+	if r.Meter.Begin() {
+		begin = time.Now()
+	}
+	return func(res consensus.Result) {
+		var took time.Duration
+		if !begin.IsZero() {
+			took = time.Since(begin)
+		}
+		r.Meter.End(took)
+		done(res)
+	}
 }
 
 // ordered reports whether writes of a segment must respect transactions over several: it

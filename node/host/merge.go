@@ -8,6 +8,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/merge"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
@@ -32,12 +33,15 @@ func (h *Host) Confirm(segment anchormesh.SegmentID, n merge.Attempt) error {
 		return fmt.Errorf("segment %s: %w", segment, ErrNotFrozen)
 	}
 	index, _ := r.Machine.Segment().Applied()
+	failpoint.Hit("merge/before-confirm")
 	if err := h.noteFrozen(segment, r); err != nil {
 		return err
 	}
+	failpoint.Hit("merge/noted")
 	if err := r.Store.Commit(); err != nil {
 		return err
 	}
+	failpoint.Hit("merge/confirmed")
 	if r.Machine.Segment().Durable() < index {
 		return fmt.Errorf("segment %s was decided meanwhile: %w", segment, ErrNotFrozen)
 	}
@@ -114,12 +118,14 @@ func (h *Host) letGo(left *Replica, segment anchormesh.SegmentID, right *Replica
 	}) {
 		return // the next start goes on
 	}
+	failpoint.Hit("merge/before-commit")
 	if err := left.Store.Commit(); err != nil {
 		return // the store has failed: its own committer stops the node
 	}
 	if left.Machine.Segment().Durable() < index {
 		return // absorbed or replaced itself: the next start drops the log
 	}
+	failpoint.Hit("merge/before-drop")
 	h.ifOpen(func() error {
 		if err := h.retired(segment, right.ID); err != nil {
 			return err

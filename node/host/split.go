@@ -2,6 +2,7 @@ package host
 
 import (
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
@@ -22,10 +23,12 @@ func (h *Host) split(parent *Replica, c machine.Change) {
 // birth starts the right child of a split once the cut is on disk.
 func (h *Host) birth(parent *Replica, c machine.Change, leads bool) {
 	id := c.Born.Descriptor.Segment
+	failpoint.Hit("split/before-commit")
 	if err := parent.Machine.Segment().Commit(); err != nil {
 		return // the store has failed: its own committer stops the node
 	}
 	<-c.Child.Synced()
+	failpoint.Hit("split/before-birth")
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -52,6 +55,7 @@ func (h *Host) begin(store *mvcc.Store, child *mvcc.Segment, leads bool) error {
 	if err := h.beginLog(child); err != nil {
 		return err
 	}
+	failpoint.Hit("split/before-run")
 	return h.run(store, child, replica, leads)
 }
 

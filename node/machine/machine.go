@@ -15,6 +15,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/internal/invariant"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
@@ -218,6 +219,7 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 	invariant.Always(len(e.Payloads) == 1, "machine: segment %s: the structural command of entry %d shares it", m.segment.ID(), e.Index)
 	op, body := keyspace.Op(e.Payloads[0][0]), e.Payloads[0][1:]
 	var err error
+	failpoint.Hit(phases[op].before)
 	switch op {
 	case OpSplit:
 		err = m.applySplit(e, body)
@@ -250,7 +252,18 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 	if err != nil {
 		m.skip(e)
 	}
+	failpoint.Hit(phases[op].after)
 	return err
+}
+
+// phases are the failpoints of the changes of range.
+var phases = map[keyspace.Op]struct{ before, after string }{
+	OpSplit:  {"split/before-apply", "split/after-apply"},
+	OpOpen:   {"merge/before-open", "merge/after-open"},
+	OpFreeze: {"merge/before-freeze", "merge/after-freeze"},
+	OpAbsorb: {"merge/before-absorb", "merge/after-absorb"},
+	OpAbort:  {"merge/before-abort", "merge/after-abort"},
+	OpThaw:   {"merge/before-thaw", "merge/after-thaw"},
 }
 
 func (m *Machine) applySplit(e *consensus.Entry, body []byte) error {

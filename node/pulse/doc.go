@@ -14,6 +14,6 @@
 //
 // Limits: reads that other anchors answer from their own replicas are not counted by
 // the leader. What a segment keeps, in bytes, is its share of its scope's file by the
-// number of its keys: files do not tell segments apart. Commit latency and waiting
-// requests are not measured yet; the judge sees none.
+// number of its keys: files do not tell segments apart. The time of a write counts from
+// its submission at the leader to its apply, waits for stamps and locks included.
 package pulse

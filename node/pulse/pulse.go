@@ -232,6 +232,7 @@ func (p *Pulse) window(now time.Time, id anchormesh.SegmentID, j *judged, scope 
 	}
 	w.Degraded, w.Changing = p.cfg.Group(id)
 	w.Alone = p.cfg.Alone()
+	w.Commit, w.Queue = r.Meter.Latency()
 	if seek {
 		w.Marks = r.Machine.Segment().Marks(marks)
 	}

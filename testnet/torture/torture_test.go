@@ -63,7 +63,8 @@ func TestConfigValidate(t *testing.T) {
 	}
 }
 
-// Three local processes, killed, stopped and restarted for half a minute.
+// Three local processes, killed, stopped and restarted for half a minute, while segments
+// are split, merged and handed over.
 func TestTortureOfProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -82,6 +83,7 @@ func TestTortureOfProcesses(t *testing.T) {
 	cfg := Default()
 	cfg.Length, cfg.Faults, cfg.Seed = 30*time.Second, 4, uint64(time.Now().Unix())
 	cfg.Kinds = []fault.Kind{fault.Kill, fault.Pause, fault.Restart, fault.KillAll}
+	cfg.Changes = 8
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	report, _, err := Run(ctx, cfg, mesh)
 	if err != nil {
