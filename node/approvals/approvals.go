@@ -224,8 +224,23 @@ func (a *Approvals) may(q *approval.Question) error {
 	defer a.mu.Unlock()
 	p := a.approvers[q.Segment]
 	if p == nil {
+		a.forgetLocked()
 		p = &approval.Approver{}
 		a.approvers[q.Segment] = p
 	}
 	return p.May(q)
+}
+
+// approversMax is how many segments are remembered before those that left are forgotten.
+const approversMax = 1024
+
+func (a *Approvals) forgetLocked() {
+	if len(a.approvers) < approversMax {
+		return
+	}
+	for id := range a.approvers {
+		if _, here := a.replicas.Get(id); !here {
+			delete(a.approvers, id)
+		}
+	}
 }
