@@ -196,3 +196,46 @@ func TestScopesHaveTheirPaceAndHistory(t *testing.T) {
 		return err == nil
 	})
 }
+
+// A scope of two segments has one quota: what one half cannot hold, the other's room is
+// given to, and both together never hold more.
+func TestAQuotaFollowsItsUse(t *testing.T) {
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	defer cancel()
+	c := m.client()
+	put(ctx, t, c, "/free", "v")
+	m.ruled(ctx, "/q/", func(p *policy.Policy) { p.Quota.Keys = 40 })
+	for i := range 10 {
+		put(ctx, t, c, fmt.Sprintf("/q/a%02d", i), "v")
+	}
+	m.split("/q/m")
+	n, last := 10, error(nil)
+	m.eventually(60*time.Second, "a half that has all of the quota", func() bool {
+		for n < 45 {
+			if _, last = c.Put(ctx, fmt.Sprintf("/q/a%02d", n), "v"); last != nil {
+				break
+			}
+			n++
+		}
+		return n >= 38 // a key or two stay behind where numbers are rounded
+	})
+	if !errors.Is(last, rpctypes.ErrNoSpace) || n > 40 {
+		t.Errorf("%d keys of 40, then %v", n, last)
+	}
+	for i := range 20 {
+		if _, err := c.Put(ctx, fmt.Sprintf("/q/z%02d", i), "v"); err == nil {
+			n++
+		} else if !errors.Is(err, rpctypes.ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
+	if n > 40 {
+		t.Errorf("%d keys in a scope of 40", n)
+	}
+	if _, err := c.Delete(ctx, "/q/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	put(ctx, t, c, "/q/z", "v")
+	m.sound(ctx)
+}

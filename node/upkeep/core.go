@@ -7,7 +7,8 @@ import (
 )
 
 // apart is how far a share may be from what it should be, in parts of what each segment
-// has on average: an eighth. Below it nothing is moved, so that what sleeps is not woken.
+// has on average: an eighth. Below it nothing is moved, so that what sleeps is not woken, as
+// long as each has half of the room that were its.
 const apart = 8
 
 // Divide returns the shares that the segments of a scope should have, of those that use
@@ -59,18 +60,44 @@ func divide(quota int64, used []int64, have []uint32) []uint32 {
 	near := sum <= keyspace.ShareWhole
 	for i := range used {
 		want[i] = part(used[i]+free/int64(len(used)), base)
-		near = near && distance(want[i], have[i]) <= keyspace.ShareWhole/apart/uint32(len(used))
+		near = near && distance(want[i], have[i]) <= keyspace.ShareWhole/apart/uint32(len(used)) &&
+			2*room(quota, used[i], have[i]) >= free/int64(len(used))
 	}
 	if near {
 		return have
 	}
+	fit(want)
 	return want
 }
 
-// part is n of total, in parts of keyspace.ShareWhole, rounded down.
+// fit takes what parts that were rounded up are too much off the largest.
+func fit(parts []uint32) {
+	sum, largest := uint64(0), 0
+	for i, p := range parts {
+		if sum += uint64(p); p > parts[largest] {
+			largest = i
+		}
+	}
+	if sum > keyspace.ShareWhole {
+		parts[largest] -= uint32(sum - keyspace.ShareWhole)
+	}
+}
+
+// room is what a segment may still take in.
+func room(quota, used int64, have uint32) int64 {
+	hi, lo := bits.Mul64(uint64(quota), uint64(have))
+	limit, _ := bits.Div64(hi, lo, keyspace.ShareWhole)
+	return int64(limit) - used
+}
+
+// part is n of total, in parts of keyspace.ShareWhole, rounded up so that it comes to n
+// again.
 func part(n, total int64) uint32 {
 	hi, lo := bits.Mul64(uint64(n), keyspace.ShareWhole)
-	out, _ := bits.Div64(hi, lo, uint64(total))
+	out, rest := bits.Div64(hi, lo, uint64(total))
+	if rest > 0 {
+		out++
+	}
 	return uint32(out)
 }
 

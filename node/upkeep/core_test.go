@@ -68,7 +68,7 @@ func TestSharesAddUp(t *testing.T) {
 		for i, u := range all {
 			_, b := parts(u.Share)
 			room := quota*int64(b)/keyspace.ShareWhole - u.Bytes
-			if fair := (quota - total) / int64(len(all)); fair > 0 && room < fair-quota/apart/int64(len(all))-2 {
+			if fair := (quota - total) / int64(len(all)); fair > 0 && (room < fair-quota/apart/int64(len(all))-2 || room < fair/2-2) {
 				t.Fatalf("seed %d: segment %d has room for %d, fair were %d", seed, i, room, fair)
 			}
 		}
