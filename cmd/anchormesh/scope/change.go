@@ -17,8 +17,9 @@ import (
 type order struct {
 	ask.Asker
 	patience time.Duration
-	kind     string // in the past tense, for people: "created"
+	kind     string // what becomes of it, for people: "is created"
 	prefix   string
+	segment  string // that is recovered; else empty
 }
 
 func (o *order) bind(cmd *cobra.Command) {
@@ -45,21 +46,34 @@ func (o *order) propose(cmd *cobra.Command, do func(context.Context, meshpb.Scop
 	case end.failed || end.done || o.patience == 0:
 		return end.err()
 	}
-	return fmt.Errorf("not in force after %s: %s; it goes on without this command: see anchormesh scope show %q", o.patience, end.text, o.prefix)
+	look := "show " + strconv.Quote(o.prefix)
+	if o.segment != "" {
+		look = "proposals"
+	}
+	return fmt.Errorf("not in force after %s: %s; it goes on without this command: see anchormesh scope %s", o.patience, end.text, look)
+}
+
+// name is what the order is about, for people.
+func (o *order) name() string {
+	if o.segment != "" {
+		return "segment " + o.segment
+	}
+	return ref([]byte(o.prefix))
 }
 
 func (o *order) print(cmd *cobra.Command, reply *meshpb.ProposalReply, end standing) error {
 	if !o.Out.ForPeople() {
 		return o.Out.Print(cmd.OutOrStdout(), struct {
 			Scope    string `json:"scope"`
+			Segment  string `json:"segment,omitempty"`
 			In       string `json:"in"` // the scope that decides
 			Proposal uint64 `json:"proposal"`
 			InForce  bool   `json:"in_force"`
 			State    string `json:"state"`
-		}{o.prefix, string(reply.GetScope()), reply.GetId(), end.done, end.text})
+		}{o.prefix, o.segment, string(reply.GetScope()), reply.GetId(), end.done, end.text})
 	}
 	if end.done {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", ref([]byte(o.prefix)), o.kind, end.text)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", o.name(), o.kind, end.text)
 		return err
 	}
 	if o.patience == 0 {
@@ -163,8 +177,8 @@ replica that NODE holds, in a new generation. What only the lost anchors knew is
 LOST, acknowledged writes included; the segment's lineage says so. Should a lost
 anchor come back, it is refused everywhere.
 
-It is decided by the anchors of the scope around the segment's. Ask a node that
-runs; "anchormesh segments" shows the segment and its anchors.`,
+It is decided by the home of the segment's scope, or, if the segment is that
+itself, by the scope around. "anchormesh segments" shows segments and anchors.`,
 		Example: "  anchormesh scope recover 5e351c72ab70652d node-2",
 		Args:    ask.Exactly(2, "want a segment and the node, by name or ID, whose replica is kept"),
 	}
@@ -174,7 +188,7 @@ runs; "anchormesh segments" shows the segment and its anchors.`,
 		if err != nil {
 			return ask.Usage(err)
 		}
-		o.prefix = args[0]
+		o.segment = args[0]
 		return o.propose(cmd, func(ctx context.Context, c meshpb.ScopesClient) (*meshpb.ProposalReply, error) {
 			return c.Recover(ctx, &meshpb.RecoverScopeRequest{Segment: uint64(id), Survivor: args[1], Operator: operator()})
 		})

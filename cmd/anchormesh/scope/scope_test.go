@@ -286,7 +286,7 @@ func TestOrdersWaitUntilTheyAreInForce(t *testing.T) {
 		{"set /a/ --preset standard", []*meshpb.ScopeReply{open, done}, ending("amend", "refused", "class: laxer"), "", "", "is refused: class: laxer"},
 		{"set /a/ --preset standard", []*meshpb.ScopeReply{open, done}, ending("amend", "expired", ""), "", "", "is expired"},
 		{"delete /a/", []*meshpb.ScopeReply{open, doing, doing, nil}, nil, `scope "/a/" is deleted: its keys belong`, "being carried out", ""},
-		{"recover 000000000000000a node-a", []*meshpb.ScopeReply{doing, doing, done}, ending("recover", "decided", ""), "is recovered", "", ""},
+		{"recover 000000000000000a node-a", []*meshpb.ScopeReply{doing, done}, ending("recover", "decided", ""), "segment 000000000000000a is recovered: it is done", "", ""},
 		{"create /a/ --preset standard --wait 0", nil, nil, `proposal 7 of scope ""`, "", ""},
 		{"create /a/ --preset standard --wait 0 -o json", nil, nil, `"in_force": false`, "", ""},
 	} {

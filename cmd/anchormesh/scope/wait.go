@@ -90,6 +90,9 @@ func (w *waiter) wait(ctx context.Context) standing {
 // writable reports whether as many anchors are there as writes have to be acknowledged by,
 // and notes how many are missing. Where that cannot be told it is not waited for.
 func (w *waiter) writable(ctx context.Context, s *standing) bool {
+	if w.segment != "" {
+		return true
+	}
 	scope, err := w.show(ctx, []byte(w.prefix))
 	if err != nil {
 		return true
@@ -127,7 +130,7 @@ func (w *waiter) tell(text string) {
 // look asks how far it is.
 func (w *waiter) look(ctx context.Context) (standing, error) {
 	scope, err := w.show(ctx, w.ref.GetScope())
-	if status.Code(err) == codes.NotFound && string(w.ref.GetScope()) == w.prefix {
+	if status.Code(err) == codes.NotFound && w.segment == "" && string(w.ref.GetScope()) == w.prefix {
 		return standing{done: true, text: "its keys belong to the scope around it"}, nil // the decided scope is gone
 	}
 	if err != nil {
@@ -169,6 +172,9 @@ func (w *waiter) show(ctx context.Context, prefix []byte) (*meshpb.Scope, error)
 // carried says how far a decided creation, deletion or recovery is.
 func (w *waiter) carried(ctx context.Context) standing {
 	text := proposalName(w.ref) + " is decided and being carried out"
+	if w.segment != "" {
+		return standing{text: text}
+	}
 	if scope, err := w.show(ctx, []byte(w.prefix)); err == nil && len(scope.GetSegments()) > 0 {
 		done, all := progress(scope)
 		text += fmt.Sprintf(": %d of %s", done, plural(all, "segment"))
