@@ -135,9 +135,30 @@ func (g *Governor) askSegment(ctx context.Context, d *anchormesh.Descriptor, q *
 func (g *Governor) adoption(h home, entry anchormesh.Hash, p *policy.Policy, anchors int) (*machine.Adoption, error) {
 	proof := g.cfg.Proof(h.segment, entry)
 	if proof == nil {
+		g.affirm(h, entry)
 		return nil, fmt.Errorf("%w: the decision's proof is not complete", errNotYet)
 	}
 	return &machine.Adoption{Proof: proof, Policy: p, Anchors: anchors}, nil
+}
+
+// affirm has a decision signed anew if its proof does not come: those who applied it may
+// be gone, or have it from a snapshot.
+func (g *Governor) affirm(h home, entry anchormesh.Hash) {
+	id := uint64(0)
+	if h.Scope.Doing != nil && h.Scope.Doing.Entry == entry {
+		id = h.Scope.Doing.ID
+	}
+	g.mu.Lock()
+	first, ok := g.unproven[entry]
+	if !ok {
+		clear(g.unproven) // of a home one is waited for at a time, and homes are few that wait
+		g.unproven[entry] = time.Now()
+	}
+	g.mu.Unlock()
+	if ok && time.Since(first) >= affirmAfter {
+		g.cfg.Logger.Info("a decision is entered again: its proof does not come", "scope", string(h.Descriptor.Scope), "proposal", id)
+		g.submit(h, machine.Affirm(id))
+	}
 }
 
 func (g *Governor) adopt(ctx context.Context, d *anchormesh.Descriptor, a *machine.Adoption) (*anchormesh.Descriptor, error) {

@@ -33,6 +33,9 @@ const (
 	stepTimeout = 10 * time.Second
 	// lookEvery is how often a scope is looked over that nothing is open for.
 	lookEvery = 5 * time.Second
+	// affirmAfter is how long a proof may take: signatures are asked for again after one
+	// and after two seconds more.
+	affirmAfter = 4 * time.Second
 	// expiry is how long a proposal stays open where the policy does not say.
 	expiry = 10 * time.Minute
 )
@@ -83,11 +86,12 @@ type Governor struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu      sync.Mutex
-	stopped bool
-	busy    map[task]bool
-	seen    map[task]time.Time            // when this node, leading a home, saw a proposal first
-	active  map[anchormesh.SegmentID]bool // homes for which something is to be done, perhaps
+	mu       sync.Mutex
+	stopped  bool
+	busy     map[task]bool
+	seen     map[task]time.Time            // when this node, leading a home, saw a proposal first
+	unproven map[anchormesh.Hash]time.Time // decisions whose proof is waited for, since when
+	active   map[anchormesh.SegmentID]bool // homes for which something is to be done, perhaps
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -103,6 +107,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) 
 	return &Governor{
 		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1), ctx: ctx, stop: stop,
 		busy: make(map[task]bool), seen: make(map[task]time.Time), active: make(map[anchormesh.SegmentID]bool),
+		unproven: make(map[anchormesh.Hash]time.Time),
 	}
 }
 

@@ -239,7 +239,7 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyTrust(e, body)
 	case OpHardened:
 		err = m.applyHardened(e, body)
-	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce:
+	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce, OpAffirm:
 		err = m.applyScope(op, e, body)
 	case OpTurn, OpSwitch, OpBegin, OpSettle:
 		err = m.applyTurn(e, op, body)

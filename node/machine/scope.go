@@ -29,6 +29,9 @@ const (
 	OpFinish
 	// OpInForce notes that every segment has adopted a version: version.
 	OpInForce
+	// OpAffirm enters what was decided into the lineage again, for the voters of now to
+	// sign: proposal, 0 for the newest version.
+	OpAffirm
 )
 
 // Adoption is the command that puts a policy in force in a segment that is not, or not
@@ -60,6 +63,9 @@ func ending(op keyspace.Op, id uint64, o scope.Outcome, note string) []byte {
 
 // InForce returns the command that notes that all segments have adopted a version.
 func InForce(version uint64) []byte { return appendNumbers([]byte{byte(OpInForce)}, version) }
+
+// Affirm returns the command that has a decision signed anew.
+func Affirm(id uint64) []byte { return appendNumbers([]byte{byte(OpAffirm)}, id) }
 
 // Command returns the adoption as a command of the log:
 //
@@ -114,6 +120,8 @@ func (m *Machine) applyScope(op keyspace.Op, e *consensus.Entry, body []byte) er
 		err = next.finish(placeOf(e), body)
 	case OpInForce:
 		err = next.inForce(body)
+	case OpAffirm:
+		err = next.affirm(placeOf(e), body)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -287,6 +295,36 @@ func (s *State) inForce(body []byte) error {
 	return err
 }
 
+// affirm repeats the lineage's entry about a decision that is not in force everywhere:
+// too many of those who voted when it was applied may be gone, or have it from a snapshot,
+// and sign nothing.
+func (s *State) affirm(place lineage.Place, body []byte) error {
+	r := reader{b: body}
+	id := r.uint(math.MaxUint64)
+	if err := r.end(); err != nil {
+		return err
+	}
+	rule := lineage.Rule{From: s.Descriptor.Scope, Scope: s.Descriptor.Scope}
+	why := lineage.Evidence{Reason: lineage.Operator}
+	kind := scope.Amend
+	switch doing, newest := s.Scope.Doing, s.Scope.Newest(); {
+	case doing != nil && doing.ID == id && doing.Kind != scope.Recover:
+		kind = doing.Kind
+		rule.Scope, rule.Version, rule.Policy, rule.Decision = doing.Subject, doing.Version, scope.PolicyHash(doing.Policy), doing.Entry
+		why.Operator, why.Numbers = doing.Operator, []uint64{doing.ID, 0, 0, uint64(doing.AtMillis)}
+	case id == 0 && s.Scope.InForce < newest.Number:
+		rule.Version, rule.Policy, rule.Decision = newest.Number, scope.PolicyHash(newest.Policy), newest.Entry
+		why.Operator, why.Numbers = newest.Operator, []uint64{newest.Proposal, newest.Approved, newest.Total, uint64(newest.AtMillis)}
+	default:
+		return fmt.Errorf("%w: %d", scope.ErrNoProposal, id)
+	}
+	if err := s.chained(place, rule, false, why); err != nil {
+		return err
+	}
+	s.Scope = s.Scope.Entered(kind, s.Chain.Head())
+	return nil
+}
+
 // applyAdopt puts a proven decision in force.
 func (m *Machine) applyAdopt(e *consensus.Entry, now *State, body []byte) error {
 	a, err := parseAdoption(body)
@@ -331,7 +369,7 @@ func (s *State) Adopts(a *Adoption) error {
 		return nil // a newer version
 	case len(d.Scope) < len(r.Scope) && inside && bytes.HasPrefix(r.Scope, d.Scope) && !s.Home():
 		return nil // a scope inside
-	case bytes.Equal(d.Scope, r.From) && len(r.Scope) < len(r.From) && r.Decision.IsZero() && !s.Home():
+	case bytes.Equal(d.Scope, r.From) && len(r.Scope) < len(r.From) && !s.Home():
 		return nil // the scope is no more
 	}
 	return refused("segment %s %s is in scope %q, and cannot go from %q to %q", d.Segment, d.Range, d.Scope, r.From, r.Scope)

@@ -63,7 +63,9 @@ func (l *look) policies(a *archive) {
 // did; known is false if that is not kept.
 func (a *archive) rule(d *anchormesh.Descriptor) (e *lineage.Entry, known bool) {
 	for e = a.entries[d.Lineage]; e != nil; e = a.entries[e.Previous[0]] {
-		if own := bytes.Equal(e.Rule.From, e.Rule.Scope); e.Kind == lineage.Policy && (!e.Rule.Decision.IsZero() || own && e.Evidence.Reason != lineage.Recovery) {
+		// Numbers are those of a vote: a decision is about its own segment only if it keeps the scope.
+		own := bytes.Equal(e.Rule.From, e.Rule.Scope) && e.Evidence.Reason != lineage.Recovery
+		if e.Kind == lineage.Policy && (own || len(e.Evidence.Numbers) == 0) {
 			return e, true
 		}
 		if e.Kind == lineage.Genesis {
