@@ -371,3 +371,32 @@ func (l *lineLoad) watched(ctx context.Context) {
 		l.t.Error("the watch did not see everything")
 	}
 }
+
+// BenchmarkPutOnLines is one client's put: before the first split, on the shared line of
+// a scope of one segment, and on its own.
+func BenchmarkPutOnLines(b *testing.B) {
+	m := newMesh(b, 3)
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	c := m.client()
+	run := func(name string) {
+		b.Run(name, func(b *testing.B) {
+			took := make([]time.Duration, 0, b.N)
+			for range b.N {
+				began := time.Now()
+				if _, err := c.Put(ctx, "/b/x", "v"); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+		})
+	}
+	run("dense")
+	m.line(ctx, "/b/", policy.Shared)
+	run("shared")
+	m.line(ctx, "/b/", policy.Own)
+	run("own")
+}
