@@ -22,9 +22,7 @@ type asked struct {
 // ask asks the other voters of every segment that is awake, once.
 func (k *Keeper) ask(ctx context.Context) {
 	byNode := make(map[anchormesh.NodeID][]asked)
-	held := make(map[anchormesh.SegmentID]bool)
 	for _, id := range k.replicas.Segments() {
-		held[id] = true
 		g, ok := k.awake(id)
 		if !ok {
 			continue
@@ -36,18 +34,18 @@ func (k *Keeper) ask(ctx context.Context) {
 			}
 		}
 	}
-	k.forget(held)
+	k.forget()
 	for node, list := range byNode {
 		go k.askNode(ctx, node, list)
 	}
 }
 
 // forget drops what was seen of segments that are not here any more.
-func (k *Keeper) forget(held map[anchormesh.SegmentID]bool) {
+func (k *Keeper) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id := range k.seen {
-		if !held[id] {
+		if _, here := k.replicas.Get(id); !here {
 			delete(k.seen, id)
 		}
 	}

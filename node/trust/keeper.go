@@ -124,8 +124,11 @@ type group struct {
 // of several voters.
 func (k *Keeper) awake(id anchormesh.SegmentID) (g group, ok bool) {
 	st, runs := k.engine.Status(id)
+	if !runs || st.Asleep { // of thousands, most
+		return g, false
+	}
 	r, here := k.replicas.Get(id)
-	if !runs || !here || st.Asleep {
+	if !here {
 		return g, false
 	}
 	s := r.Machine.State()
