@@ -136,6 +136,7 @@ func (e *Engine) Segments() []anchormesh.SegmentID {
 func (e *Engine) StartGroup(spec GroupSpec) error {
 	g := &group{segment: spec.Segment, replica: spec.Replica, machine: spec.Machine, log: e.log.Group(spec.Segment)}
 	g.applied.Store(spec.Start.Index)
+	g.gate.told = e.cfg.Listener.Gated
 	cfg := e.cfg.Replica
 	cfg.ID, cfg.Applied, cfg.Boot = spec.Replica, spec.Start.Index, rand.Uint64()
 	cfg.ElectionTicks, cfg.HeartbeatTicks = e.cfg.ElectionTicks, e.cfg.HeartbeatTicks

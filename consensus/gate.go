@@ -12,6 +12,7 @@ type gate struct {
 	on    bool
 	acked uint64
 	held  []heldAnswers // ascending
+	told  func(took time.Duration, ok bool)
 }
 
 // heldAnswers are those of one entry.
@@ -44,7 +45,7 @@ func (g *gate) hold(index uint64, limit time.Duration, tell func(error)) bool {
 }
 
 // reach tells the answers of entries that have enough acknowledgements.
-func (g *gate) reach(acked uint64, told func(time.Duration, bool)) {
+func (g *gate) reach(acked uint64) {
 	g.mu.Lock()
 	g.acked = acked
 	n := 0
@@ -56,10 +57,14 @@ func (g *gate) reach(acked uint64, told func(time.Duration, bool)) {
 	g.mu.Unlock()
 	for _, h := range ready {
 		h.timer.Stop()
-		h.tell(nil)
-		if told != nil {
-			told(time.Since(h.since), true)
-		}
+		g.end(h, nil)
+	}
+}
+
+func (g *gate) end(h heldAnswers, err error) {
+	h.tell(err)
+	if g.told != nil {
+		g.told(time.Since(h.since), err == nil)
 	}
 }
 
@@ -71,7 +76,7 @@ func (g *gate) expire(index uint64) {
 		if h.index == index {
 			g.held = append(g.held[:i:i], g.held[i+1:]...)
 			g.mu.Unlock()
-			h.tell(ErrUnknown)
+			g.end(h, ErrUnknown)
 			return
 		}
 	}
@@ -86,6 +91,6 @@ func (g *gate) lose() {
 	g.mu.Unlock()
 	for _, h := range held {
 		h.timer.Stop()
-		h.tell(ErrUnknown)
+		g.end(h, ErrUnknown)
 	}
 }

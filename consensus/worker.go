@@ -57,7 +57,7 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	}
 	for _, a := range fx.Acked {
 		if g := w.engine.group(a.Segment); g != nil {
-			g.gate.reach(a.Index, w.engine.cfg.Listener.Gated)
+			g.gate.reach(a.Index)
 		}
 	}
 	if f := w.engine.cfg.Listener.Stranger; f != nil {

@@ -82,6 +82,7 @@ func (n *Node) sources(a *assembly) telemetry.Sources {
 
 // scopeFigures adds up what scopes refuse here.
 func (a *assembly) scopeFigures() (s telemetry.Scopes) {
+	s.Forgetful = len(a.host.Forgotten())
 	for _, id := range a.host.Segments() {
 		r, ok := a.host.Get(id)
 		if !ok || r.Machine.State().Policy == nil {

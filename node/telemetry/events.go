@@ -81,6 +81,8 @@ type groupMetrics struct {
 	changes  prometheus.Counter
 	requests prometheus.Histogram
 	shared   prometheus.Histogram
+	acks     prometheus.Histogram
+	unacked  prometheus.Counter
 }
 
 type groupView struct {
@@ -94,7 +96,9 @@ func newGroupMetrics(c *catalog) *groupMetrics {
 		leader:   make(map[segmentID]groupView),
 		changes:  c.counter("consensus_leader_changes_seen_total", "Changes of the leader of any group here, the first one of each included."),
 		requests: c.histogram("consensus_entry_requests", "Requests in one applied log entry.", countBuckets),
-		shared:   c.histogram("consensus_sync_groups", "Groups that shared one write and sync of the log.", countBuckets),
+		shared:   c.histogram("consensus_sync_groups", "Groups that waited for one sync of the log together.", countBuckets),
+		acks:     c.histogram("consensus_ack_wait_seconds", "Time that the answers of an applied entry waited for more acknowledgements than a majority's.", syncBuckets),
+		unacked:  c.counter("consensus_ack_unknown_total", "Applied entries whose writers were told that the outcome is unknown, because the acknowledgements asked for did not come."),
 	}
 	level := func(of func(groupView) bool) func() float64 { return func() float64 { return g.count(of) } }
 	c.gaugeFunc("consensus_groups_leading", "Anchor groups that this node leads.", level(func(v groupView) bool { return v.leads }))
@@ -133,6 +137,13 @@ func (g *groupMetrics) stopped(id segmentID) {
 }
 
 func (g *groupMetrics) synced(groups int, _ time.Duration) { g.shared.Observe(float64(groups)) }
+
+func (g *groupMetrics) gated(took time.Duration, ok bool) {
+	g.acks.Observe(took.Seconds())
+	if !ok {
+		g.unacked.Inc()
+	}
+}
 
 func (g *groupMetrics) batch(requests int) { g.requests.Observe(float64(requests)) }
 
@@ -234,7 +245,7 @@ type logMetrics struct {
 
 func newLogMetrics(c *catalog) *logMetrics {
 	return &logMetrics{
-		sync:    c.histogram("log_sync_duration_seconds", "Time of one fdatasync of the write-ahead log; every acknowledged write waits for one.", syncBuckets),
+		sync:    c.histogram("log_sync_duration_seconds", "Time of one fdatasync of the write-ahead log; every acknowledged write that is not light waits for one.", syncBuckets),
 		write:   c.histogram("log_write_duration_seconds", "Time of one write into the write-ahead log, before its sync.", syncBuckets),
 		trouble: c.counter("log_trouble_total", "Failed housekeeping of the write-ahead log, such as a full disk while the next file is prepared."),
 	}

@@ -64,7 +64,7 @@ func (m *Metrics) API() etcdapi.Listener {
 
 // Consensus returns what the engine reports to.
 func (m *Metrics) Consensus() consensus.Listener {
-	return consensus.Listener{StatusChanged: m.groups.changed, Synced: m.groups.synced, Batch: m.groups.batch}
+	return consensus.Listener{StatusChanged: m.groups.changed, Synced: m.groups.synced, Batch: m.groups.batch, Gated: m.groups.gated}
 }
 
 // GroupStopped forgets a group that left this node.

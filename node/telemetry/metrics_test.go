@@ -23,6 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write the table of docs/metrics.md an
 // touched returns metrics in which everything has happened once.
 func touched() *Metrics {
 	m := New(Sources{
+		Scopes:  func() Scopes { return Scopes{Forgetful: 5} },
 		Log:     func() wal.Stats { return wal.Stats{Files: 3, BytesWritten: 1000} },
 		Wire:    func() wire.Stats { return wire.Stats{Up: 2} },
 		Members: func() Members { return Members{Alive: 3, Dead: 1} },
@@ -45,6 +46,8 @@ func touched() *Metrics {
 	m.GroupStopped(4)
 	group.Synced(2, time.Millisecond)
 	group.Batch(17)
+	group.Gated(time.Second, true)
+	group.Gated(time.Second, false)
 	log.Wrote(100, time.Microsecond)
 	log.Synced(2 * time.Millisecond)
 	log.Trouble(errors.New("disk full"))
@@ -80,6 +83,7 @@ func TestScrape(t *testing.T) {
 		"anchormesh_consensus_leader_changes_seen_total 2",
 		"anchormesh_consensus_groups 3", "anchormesh_consensus_groups_leading 1", "anchormesh_consensus_groups_without_leader 1",
 		"anchormesh_consensus_entry_requests_sum 17", "anchormesh_consensus_sync_groups_sum 2",
+		"anchormesh_consensus_ack_wait_seconds_sum 2", "anchormesh_consensus_ack_unknown_total 1", "anchormesh_scope_forgetful_replicas 5",
 		"anchormesh_log_sync_duration_seconds_sum 0.002", "anchormesh_log_trouble_total 1",
 		"anchormesh_log_written_bytes_total 1000", "anchormesh_log_files 3", "anchormesh_mesh_peers_connected 2",
 		"anchormesh_mesh_nodes_alive 3", "anchormesh_mesh_nodes_dead 1", "anchormesh_store_quota_bytes 2.147483648e+09",

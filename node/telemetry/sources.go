@@ -24,6 +24,7 @@ type Scopes struct {
 	Refused, Full int64  // commands, as they were applied
 	Shed          uint64 // requests that came too fast
 	Tight         int    // segments led here whose quota is nearly used up
+	Forgetful     int    // replicas here that may have forgotten what they acknowledged
 }
 
 // Members counts the nodes of the newest view by state, this one included.
@@ -133,6 +134,7 @@ var scopeLevels = []level[Scopes]{
 	{"scope_refusals_total", "Writes that the rules of a scope refused, by the replicas here.", func(s *Scopes) float64 { return float64(s.Refused) }},
 	{"scope_quota_refusals_total", "Writes that a scope's quota had no room for, by the replicas here.", func(s *Scopes) float64 { return float64(s.Full) }},
 	{"scope_requests_shed_total", "Requests refused here because their scope had more than its requests per second.", func(s *Scopes) float64 { return float64(s.Shed) }},
+	{"scope_forgetful_replicas", "Replicas here that may have forgotten what they acknowledged in a light scope, and give way to new ones.", func(s *Scopes) float64 { return float64(s.Forgetful) }},
 	{"scope_segments_nearly_full", "Segments led here that use more than nine tenths of their share of a quota.", func(s *Scopes) float64 { return float64(s.Tight) }},
 }
 
