@@ -93,10 +93,10 @@ func (g *Governor) lookHome(prefix []byte) (*anchormesh.Descriptor, bool) {
 func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]byte, error) {
 	d, ok := g.lookHome(prefix)
 	if !ok {
-		d, ok = g.lookAgain(ctx, prefix)
-	}
-	if !ok {
-		return nil, fmt.Errorf("%w: %q", ErrNoScope, prefix)
+		var err error
+		if d, err = g.lookAgain(ctx, prefix); err != nil {
+			return nil, err
+		}
 	}
 	q.segment = d.Segment
 	return g.askLeader(ctx, d, q)
@@ -104,19 +104,24 @@ func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]b
 
 // lookAgain asks who holds the prefix, as far as is known here, what holds it now: the
 // routes here may be from before the scope.
-func (g *Governor) lookAgain(ctx context.Context, prefix []byte) (*anchormesh.Descriptor, bool) {
+func (g *Governor) lookAgain(ctx context.Context, prefix []byte) (*anchormesh.Descriptor, error) {
 	old, ok := g.table.Lookup(prefix)
 	if !ok {
-		return nil, false
+		return nil, fmt.Errorf("%w: this node does not know yet who holds %q", ErrUnavailable, prefix)
 	}
 	answer, err := g.askLeader(ctx, old, &question{kind: askWhere, segment: old.Segment, text: prefix})
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
-	if d, err := meshpb.DecodeDescriptor(answer); err == nil {
-		g.table.Learn(d)
+	d, err := meshpb.DecodeDescriptor(answer)
+	if err != nil {
+		return nil, err
 	}
-	return g.lookHome(prefix)
+	g.table.Learn(d)
+	if !d.Home() || !bytes.Equal(d.Scope, prefix) {
+		return nil, fmt.Errorf("%w: %q", ErrNoScope, prefix)
+	}
+	return d, nil
 }
 
 // patience is how long a question may take: a proposal is judged by whoever takes it.
