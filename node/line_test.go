@@ -400,3 +400,33 @@ func BenchmarkPutOnLines(b *testing.B) {
 	m.line(ctx, "/b/", policy.Own)
 	run("own")
 }
+
+// Nodes stop just when a scope is about to change its line, its home's leader among
+// them: whoever leads next goes on, or turns back and begins anew.
+func TestHandOverOutlivesItsDriver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections; the whole run has it")
+	}
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	defer cancel()
+	m.line(ctx, "/b/", policy.Shared)
+	m.cut("/b/m")
+	last := put(ctx, t, m.client(), "/b/x", "v")
+	for i, to := range []policy.Line{policy.Own, policy.Shared, policy.Own} {
+		m.mustGovern(ctx, (i+1)%3, governor.Change{Kind: scope.Amend, Prefix: []byte("/b/"), AnyVersion: true,
+			Policy: &policy.Policy{Anchors: policy.Anchors{Count: 3}, Line: to}})
+		m.stop(i)
+		m.start(i)
+		m.scopes(i)
+		m.onLine(ctx, "/b/", map[policy.Line]string{policy.Own: "/b/"}[to])
+		for _, key := range []string{"/b/x", "/b/y"} {
+			rev := put(ctx, t, m.client(), key, "v")
+			if rev <= last {
+				t.Errorf("on line %s %s got %d behind %d", to, key, rev, last)
+			}
+			last = rev
+		}
+	}
+	m.sound(ctx)
+}
