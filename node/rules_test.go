@@ -90,6 +90,11 @@ func TestScopesKeepTheirRules(t *testing.T) {
 		t.Errorf("200 bytes more: %v", err)
 	}
 	put(ctx, t, c, "/free/b", strings.Repeat("v", 1000))
+	for _, s := range m.segments(0) {
+		if q := s.GetQuota(); string(s.GetDescriptor_().GetStart()) == "/small/" && (q.GetKeys() != 5 || q.GetKeysLimit() != 5 || q.GetBytesLimit() != 200 || q.GetFull() == 0) {
+			t.Errorf("the scope shows %v", q)
+		}
+	}
 	if a, err := c.AlarmList(ctx); err != nil || len(a.Alarms) > 0 {
 		t.Errorf("alarms %v, %v", a, err)
 	}

@@ -1593,11 +1593,12 @@ type SegmentInfo struct {
 	Lags            []*AnchorLag           `protobuf:"bytes,11,rep,name=lags,proto3" json:"lags,omitempty"`          // known to the leader only
 	Local           bool                   `protobuf:"varint,12,opt,name=local,proto3" json:"local,omitempty"`       // the asked node is an anchor: figures are its own
 	// What its leader decided last, in a word and a sentence; known there only.
-	Decision      string `protobuf:"bytes,13,opt,name=decision,proto3" json:"decision,omitempty"`
-	Reason        string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
-	Group         string `protobuf:"bytes,15,opt,name=group,proto3" json:"group,omitempty"` // how the anchor group stands, in a sentence; likewise
-	Keys          uint64 `protobuf:"varint,16,opt,name=keys,proto3" json:"keys,omitempty"`
-	Asleep        bool   `protobuf:"varint,17,opt,name=asleep,proto3" json:"asleep,omitempty"` // nothing has happened for a while, and it costs nothing
+	Decision      string    `protobuf:"bytes,13,opt,name=decision,proto3" json:"decision,omitempty"`
+	Reason        string    `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	Group         string    `protobuf:"bytes,15,opt,name=group,proto3" json:"group,omitempty"` // how the anchor group stands, in a sentence; likewise
+	Keys          uint64    `protobuf:"varint,16,opt,name=keys,proto3" json:"keys,omitempty"`
+	Asleep        bool      `protobuf:"varint,17,opt,name=asleep,proto3" json:"asleep,omitempty"` // nothing has happened for a while, and it costs nothing
+	Quota         *QuotaUse `protobuf:"bytes,18,opt,name=quota,proto3" json:"quota,omitempty"`    // absent: no policy says anything
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1751,6 +1752,114 @@ func (x *SegmentInfo) GetAsleep() bool {
 	return false
 }
 
+func (x *SegmentInfo) GetQuota() *QuotaUse {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// QuotaUse is what a segment holds of what its scope's policy lets it hold.
+type QuotaUse struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Keys              int64                  `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`                                                       // counted where a quota bounds keys or bytes, else zero
+	Bytes             int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`                                                     // keys' and values', alive
+	KeysLimit         int64                  `protobuf:"varint,3,opt,name=keys_limit,json=keysLimit,proto3" json:"keys_limit,omitempty"`                            // the segment's share; below 0: none
+	BytesLimit        int64                  `protobuf:"varint,4,opt,name=bytes_limit,json=bytesLimit,proto3" json:"bytes_limit,omitempty"`                         // likewise
+	RequestsPerSecond float64                `protobuf:"fixed64,5,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"` // the segment's; 0: not bounded
+	Shed              uint64                 `protobuf:"varint,6,opt,name=shed,proto3" json:"shed,omitempty"`                                                       // requests refused by the asked node because there were more
+	Refused           int64                  `protobuf:"varint,7,opt,name=refused,proto3" json:"refused,omitempty"`                                                 // writes that rules refused, by the replica on the asked node
+	Full              int64                  `protobuf:"varint,8,opt,name=full,proto3" json:"full,omitempty"`                                                       // writes that the quota had no room for, likewise
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *QuotaUse) Reset() {
+	*x = QuotaUse{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotaUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotaUse) ProtoMessage() {}
+
+func (x *QuotaUse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotaUse.ProtoReflect.Descriptor instead.
+func (*QuotaUse) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *QuotaUse) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetKeysLimit() int64 {
+	if x != nil {
+		return x.KeysLimit
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetBytesLimit() int64 {
+	if x != nil {
+		return x.BytesLimit
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetShed() uint64 {
+	if x != nil {
+		return x.Shed
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *QuotaUse) GetFull() int64 {
+	if x != nil {
+		return x.Full
+	}
+	return 0
+}
+
 // Rates are decayed averages.
 type Rates struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -1763,7 +1872,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1884,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1897,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rates) GetWritesPerSecond() float64 {
@@ -1823,7 +1932,7 @@ type AnchorLag struct {
 
 func (x *AnchorLag) Reset() {
 	*x = AnchorLag{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1944,7 @@ func (x *AnchorLag) String() string {
 func (*AnchorLag) ProtoMessage() {}
 
 func (x *AnchorLag) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1957,7 @@ func (x *AnchorLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorLag.ProtoReflect.Descriptor instead.
 func (*AnchorLag) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AnchorLag) GetReplica() uint64 {
@@ -1880,7 +1989,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2001,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2014,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusReply struct {
@@ -1930,7 +2039,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2051,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2064,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{28}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusReply) GetNode() *NodeInfo {
@@ -2068,7 +2177,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2189,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2202,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{29}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Addresses) GetClient() string {
@@ -2239,7 +2348,7 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x0fSegmentsRequest\"[\n" +
 	"\rSegmentsReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x126\n" +
-	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\"\x8e\x04\n" +
+	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\"\xbd\x04\n" +
 	"\vSegmentInfo\x129\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\n" +
@@ -2261,7 +2370,19 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x14\n" +
 	"\x05group\x18\x0f \x01(\tR\x05group\x12\x12\n" +
 	"\x04keys\x18\x10 \x01(\x04R\x04keys\x12\x16\n" +
-	"\x06asleep\x18\x11 \x01(\bR\x06asleep\"\x87\x01\n" +
+	"\x06asleep\x18\x11 \x01(\bR\x06asleep\x12-\n" +
+	"\x05quota\x18\x12 \x01(\v2\x17.anchormesh.v1.QuotaUseR\x05quota\"\xe6\x01\n" +
+	"\bQuotaUse\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\x03R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"keys_limit\x18\x03 \x01(\x03R\tkeysLimit\x12\x1f\n" +
+	"\vbytes_limit\x18\x04 \x01(\x03R\n" +
+	"bytesLimit\x12.\n" +
+	"\x13requests_per_second\x18\x05 \x01(\x01R\x11requestsPerSecond\x12\x12\n" +
+	"\x04shed\x18\x06 \x01(\x04R\x04shed\x12\x18\n" +
+	"\arefused\x18\a \x01(\x03R\arefused\x12\x12\n" +
+	"\x04full\x18\b \x01(\x03R\x04full\"\x87\x01\n" +
 	"\x05Rates\x12*\n" +
 	"\x11writes_per_second\x18\x01 \x01(\x01R\x0fwritesPerSecond\x12(\n" +
 	"\x10reads_per_second\x18\x02 \x01(\x01R\x0ereadsPerSecond\x12(\n" +
@@ -2325,7 +2446,7 @@ func file_internal_meshpb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_meshpb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(NodeState)(0),           // 0: anchormesh.v1.NodeState
 	(*LineageRequest)(nil),   // 1: anchormesh.v1.LineageRequest
@@ -2353,60 +2474,62 @@ var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(*SegmentsRequest)(nil),  // 23: anchormesh.v1.SegmentsRequest
 	(*SegmentsReply)(nil),    // 24: anchormesh.v1.SegmentsReply
 	(*SegmentInfo)(nil),      // 25: anchormesh.v1.SegmentInfo
-	(*Rates)(nil),            // 26: anchormesh.v1.Rates
-	(*AnchorLag)(nil),        // 27: anchormesh.v1.AnchorLag
-	(*StatusRequest)(nil),    // 28: anchormesh.v1.StatusRequest
-	(*StatusReply)(nil),      // 29: anchormesh.v1.StatusReply
-	(*Addresses)(nil),        // 30: anchormesh.v1.Addresses
-	(*Descriptor)(nil),       // 31: anchormesh.v1.Descriptor
+	(*QuotaUse)(nil),         // 26: anchormesh.v1.QuotaUse
+	(*Rates)(nil),            // 27: anchormesh.v1.Rates
+	(*AnchorLag)(nil),        // 28: anchormesh.v1.AnchorLag
+	(*StatusRequest)(nil),    // 29: anchormesh.v1.StatusRequest
+	(*StatusReply)(nil),      // 30: anchormesh.v1.StatusReply
+	(*Addresses)(nil),        // 31: anchormesh.v1.Addresses
+	(*Descriptor)(nil),       // 32: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_mesh_proto_depIdxs = []int32{
 	3,  // 0: anchormesh.v1.LineageReply.replica:type_name -> anchormesh.v1.Replica
-	31, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
+	32, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
 	6,  // 2: anchormesh.v1.StructureItem.node:type_name -> anchormesh.v1.StructureNode
-	31, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
+	32, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
 	3,  // 4: anchormesh.v1.StructureItem.replica:type_name -> anchormesh.v1.Replica
 	11, // 5: anchormesh.v1.StructureNode.info:type_name -> anchormesh.v1.NodeInfo
 	11, // 6: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
 	0,  // 7: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
 	12, // 8: anchormesh.v1.NodeInfo.standing:type_name -> anchormesh.v1.Standing
-	31, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
-	31, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
-	31, // 11: anchormesh.v1.MergeReply.left:type_name -> anchormesh.v1.Descriptor
-	31, // 12: anchormesh.v1.MergeReply.right:type_name -> anchormesh.v1.Descriptor
+	32, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
+	32, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
+	32, // 11: anchormesh.v1.MergeReply.left:type_name -> anchormesh.v1.Descriptor
+	32, // 12: anchormesh.v1.MergeReply.right:type_name -> anchormesh.v1.Descriptor
 	25, // 13: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
-	31, // 14: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
-	26, // 15: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
-	27, // 16: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
-	11, // 17: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
-	30, // 18: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
-	9,  // 19: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
-	23, // 20: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
-	28, // 21: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
-	19, // 22: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
-	21, // 23: anchormesh.v1.Mesh.Merge:input_type -> anchormesh.v1.MergeRequest
-	13, // 24: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
-	15, // 25: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
-	17, // 26: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
-	1,  // 27: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
-	4,  // 28: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
-	7,  // 29: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
-	10, // 30: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	24, // 31: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	29, // 32: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	20, // 33: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
-	22, // 34: anchormesh.v1.Mesh.Merge:output_type -> anchormesh.v1.MergeReply
-	14, // 35: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
-	16, // 36: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
-	18, // 37: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
-	2,  // 38: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
-	5,  // 39: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
-	8,  // 40: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	32, // 14: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
+	27, // 15: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
+	28, // 16: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
+	26, // 17: anchormesh.v1.SegmentInfo.quota:type_name -> anchormesh.v1.QuotaUse
+	11, // 18: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
+	31, // 19: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
+	9,  // 20: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
+	23, // 21: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
+	29, // 22: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
+	19, // 23: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
+	21, // 24: anchormesh.v1.Mesh.Merge:input_type -> anchormesh.v1.MergeRequest
+	13, // 25: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
+	15, // 26: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
+	17, // 27: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
+	1,  // 28: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
+	4,  // 29: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
+	7,  // 30: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
+	10, // 31: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	24, // 32: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	30, // 33: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	20, // 34: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	22, // 35: anchormesh.v1.Mesh.Merge:output_type -> anchormesh.v1.MergeReply
+	14, // 36: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
+	16, // 37: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
+	18, // 38: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
+	2,  // 39: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
+	5,  // 40: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
+	8,  // 41: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_mesh_proto_init() }
@@ -2426,7 +2549,7 @@ func file_internal_meshpb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_mesh_proto_rawDesc), len(file_internal_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -116,7 +116,7 @@ func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
 	}
 	info.Local, info.Term, info.Applied = true, st.Term, st.Applied
 	info.Revision, info.CompactRevision = r.Machine.Segment().Revision()
-	info.Asleep = st.Asleep
+	info.Asleep, info.Quota = st.Asleep, quotaUse(r)
 	s.cfg.Load(info)
 	commit, peers, leading := s.cfg.Engine.Progress(d.Segment)
 	if !leading {
@@ -131,6 +131,18 @@ func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
 		info.Lags = append(info.Lags, lag)
 	}
 	return info
+}
+
+// quotaUse is what a replica's segment holds of what it may; nil where no policy says.
+func quotaUse(r *host.Replica) *meshpb.QuotaUse {
+	if r.Machine.State().Policy == nil {
+		return nil
+	}
+	u := r.Machine.Space().Usage()
+	return &meshpb.QuotaUse{
+		Keys: u.Keys, Bytes: u.Bytes, KeysLimit: u.KeysLimit, BytesLimit: u.BytesLimit,
+		RequestsPerSecond: r.Pace.PerSecond(), Shed: r.Pace.Shed(), Refused: u.Refused, Full: u.Full,
+	}
 }
 
 // Status implements meshpb.MeshServer.
