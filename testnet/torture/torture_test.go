@@ -83,7 +83,7 @@ func TestTortureOfProcesses(t *testing.T) {
 	cfg := Default()
 	cfg.Length, cfg.Faults, cfg.Seed = 30*time.Second, 4, uint64(time.Now().Unix())
 	cfg.Kinds = []fault.Kind{fault.Kill, fault.Pause, fault.Restart, fault.KillAll}
-	cfg.Changes = 8
+	cfg.Changes = 4
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	report, _, err := Run(ctx, cfg, mesh)
 	if err != nil {
