@@ -24,6 +24,7 @@ const (
 	sweepEvery = 5 * time.Second
 	// sweepShare is how many times as long as that took is not looked again.
 	sweepShare = 1000
+	sweepMost  = 30 * time.Second
 	// tick is a driver's clock.
 	tick = 25 * time.Millisecond
 	// readyTimeout bounds the wait for one node before anything is frozen, and
@@ -96,7 +97,7 @@ func (m *Merger) Run(ctx context.Context) error {
 			m.look(now.Sub(begin))
 			if !now.Before(next) {
 				m.sweep()
-				next = now.Add(max(sweepEvery, sweepShare*time.Since(now)))
+				next = now.Add(max(sweepEvery, min(sweepShare*time.Since(now), sweepMost)))
 			}
 		}
 	}

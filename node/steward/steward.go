@@ -151,8 +151,8 @@ func (s *Steward) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-s.kick:
-			if wait := kickShare*took - time.Since(end); wait > 0 {
-				timer.Reset(min(wait, interval))
+			if wait := min(kickShare*took, kickMost) - time.Since(end); wait > 0 {
+				timer.Reset(wait)
 				continue
 			}
 		case a := <-s.answer:
@@ -162,7 +162,7 @@ func (s *Steward) Run(ctx context.Context) error {
 		begin := time.Now()
 		s.round(ctx, begin)
 		end, took = time.Now(), time.Since(begin)
-		timer.Reset(max(interval, roundShare*took))
+		timer.Reset(max(interval, min(roundShare*took, roundMost)))
 	}
 }
 
@@ -175,7 +175,7 @@ func (s *Steward) round(ctx context.Context, now time.Time) {
 			s.forget(id)
 		}
 	}
-	if now.Sub(s.planned) >= max(s.cfg.PlanEvery, planShare*s.planning) {
+	if now.Sub(s.planned) >= max(s.cfg.PlanEvery, min(planShare*s.planning, planMost)) {
 		begin := time.Now()
 		s.plan(l)
 		s.planned, s.planning = now, time.Since(begin)
@@ -274,6 +274,10 @@ const (
 	roundShare = 300
 	planShare  = 500
 	kickShare  = 10
+	// On a machine that others load everything takes long, and must not be put off for it.
+	planMost  = 5 * time.Second
+	roundMost = 3 * time.Second
+	kickMost  = 100 * time.Millisecond
 )
 
 // look is the mesh at one moment.
