@@ -7,6 +7,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/trust"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Batch is what one entry of the log carries.
@@ -45,14 +46,14 @@ func (b *Batch) Append(dst []byte) []byte {
 		if s := &b.Slots[i]; s.Bytes == nil {
 			dst = append(append(dst, 0), s.Sum[:]...)
 		} else {
-			dst = appendBytes(binary.AppendUvarint(dst, uint64(s.Prefix+1)), s.Bytes)
+			dst = fields.AppendBytes(binary.AppendUvarint(dst, uint64(s.Prefix+1)), s.Bytes)
 		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(b.Votes)))
 	for i := range b.Votes {
 		v := &b.Votes[i]
-		dst = appendBytes(dst, []byte(v.Node))
-		dst = appendBytes(v.appendRefusals(dst), v.Signature)
+		dst = fields.AppendBytes(dst, []byte(v.Node))
+		dst = fields.AppendBytes(v.appendRefusals(dst), v.Signature)
 	}
 	return dst
 }
@@ -65,23 +66,23 @@ func Parse(b []byte) (*Batch, error) {
 	if len(b) == 0 || b[0] != batchVersion {
 		return nil, fmt.Errorf("%w: unknown version", ErrEncoding)
 	}
-	r := reader{b: b[1:]}
+	r := reader{fields.Reader{Rest: b[1:], Minimal: true}}
 	out := &Batch{Question: *r.question()}
 	for range out.Question.Requests {
-		s := Slot{Prefix: int(r.uint(prefixMax+1)) - 1}
+		s := Slot{Prefix: int(r.AtMost(prefixMax+1)) - 1}
 		if s.Prefix < 0 {
 			s.Prefix, s.Sum = 0, r.hash()
-		} else if s.Bytes = r.bytes(len(b)); len(s.Bytes) <= s.Prefix {
-			r.fail()
+		} else if s.Bytes = r.Bytes(); len(s.Bytes) <= s.Prefix {
+			r.Fail()
 		}
-		if r.bad {
+		if r.Bad {
 			return nil, ErrEncoding
 		}
 		out.Slots = append(out.Slots, s)
 	}
-	for range r.uint(VotesMax) {
-		v := Vote{Node: anchormesh.NodeID(bytes.Clone(r.bytes(nodeBytesMax))), Refusals: r.refusals(), Signature: r.bytes(trust.SignatureBytesMax)}
-		if r.bad {
+	for range r.AtMost(VotesMax) {
+		v := Vote{Node: anchormesh.NodeID(bytes.Clone(r.BytesAtMost(nodeBytesMax))), Refusals: r.refusals(), Signature: r.BytesAtMost(trust.SignatureBytesMax)}
+		if r.Bad {
 			return nil, ErrEncoding
 		}
 		out.Votes = append(out.Votes, v)

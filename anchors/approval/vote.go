@@ -9,6 +9,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/trust"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Limits of a batch; they are part of what can be read.
@@ -75,7 +76,7 @@ func Digest(sums []anchormesh.Hash) anchormesh.Hash {
 func (q *Question) Statement(v *Vote) []byte {
 	b := append(make([]byte, 0, 192), "anchormesh approval v1\n"...)
 	b = q.append(b)
-	b = appendBytes(b, []byte(v.Node))
+	b = fields.AppendBytes(b, []byte(v.Node))
 	return v.appendRefusals(b)
 }
 
@@ -96,18 +97,20 @@ func (v *Vote) appendRefusals(b []byte) []byte {
 		if r.Denied {
 			denied = 1
 		}
-		b = appendBytes(append(b, denied), []byte(r.Rule))
+		b = fields.AppendBytes(append(b, denied), []byte(r.Rule))
 	}
 	return b
 }
 
 // AppendVote appends a vote as it travels, without its node.
-func AppendVote(b []byte, v *Vote) []byte { return appendBytes(v.appendRefusals(b), v.Signature) }
+func AppendVote(b []byte, v *Vote) []byte {
+	return fields.AppendBytes(v.appendRefusals(b), v.Signature)
+}
 
 // ParseVote reads what AppendVote appended.
 func ParseVote(b []byte) (*Vote, error) {
-	r := reader{b: b}
-	v := &Vote{Refusals: r.refusals(), Signature: r.bytes(trust.SignatureBytesMax)}
+	r := reader{fields.Reader{Rest: b, Minimal: true}}
+	v := &Vote{Refusals: r.refusals(), Signature: r.BytesAtMost(trust.SignatureBytesMax)}
 	return v, r.end()
 }
 
@@ -115,7 +118,7 @@ func ParseVote(b []byte) (*Vote, error) {
 func AppendQuestion(b []byte, q *Question, requests [][]byte) []byte {
 	b = q.append(b)
 	for _, r := range requests {
-		b = appendBytes(b, r)
+		b = fields.AppendBytes(b, r)
 	}
 	return b
 }
@@ -123,11 +126,11 @@ func AppendQuestion(b []byte, q *Question, requests [][]byte) []byte {
 // ParseQuestion reads what AppendQuestion appended, and checks that the digest is that
 // of the requests. They alias b.
 func ParseQuestion(b []byte) (*Question, [][]byte, error) {
-	r := reader{b: b}
+	r := reader{fields.Reader{Rest: b, Minimal: true}}
 	q := r.question()
 	requests, sums := make([][]byte, q.Requests), make([]anchormesh.Hash, q.Requests)
 	for i := range requests {
-		requests[i] = r.bytes(len(b))
+		requests[i] = r.Bytes()
 		sums[i] = Sum(requests[i])
 	}
 	if err := r.end(); err != nil {
@@ -139,85 +142,47 @@ func ParseQuestion(b []byte) (*Question, [][]byte, error) {
 	return q, requests, nil
 }
 
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
-
 // reader reads; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) fail() { r.bad, r.b = true, nil }
+type reader struct{ fields.Reader }
 
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return ErrEncoding
 	}
 	return nil
 }
 
-func (r *reader) uint(most uint64) uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most || n > 1 && r.b[n-1] == 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.fail()
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *reader) bytes(most int) []byte {
-	n := r.uint(uint64(most))
-	if n > uint64(len(r.b)) {
-		r.fail()
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
 func (r *reader) hash() (h anchormesh.Hash) {
-	if len(r.b) < len(h) {
-		r.fail()
+	if len(r.Rest) < len(h) {
+		r.Fail()
 		return h
 	}
-	r.b = r.b[copy(h[:], r.b):]
+	r.Rest = r.Rest[copy(h[:], r.Rest):]
 	return h
 }
 
 func (r *reader) question() *Question {
 	const most = 1<<64 - 1
-	q := &Question{Mesh: anchormesh.MeshID(r.uint(most)), Segment: anchormesh.SegmentID(r.uint(most)), Generation: anchormesh.Generation(r.uint(most))}
+	q := &Question{Mesh: anchormesh.MeshID(r.AtMost(most)), Segment: anchormesh.SegmentID(r.AtMost(most)), Generation: anchormesh.Generation(r.AtMost(most))}
 	for _, f := range []*uint64{&q.Configuration, &q.Term, &q.Sequence, &q.Policy, &q.Trust, &q.Index} {
-		*f = r.uint(most)
+		*f = r.AtMost(most)
 	}
-	q.Requests, q.Digest = int(r.uint(RequestsMax)), r.hash()
+	q.Requests, q.Digest = int(r.AtMost(RequestsMax)), r.hash()
 	if q.Requests == 0 {
-		r.fail()
+		r.Fail()
 	}
 	return q
 }
 
 func (r *reader) refusals() (out []Refusal) {
-	for range r.uint(RequestsMax) {
-		x := Refusal{Request: int(r.uint(RequestsMax - 1))}
-		denied := r.byte()
-		x.Denied, x.Rule = denied == 1, string(r.bytes(RuleBytesMax))
+	for range r.AtMost(RequestsMax) {
+		x := Refusal{Request: int(r.AtMost(RequestsMax - 1))}
+		denied := r.Byte()
+		x.Denied, x.Rule = denied == 1, string(r.BytesAtMost(RuleBytesMax))
 		if denied > 1 || len(out) > 0 && out[len(out)-1].Request >= x.Request {
-			r.fail()
+			r.Fail()
 		}
-		if r.bad {
+		if r.Bad {
 			return nil
 		}
 		out = append(out, x)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Limits of what a chain keeps; see the package comment.
@@ -176,18 +177,18 @@ func (c *Chain) Encode() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{version}, uint64(c.segment))
 	b = binary.AppendUvarint(b, uint64(len(c.entries)))
 	for _, e := range c.entries {
-		b = appendBytes(b, e.Append(nil))
+		b = fields.AppendBytes(b, e.Append(nil))
 	}
 	return b
 }
 
 // DecodeChain reads what Encode wrote, and verifies it.
 func DecodeChain(b []byte) (*Chain, error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
-	segment := anchormesh.SegmentID(r.fixed())
+	segment := anchormesh.SegmentID(r.Fixed())
 	var entries []*Entry
-	for range r.count(r.number(), EntriesMax) {
+	for range r.count(r.Number(), EntriesMax) {
 		e, err := DecodeEntry(r.bytes(entryBytesMax))
 		if err != nil {
 			return nil, err

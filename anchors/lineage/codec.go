@@ -8,6 +8,7 @@ import (
 	"unique"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // version is the first byte of everything encoded here.
@@ -29,7 +30,7 @@ func (e *Entry) Append(b []byte) []byte {
 	for _, set := range [][]anchormesh.NodeID{e.Voters.Incoming, e.Voters.Outgoing} {
 		b = binary.AppendUvarint(b, uint64(len(set)))
 		for _, id := range set {
-			b = appendBytes(b, []byte(id))
+			b = fields.AppendBytes(b, []byte(id))
 		}
 	}
 	b = binary.AppendUvarint(b, uint64(e.Evidence.Reason))
@@ -38,9 +39,9 @@ func (e *Entry) Append(b []byte) []byte {
 	for _, n := range e.Evidence.Numbers {
 		b = binary.AppendUvarint(b, n)
 	}
-	b = appendBytes(b, []byte(e.Evidence.Operator))
+	b = fields.AppendBytes(b, []byte(e.Evidence.Operator))
 	if e.ruled() {
-		b = appendBytes(appendBytes(b, e.Rule.From), e.Rule.Scope)
+		b = fields.AppendBytes(fields.AppendBytes(b, e.Rule.From), e.Rule.Scope)
 		b = binary.AppendUvarint(b, e.Rule.Version)
 		b = append(append(b, e.Rule.Policy[:]...), e.Rule.Decision[:]...)
 	}
@@ -56,26 +57,24 @@ func (e *Entry) ruled() bool { return e.Kind == Policy || e.Kind == Recovered }
 
 func appendExtent(b []byte, x Extent) []byte {
 	b = binary.AppendUvarint(b, uint64(x.Generation))
-	return appendBytes(appendBytes(b, x.Range.Start), x.Range.End)
+	return fields.AppendBytes(fields.AppendBytes(b, x.Range.Start), x.Range.End)
 }
-
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
 
 // DecodeEntry reads the canonical encoding of a valid entry and refuses anything
 // else. The result shares no memory with b.
 func DecodeEntry(b []byte) (*Entry, error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
-	e := &Entry{Kind: Kind(r.byte()), Mesh: anchormesh.MeshID(r.fixed()), Segment: anchormesh.SegmentID(r.fixed()), Height: r.number()}
+	e := &Entry{Kind: Kind(r.Byte()), Mesh: anchormesh.MeshID(r.Fixed()), Segment: anchormesh.SegmentID(r.Fixed()), Height: r.Number()}
 	e.Before, e.After = r.extent(), r.extent()
-	e.Other = Neighbour{Segment: anchormesh.SegmentID(r.fixed()), Extent: r.extent()}
-	e.Index, e.Term = r.number(), r.number()
+	e.Other = Neighbour{Segment: anchormesh.SegmentID(r.Fixed()), Extent: r.extent()}
+	e.Index, e.Term = r.Number(), r.Number()
 	e.Voters = Voters{Incoming: r.nodes(), Outgoing: r.nodes()}
 	e.Evidence = r.evidence()
 	if e.ruled() {
-		e.Rule = Rule{From: r.bytes(KeyBytesMax), Scope: r.bytes(KeyBytesMax), Version: r.number(), Policy: r.hash(), Decision: r.hash()}
+		e.Rule = Rule{From: r.bytes(KeyBytesMax), Scope: r.bytes(KeyBytesMax), Version: r.Number(), Policy: r.hash(), Decision: r.hash()}
 	}
-	for range r.count(uint64(r.byte()), 2) {
+	for range r.count(uint64(r.Byte()), 2) {
 		e.Previous = append(e.Previous, r.hash())
 	}
 	if err := r.end(); err != nil {
@@ -88,73 +87,36 @@ func DecodeEntry(b []byte) (*Entry, error) {
 }
 
 // reader takes an encoding apart. After the first failure it returns zeros.
-type reader struct {
-	rest   []byte
-	failed bool
-}
+type reader struct{ fields.Reader }
 
 func (r *reader) end() error {
-	if r.failed {
+	if r.Bad {
 		return fmt.Errorf("%w: cut short, over a limit or of another version", ErrMalformed)
 	}
-	if len(r.rest) > 0 {
-		return fmt.Errorf("%w: %d bytes too many", ErrMalformed, len(r.rest))
+	if len(r.Rest) > 0 {
+		return fmt.Errorf("%w: %d bytes too many", ErrMalformed, len(r.Rest))
 	}
 	return nil
 }
 
-func (r *reader) take(n uint64) []byte {
-	if r.failed || n > uint64(len(r.rest)) {
-		r.failed = true
-		return nil
-	}
-	out := r.rest[:n]
-	r.rest = r.rest[n:]
-	return out
-}
-
 func (r *reader) version() {
-	if r.byte() != version {
-		r.failed = true
+	if r.Byte() != version {
+		r.Bad = true
 	}
-}
-
-func (r *reader) byte() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) fixed() uint64 {
-	if b := r.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
 }
 
 func (r *reader) hash() (h anchormesh.Hash) {
-	copy(h[:], r.take(uint64(len(h))))
+	copy(h[:], r.Take(uint64(len(h))))
 	return h
-}
-
-func (r *reader) number() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.failed = true
-		return 0
-	}
-	r.take(uint64(n))
-	return v
 }
 
 // count passes n on if it is within the limit, so that no count makes a loop
 // longer than the limit.
 func (r *reader) count(n, limit uint64) uint64 {
 	if n > limit {
-		r.failed = true
+		r.Bad = true
 	}
-	if r.failed {
+	if r.Bad {
 		return 0
 	}
 	return n
@@ -162,36 +124,36 @@ func (r *reader) count(n, limit uint64) uint64 {
 
 // bytes returns a copy of at most limit bytes, nil for none.
 func (r *reader) bytes(limit uint64) []byte {
-	return append([]byte(nil), r.take(r.count(r.number(), limit))...)
+	return append([]byte(nil), r.Take(r.count(r.Number(), limit))...)
 }
 
 func (r *reader) extent() Extent {
-	g := anchormesh.Generation(r.number())
+	g := anchormesh.Generation(r.Number())
 	return Extent{Generation: g, Range: anchormesh.KeyRange{Start: r.bytes(KeyBytesMax), End: r.bytes(KeyBytesMax)}}
 }
 
 func (r *reader) nodes() []anchormesh.NodeID {
-	n := r.count(r.number(), VotersMax)
+	n := r.count(r.Number(), VotersMax)
 	if n == 0 {
 		return nil
 	}
 	out := make([]anchormesh.NodeID, 0, n)
 	for range n {
 		// Thousands of lineages name the same few nodes: they share the bytes.
-		id := unique.Make(string(r.take(r.count(r.number(), NodeIDBytesMax))))
+		id := unique.Make(string(r.Take(r.count(r.Number(), NodeIDBytesMax))))
 		out = append(out, anchormesh.NodeID(id.Value()))
 	}
 	return out
 }
 
 func (r *reader) evidence() Evidence {
-	reason := r.number()
+	reason := r.Number()
 	if reason > 1<<16-1 {
-		r.failed = true
+		r.Bad = true
 	}
-	v := Evidence{Reason: Reason(reason), Pressure: r.number(), Spread: r.number()}
-	for range r.count(r.number(), NumbersMax) {
-		v.Numbers = append(v.Numbers, r.number())
+	v := Evidence{Reason: Reason(reason), Pressure: r.Number(), Spread: r.Number()}
+	for range r.count(r.Number(), NumbersMax) {
+		v.Numbers = append(v.Numbers, r.Number())
 	}
 	v.Operator = string(r.bytes(OperatorBytesMax))
 	return v

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Limits of a proof.
@@ -91,24 +92,24 @@ func (p *Proof) Verify(voters Voters, verify func(node anchormesh.NodeID, statem
 
 // Encode returns the form that travels and is kept.
 func (p *Proof) Encode() []byte {
-	b := appendBytes([]byte{version}, p.Entry.Append(nil))
+	b := fields.AppendBytes([]byte{version}, p.Entry.Append(nil))
 	b = binary.AppendUvarint(b, uint64(len(p.Signatures)))
 	for _, s := range p.Signatures {
-		b = appendBytes(appendBytes(b, []byte(s.Node)), s.Bytes)
+		b = fields.AppendBytes(fields.AppendBytes(b, []byte(s.Node)), s.Bytes)
 	}
 	return b
 }
 
 // DecodeProof reads what Encode wrote. It does not verify signatures.
 func DecodeProof(b []byte) (*Proof, error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
 	e, err := DecodeEntry(r.bytes(entryBytesMax))
 	if err != nil {
 		return nil, err
 	}
 	p := &Proof{Entry: e}
-	for range r.count(r.number(), SignaturesMax) {
+	for range r.count(r.Number(), SignaturesMax) {
 		p.Add(anchormesh.NodeID(r.bytes(NodeIDBytesMax)), r.bytes(SignatureBytesMax))
 	}
 	if err := r.end(); err != nil {

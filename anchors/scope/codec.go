@@ -10,6 +10,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // version is the first byte of everything encoded here.
@@ -35,25 +36,21 @@ func appendNumber(b []byte, all ...uint64) []byte {
 	return b
 }
 
-func appendBytes(b []byte, v []byte) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
-}
-
 // appendWanted appends what the proposer said.
 func (p *Proposal) appendWanted(b []byte) []byte {
 	b = append(b, byte(p.Kind))
-	b = appendNumber(appendBytes(b, p.Subject), p.Base, p.Version)
-	b = appendBytes(b, EncodePolicy(p.Policy))
+	b = appendNumber(fields.AppendBytes(b, p.Subject), p.Base, p.Version)
+	b = fields.AppendBytes(b, EncodePolicy(p.Policy))
 	b = appendNumber(b, uint64(p.Anchors), uint64(p.Segment))
-	b = appendBytes(appendBytes(b, []byte(p.Survivor)), []byte(p.Operator))
+	b = fields.AppendBytes(fields.AppendBytes(b, []byte(p.Survivor)), []byte(p.Operator))
 	return appendNumber(b, uint64(p.AtMillis))
 }
 
 func (r *reader) wanted() Proposal {
-	p := Proposal{Kind: Kind(r.byte()), Subject: r.bytes(PrefixBytesMax), Base: r.number(), Version: r.number(), Policy: r.policy()}
-	p.Anchors, p.Segment = int(r.most(1<<10)), anchormesh.SegmentID(r.number())
+	p := Proposal{Kind: Kind(r.Byte()), Subject: r.bytes(PrefixBytesMax), Base: r.Number(), Version: r.Number(), Policy: r.policy()}
+	p.Anchors, p.Segment = int(r.AtMost(1<<10)), anchormesh.SegmentID(r.Number())
 	p.Survivor, p.Operator = anchormesh.NodeID(r.bytes(nodeBytesMax)), string(r.bytes(OperatorBytesMax))
-	p.AtMillis = int64(r.most(math.MaxInt64))
+	p.AtMillis = int64(r.AtMost(math.MaxInt64))
 	return p
 }
 
@@ -62,7 +59,7 @@ func (p *Proposal) EncodeWanted() []byte { return p.appendWanted([]byte{version}
 
 // DecodeWanted reads what EncodeWanted wrote.
 func DecodeWanted(b []byte) (Proposal, error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
 	p := r.wanted()
 	if err := r.end(); err != nil {
@@ -102,20 +99,20 @@ func (v *Vote) append(b []byte) []byte {
 	if v.Approve {
 		verdict = 1
 	}
-	return appendBytes(appendBytes(append(appendBytes(b, []byte(v.Node)), verdict), []byte(v.Why)), v.Signature)
+	return fields.AppendBytes(fields.AppendBytes(append(fields.AppendBytes(b, []byte(v.Node)), verdict), []byte(v.Why)), v.Signature)
 }
 
 func (r *reader) vote() Vote {
 	return Vote{
-		Node: anchormesh.NodeID(r.bytes(nodeBytesMax)), Approve: r.byte() == 1,
+		Node: anchormesh.NodeID(r.bytes(nodeBytesMax)), Approve: r.Byte() == 1,
 		Why: string(r.bytes(NoteBytesMax)), Signature: r.bytes(signatureBytesMax),
 	}
 }
 
 func (r *reader) proposal() *Proposal {
 	p := r.wanted()
-	p.ID, p.Index, p.Term = r.number(), r.number(), r.number()
-	for range r.most(votesMax) {
+	p.ID, p.Index, p.Term = r.Number(), r.Number(), r.Number()
+	for range r.AtMost(votesMax) {
 		p.Votes = append(p.Votes, r.vote())
 	}
 	p.Entry = r.hash()
@@ -127,9 +124,9 @@ func EncodeVote(id uint64, v *Vote) []byte { return v.append(appendNumber([]byte
 
 // DecodeVote reads what EncodeVote wrote.
 func DecodeVote(b []byte) (id uint64, v Vote, err error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
-	id, v = r.number(), r.vote()
+	id, v = r.Number(), r.vote()
 	if err := r.end(); err != nil {
 		return 0, Vote{}, err
 	}
@@ -141,8 +138,8 @@ func (r *Record) Encode() []byte {
 	b := appendNumber([]byte{version}, r.InForce, r.Next, uint64(len(r.Versions)))
 	for i := range r.Versions {
 		v := &r.Versions[i]
-		b = appendBytes(appendNumber(b, v.Number), EncodePolicy(v.Policy))
-		b = appendNumber(appendBytes(b, []byte(v.Operator)), uint64(v.AtMillis), v.Proposal, v.Index, v.Term)
+		b = fields.AppendBytes(appendNumber(b, v.Number), EncodePolicy(v.Policy))
+		b = appendNumber(fields.AppendBytes(b, []byte(v.Operator)), uint64(v.AtMillis), v.Proposal, v.Index, v.Term)
 		b = appendNumber(append(b, v.Entry[:]...), v.Approved, v.Total)
 	}
 	if r.Doing == nil {
@@ -157,28 +154,28 @@ func (r *Record) Encode() []byte {
 	b = appendNumber(b, uint64(len(r.Closed)))
 	for i := range r.Closed {
 		c := &r.Closed[i]
-		b = appendBytes(append(appendNumber(b, c.ID), byte(c.Kind)), c.Subject)
-		b = appendNumber(appendBytes(appendNumber(b, c.Version), []byte(c.Operator)), uint64(c.AtMillis))
-		b = appendNumber(appendBytes(append(b, byte(c.Outcome)), []byte(c.Note)), c.Index)
+		b = fields.AppendBytes(append(appendNumber(b, c.ID), byte(c.Kind)), c.Subject)
+		b = appendNumber(fields.AppendBytes(appendNumber(b, c.Version), []byte(c.Operator)), uint64(c.AtMillis))
+		b = appendNumber(fields.AppendBytes(append(b, byte(c.Outcome)), []byte(c.Note)), c.Index)
 	}
 	return b
 }
 
 // Decode reads what Encode wrote, and refuses anything else.
 func Decode(b []byte) (*Record, error) {
-	r := reader{rest: b}
+	r := reader{fields.Reader{Rest: b}}
 	r.version()
-	out := &Record{InForce: r.number(), Next: r.number()}
-	for range r.most(VersionsMax) {
+	out := &Record{InForce: r.Number(), Next: r.Number()}
+	for range r.AtMost(VersionsMax) {
 		out.Versions = append(out.Versions, r.oneVersion())
 	}
-	if r.byte() == 1 {
+	if r.Byte() == 1 {
 		out.Doing = r.proposal()
 	}
-	for range r.most(OpenMax) {
+	for range r.AtMost(OpenMax) {
 		out.Open = append(out.Open, r.proposal())
 	}
-	for range r.most(ClosedMax) {
+	for range r.AtMost(ClosedMax) {
 		out.Closed = append(out.Closed, r.closed())
 	}
 	if err := r.end(); err != nil {
@@ -191,86 +188,53 @@ func Decode(b []byte) (*Record, error) {
 }
 
 func (r *reader) oneVersion() Version {
-	v := Version{Number: r.number(), Policy: r.policy(), Operator: string(r.bytes(OperatorBytesMax))}
-	v.AtMillis, v.Proposal, v.Index, v.Term = int64(r.most(math.MaxInt64)), r.number(), r.number(), r.number()
+	v := Version{Number: r.Number(), Policy: r.policy(), Operator: string(r.bytes(OperatorBytesMax))}
+	v.AtMillis, v.Proposal, v.Index, v.Term = int64(r.AtMost(math.MaxInt64)), r.Number(), r.Number(), r.Number()
 	v.Entry = r.hash()
-	v.Approved, v.Total = r.number(), r.number()
+	v.Approved, v.Total = r.Number(), r.Number()
 	return v
 }
 
 func (r *reader) closed() Closed {
-	c := Closed{ID: r.number(), Kind: Kind(r.byte()), Subject: r.bytes(PrefixBytesMax), Version: r.number()}
-	c.Operator, c.AtMillis = string(r.bytes(OperatorBytesMax)), int64(r.most(math.MaxInt64))
-	c.Outcome, c.Note, c.Index = Outcome(r.byte()), string(r.bytes(NoteBytesMax)), r.number()
+	c := Closed{ID: r.Number(), Kind: Kind(r.Byte()), Subject: r.bytes(PrefixBytesMax), Version: r.Number()}
+	c.Operator, c.AtMillis = string(r.bytes(OperatorBytesMax)), int64(r.AtMost(math.MaxInt64))
+	c.Outcome, c.Note, c.Index = Outcome(r.Byte()), string(r.bytes(NoteBytesMax)), r.Number()
 	return c
 }
 
 // reader takes an encoding apart. After the first failure it returns zeros.
-type reader struct {
-	rest   []byte
-	failed bool
-}
+type reader struct{ fields.Reader }
 
 func (r *reader) end() error {
-	if r.failed {
+	if r.Bad {
 		return fmt.Errorf("%w: cut short, over a limit or of another version", ErrMalformed)
 	}
-	if len(r.rest) > 0 {
-		return fmt.Errorf("%w: %d bytes too many", ErrMalformed, len(r.rest))
+	if len(r.Rest) > 0 {
+		return fmt.Errorf("%w: %d bytes too many", ErrMalformed, len(r.Rest))
 	}
 	return nil
 }
 
-func (r *reader) take(n uint64) []byte {
-	if r.failed || n > uint64(len(r.rest)) {
-		r.failed = true
-		return nil
-	}
-	out := r.rest[:n]
-	r.rest = r.rest[n:]
-	return out
-}
-
 func (r *reader) version() {
-	if r.byte() != version {
-		r.failed = true
+	if r.Byte() != version {
+		r.Bad = true
 	}
-}
-
-func (r *reader) byte() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
 }
 
 func (r *reader) hash() (h anchormesh.Hash) {
-	copy(h[:], r.take(uint64(len(h))))
+	copy(h[:], r.Take(uint64(len(h))))
 	return h
-}
-
-func (r *reader) number() uint64 { return r.most(math.MaxUint64) }
-
-// most returns a number, zero if it is above the limit.
-func (r *reader) most(limit uint64) uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if r.failed || n <= 0 || v > limit {
-		r.failed = true
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
 }
 
 // bytes returns a copy of at most limit bytes, nil for none.
 func (r *reader) bytes(limit uint64) []byte {
-	return append([]byte(nil), r.take(r.most(limit))...)
+	return append([]byte(nil), r.Take(r.AtMost(limit))...)
 }
 
 func (r *reader) policy() *policy.Policy {
 	p, err := DecodePolicy(r.bytes(policy.BytesMax))
 	if err != nil {
-		r.failed = true
+		r.Bad = true
 	}
 	return p
 }

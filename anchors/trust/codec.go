@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // ledgerVersion is the first byte of an encoded ledger.
@@ -76,15 +77,15 @@ func Decode(b []byte) (*Ledger, error) {
 	if b[0] != ledgerVersion {
 		return nil, fmt.Errorf("%w: unknown version %d", ErrEncoding, b[0])
 	}
-	r := reader{b: b[1:]}
-	l := &Ledger{version: r.uint(1 << 62)}
+	r := reader{Reader: fields.Reader{Rest: b[1:], Minimal: true}}
+	l := &Ledger{version: r.AtMost(1 << 62)}
 	r.readNames()
 	l.weights, l.base = r.weights(), r.weights()
-	for range r.uint(HistoryMax) {
+	for range r.AtMost(HistoryMax) {
 		l.history = append(l.history, r.step())
 	}
 	l.last = r.reports()
-	if r.bad || len(r.b) > 0 || !l.consecutive() {
+	if r.Bad || len(r.Rest) > 0 || !l.consecutive() {
 		return nil, ErrEncoding
 	}
 	if !slices.Equal(l.names(), r.names) {
@@ -130,11 +131,11 @@ func ParseEntry(b []byte) (*Poll, []Report, error) {
 	if len(b) == 0 || b[0] != 1 {
 		return nil, nil, ErrEncoding
 	}
-	r := reader{b: b[1:]}
+	r := reader{Reader: fields.Reader{Rest: b[1:], Minimal: true}}
 	p := r.poll()
 	r.names = p.Voters
 	reports := r.reports()
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return nil, nil, ErrEncoding
 	}
 	return p, reports, nil
@@ -210,49 +211,24 @@ func (w *writer) measures(list []Measure) {
 
 // reader reads; the first fault sticks.
 type reader struct {
-	b     []byte
+	fields.Reader
 	names []anchormesh.NodeID
-	bad   bool
-}
-
-func (r *reader) fail() { r.bad, r.b = true, nil }
-
-// uint reads a number of at most most, in its shortest form: an encoding is canonical.
-func (r *reader) uint(most uint64) uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most || n > 1 && r.b[n-1] == 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) bytes(most uint64) []byte {
-	n := r.uint(most)
-	if n > uint64(len(r.b)) {
-		r.fail()
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
 }
 
 func (r *reader) node() anchormesh.NodeID {
-	i := r.uint(1 << 16)
+	i := r.AtMost(1 << 16)
 	if i >= uint64(len(r.names)) {
-		r.fail()
+		r.Fail()
 		return ""
 	}
 	return r.names[i]
 }
 
 func (r *reader) readNames() {
-	for range r.uint(1 << 12) {
-		n := anchormesh.NodeID(r.bytes(nodeBytesMax))
-		if r.bad || len(r.names) > 0 && r.names[len(r.names)-1] >= n {
-			r.fail()
+	for range r.AtMost(1 << 12) {
+		n := anchormesh.NodeID(r.BytesAtMost(nodeBytesMax))
+		if r.Bad || len(r.names) > 0 && r.names[len(r.names)-1] >= n {
+			r.Fail()
 			return
 		}
 		r.names = append(r.names, n)
@@ -260,12 +236,12 @@ func (r *reader) readNames() {
 }
 
 func (r *reader) weights() (out []Weight) {
-	for range r.uint(AbsentMax + VotersMax) {
-		w := Weight{r.node(), uint32(r.uint(Cap))}
+	for range r.AtMost(AbsentMax + VotersMax) {
+		w := Weight{r.node(), uint32(r.AtMost(Cap))}
 		if w.Weight < Least || len(out) > 0 && out[len(out)-1].Node >= w.Node {
-			r.fail()
+			r.Fail()
 		}
-		if r.bad {
+		if r.Bad {
 			return nil
 		}
 		out = append(out, w)
@@ -274,39 +250,39 @@ func (r *reader) weights() (out []Weight) {
 }
 
 func (r *reader) step() (s Step) {
-	s.Version, s.Index, s.Term = r.uint(1<<62), r.uint(1<<62), r.uint(1<<62)
-	for range r.uint(VotersMax) {
-		o := Opinion{Node: r.node(), Points: int(r.uint(2*StepMax)) - StepMax, Of: int(r.uint(VotersMax))}
+	s.Version, s.Index, s.Term = r.AtMost(1<<62), r.AtMost(1<<62), r.AtMost(1<<62)
+	for range r.AtMost(VotersMax) {
+		o := Opinion{Node: r.node(), Points: int(r.AtMost(2*StepMax)) - StepMax, Of: int(r.AtMost(VotersMax))}
 		if len(s.Opinions) > 0 && s.Opinions[len(s.Opinions)-1].Node >= o.Node {
-			r.fail()
+			r.Fail()
 		}
-		if r.bad {
+		if r.Bad {
 			return s
 		}
 		s.Opinions = append(s.Opinions, o)
 	}
-	if len(r.b) < len(s.Evidence) {
-		r.fail()
+	if len(r.Rest) < len(s.Evidence) {
+		r.Fail()
 		return s
 	}
-	r.b = r.b[copy(s.Evidence[:], r.b):]
+	r.Rest = r.Rest[copy(s.Evidence[:], r.Rest):]
 	return s
 }
 
 func (r *reader) poll() *Poll {
 	const most = 1<<64 - 1
-	p := &Poll{Mesh: anchormesh.MeshID(r.uint(most)), Segment: anchormesh.SegmentID(r.uint(most)), Generation: anchormesh.Generation(r.uint(most))}
-	p.Term, p.Version = r.uint(most), r.uint(most)
-	for range r.uint(VotersMax) {
-		p.Voters = append(p.Voters, anchormesh.NodeID(r.bytes(nodeBytesMax)))
+	p := &Poll{Mesh: anchormesh.MeshID(r.AtMost(most)), Segment: anchormesh.SegmentID(r.AtMost(most)), Generation: anchormesh.Generation(r.AtMost(most))}
+	p.Term, p.Version = r.AtMost(most), r.AtMost(most)
+	for range r.AtMost(VotersMax) {
+		p.Voters = append(p.Voters, anchormesh.NodeID(r.BytesAtMost(nodeBytesMax)))
 	}
 	return p
 }
 
 func (r *reader) reports() (out []Report) {
-	for range r.uint(VotersMax) {
-		x := Report{By: r.node(), Measures: r.measures(), Signature: slices.Clone(r.bytes(SignatureBytesMax))}
-		if r.bad {
+	for range r.AtMost(VotersMax) {
+		x := Report{By: r.node(), Measures: r.measures(), Signature: slices.Clone(r.BytesAtMost(SignatureBytesMax))}
+		if r.Bad {
 			return nil
 		}
 		out = append(out, x)
@@ -315,10 +291,10 @@ func (r *reader) reports() (out []Report) {
 }
 
 func (r *reader) measures() (out []Measure) {
-	for range r.uint(VotersMax) {
+	for range r.AtMost(VotersMax) {
 		var m Measure
 		for _, f := range []*uint32{&m.Answered, &m.Missed, &m.Late, &m.Invalid, &m.Differs} {
-			*f = uint32(r.uint(1<<32 - 1))
+			*f = uint32(r.AtMost(1<<32 - 1))
 		}
 		out = append(out, m)
 	}

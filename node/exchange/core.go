@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
@@ -118,18 +119,18 @@ func (c *Core) Question(to anchormesh.NodeID) []byte {
 
 // Answer answers a peer's question.
 func (c *Core) Answer(from anchormesh.NodeID, question []byte) ([]byte, error) {
-	r := reader{rest: question}
-	switch r.byte() {
+	r := reader{fields.Reader{Rest: question}}
+	switch r.Byte() {
 	case kindAsk:
-		boot, since, sum := r.fixed(), r.number(), r.fixed()
+		boot, since, sum := r.Fixed(), r.Number(), r.Fixed()
 		if err := r.end(); err != nil {
 			return nil, err
 		}
 		return c.answerAsk(from, boot, since, sum), nil
 	case kindSums:
-		from, sums := r.count(route.Buckets-1), [route.Buckets]uint64{}
+		from, sums := r.AtMost(route.Buckets-1), [route.Buckets]uint64{}
 		for i := from; i < route.Buckets; i++ {
-			sums[i] = r.fixed()
+			sums[i] = r.Fixed()
 		}
 		if err := r.end(); err != nil {
 			return nil, err
@@ -137,7 +138,7 @@ func (c *Core) Answer(from anchormesh.NodeID, question []byte) ([]byte, error) {
 		return c.answerSums(int(from), sums), nil
 	case kindWant:
 		var ids []anchormesh.SegmentID
-		for len(r.rest) > 0 && !r.failed && len(ids) < wantsMax {
+		for len(r.Rest) > 0 && !r.Bad && len(ids) < wantsMax {
 			ids = append(ids, r.segment())
 		}
 		if err := r.end(); err != nil {
@@ -221,9 +222,9 @@ func (c *Core) item(id anchormesh.SegmentID) (Item, bool) {
 // less than was told if err names what was wrong with the rest, and whether there
 // is more to ask that peer.
 func (c *Core) Take(from anchormesh.NodeID, answer []byte) (items []Item, again bool, err error) {
-	r, p := reader{rest: answer}, c.peer(from)
-	kind, boot, seq := r.byte(), r.fixed(), r.number()
-	if r.failed || boot != p.boot && (kind == kindSums || kind == kindBodies) {
+	r, p := reader{fields.Reader{Rest: answer}}, c.peer(from)
+	kind, boot, seq := r.Byte(), r.Fixed(), r.Number()
+	if r.Bad || boot != p.boot && (kind == kindSums || kind == kindBodies) {
 		p.restart(0) // another process answers now
 		return nil, false, nil
 	}
@@ -240,17 +241,17 @@ func (c *Core) Take(from anchormesh.NodeID, answer []byte) (items []Item, again 
 		p.compare, p.upTo = true, seq
 		return nil, true, r.end()
 	case kindSums:
-		p.bucket = int(r.count(route.Buckets))
+		p.bucket = int(r.AtMost(route.Buckets))
 		p.compare = p.bucket < route.Buckets
 		return nil, c.lacking(p, &r), r.end()
 	case kindVersions:
 		if boot != p.boot { // it knows no number of ours, so these are all it has
 			p.restart(boot)
 		}
-		p.more, p.upTo = r.byte() == 1, seq
+		p.more, p.upTo = r.Byte() == 1, seq
 		return nil, c.lacking(p, &r), r.end()
 	case kindBodies:
-		done := int(r.count(wantsMax))
+		done := int(r.AtMost(wantsMax))
 		items, err = r.items()
 		p.wants = p.wants[min(done, len(p.wants)):]
 		return items, c.heard(p), err
@@ -264,12 +265,12 @@ func (p *peer) restart(boot uint64) { *p = peer{boot: boot, confirmed: p.confirm
 // lacking notes which of the versions are to be asked for, and reports whether
 // there is more to ask.
 func (c *Core) lacking(p *peer, r *reader) bool {
-	for len(r.rest) > 0 && !r.failed {
-		if v := r.version(); !r.failed && c.table.Lacks(v) {
+	for len(r.Rest) > 0 && !r.Bad {
+		if v := r.version(); !r.Bad && c.table.Lacks(v) {
 			p.wants = append(p.wants, v.Segment)
 		}
 	}
-	if r.failed {
+	if r.Bad {
 		p.restart(0)
 		return false
 	}
@@ -315,8 +316,8 @@ func (c *Core) Push() []byte {
 
 // Pushed takes a push apart.
 func (c *Core) Pushed(push []byte) ([]Item, error) {
-	r := reader{rest: push}
-	if r.byte() != kindPush {
+	r := reader{fields.Reader{Rest: push}}
+	if r.Byte() != kindPush {
 		return nil, ErrMalformed
 	}
 	return r.items()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
@@ -391,7 +392,7 @@ func TestWhatALaterVersionSendsCostsOnlyItself(t *testing.T) {
 	one, two := segment(0, 2, 5), segment(1, 2, 5)
 	body := appendItem([]byte{kindPush}, Item{Descriptor: one})
 	odd := appendItem(nil, Item{Descriptor: two})
-	body = append(append(body, bodyDescriptor), appendBytes(nil, append(odd[3:], 0xfa, 0x01, 0))...)
+	body = append(append(body, bodyDescriptor), fields.AppendBytes(nil, append(odd[3:], 0xfa, 0x01, 0))...)
 	body = appendItem(body, Item{Descriptor: two})
 	core := NewCore(1, route.NewTable())
 	items, err := core.Pushed(body)

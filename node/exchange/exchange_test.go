@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/mesh/meshtest"
 	"github.com/anchormesh/anchormesh/node/route"
@@ -122,7 +123,7 @@ func TestItemsRoundTrip(t *testing.T) {
 		{Tombstone: anchormesh.Tombstone{Segment: 9}},
 	} {
 		b := appendItem(nil, i)
-		r := reader{rest: b}
+		r := reader{fields.Reader{Rest: b}}
 		got, err := r.item()
 		if err != nil || r.end() != nil || got.version() != i.version() || !bytes.Equal(appendItem(nil, got), b) {
 			t.Errorf("%+v became %+v, %v", i, got, err)

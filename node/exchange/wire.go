@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/route"
 )
@@ -61,8 +62,6 @@ func (i Item) version() route.Version {
 
 func appendFixed(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
 
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
-
 func appendVersion(b []byte, v route.Version) []byte {
 	b = appendFixed(b, uint64(v.Segment))
 	if v.Buried {
@@ -73,12 +72,12 @@ func appendVersion(b []byte, v route.Version) []byte {
 
 func appendItem(b []byte, i Item) []byte {
 	if i.Descriptor != nil {
-		return appendBytes(append(b, bodyDescriptor), meshpb.EncodeDescriptor(i.Descriptor))
+		return fields.AppendBytes(append(b, bodyDescriptor), meshpb.EncodeDescriptor(i.Descriptor))
 	}
 	t := i.Tombstone
 	b = appendFixed(append(b, bodyTombstone), uint64(t.Segment))
 	b = binary.AppendUvarint(b, uint64(t.Generation))
-	b = appendBytes(appendBytes(b, t.Range.Start), t.Range.End)
+	b = fields.AppendBytes(fields.AppendBytes(b, t.Range.Start), t.Range.End)
 	b = binary.AppendUvarint(b, uint64(len(t.Successors)))
 	for _, id := range t.Successors {
 		b = appendFixed(b, uint64(id))
@@ -87,73 +86,24 @@ func appendItem(b []byte, i Item) []byte {
 }
 
 // reader takes a message apart. After the first failure it returns zeros.
-type reader struct {
-	rest   []byte
-	failed bool
-}
-
-func (r *reader) take(n uint64) []byte {
-	if r.failed || n > uint64(len(r.rest)) {
-		r.failed = true
-		return nil
-	}
-	out := r.rest[:n]
-	r.rest = r.rest[n:]
-	return out
-}
-
-func (r *reader) byte() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) fixed() uint64 {
-	if b := r.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) number() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.failed = true
-		return 0
-	}
-	r.take(uint64(n))
-	return v
-}
-
-// count is a number that must not be above limit.
-func (r *reader) count(limit uint64) uint64 {
-	n := r.number()
-	if n > limit {
-		r.failed = true
-	}
-	if r.failed {
-		return 0
-	}
-	return n
-}
+type reader struct{ fields.Reader }
 
 // bytes returns a copy, nil for none.
-func (r *reader) bytes() []byte { return append([]byte(nil), r.take(r.count(keyBytesMax))...) }
+func (r *reader) bytes() []byte { return append([]byte(nil), r.Take(r.AtMost(keyBytesMax))...) }
 
-func (r *reader) segment() anchormesh.SegmentID { return anchormesh.SegmentID(r.fixed()) }
+func (r *reader) segment() anchormesh.SegmentID { return anchormesh.SegmentID(r.Fixed()) }
 
 func (r *reader) version() route.Version {
 	v := route.Version{Segment: r.segment()}
-	v.Buried = r.byte() == 1
-	if v.Generation = anchormesh.Generation(r.number()); !v.Buried {
-		v.Changed = r.number()
+	v.Buried = r.Byte() == 1
+	if v.Generation = anchormesh.Generation(r.Number()); !v.Buried {
+		v.Changed = r.Number()
 	}
 	return v
 }
 
 func (r *reader) end() error {
-	if r.failed || len(r.rest) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return fmt.Errorf("%w: cut short, too long or of another version", ErrMalformed)
 	}
 	return nil
@@ -162,26 +112,26 @@ func (r *reader) end() error {
 // item returns one body. An unreadable descriptor in a readable frame, as a later
 // version may send, is an error of its own and costs only itself.
 func (r *reader) item() (Item, error) {
-	switch r.byte() {
+	switch r.Byte() {
 	case bodyDescriptor:
-		b := r.take(r.number())
-		if r.failed {
+		b := r.Take(r.Number())
+		if r.Bad {
 			return Item{}, nil
 		}
 		d, err := meshpb.DecodeDescriptor(b)
 		return Item{Descriptor: d}, err
 	case bodyTombstone:
-		t := anchormesh.Tombstone{Segment: r.segment(), Generation: anchormesh.Generation(r.number())}
+		t := anchormesh.Tombstone{Segment: r.segment(), Generation: anchormesh.Generation(r.Number())}
 		t.Range = anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
-		for range r.count(successorsMax) {
+		for range r.AtMost(successorsMax) {
 			t.Successors = append(t.Successors, r.segment())
 		}
 		if t.Segment == 0 || t.Range.Empty() {
-			r.failed = true
+			r.Bad = true
 		}
 		return Item{Tombstone: t}, nil
 	}
-	r.failed = true
+	r.Bad = true
 	return Item{}, nil
 }
 
@@ -189,11 +139,11 @@ func (r *reader) item() (Item, error) {
 func (r *reader) items() ([]Item, error) {
 	var out []Item
 	var bad error
-	for len(r.rest) > 0 && !r.failed {
+	for len(r.Rest) > 0 && !r.Bad {
 		i, err := r.item()
 		if err != nil {
 			bad = errors.Join(bad, err)
-		} else if !r.failed {
+		} else if !r.Bad {
 			out = append(out, i)
 		}
 	}

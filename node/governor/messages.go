@@ -1,12 +1,11 @@
 package governor
 
 import (
-	"encoding/binary"
 	"errors"
-	"math"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Kinds of questions between nodes.
@@ -49,27 +48,27 @@ type question struct {
 //
 //	kind | segment | generation | id | flag | length, text | length, body
 func (q *question) encode() []byte {
-	b := append([]byte{q.kind}, appendNumbers(nil, uint64(q.segment), uint64(q.generation), q.id)...)
+	b := append([]byte{q.kind}, fields.AppendNumbers(nil, uint64(q.segment), uint64(q.generation), q.id)...)
 	b = append(b, flagByte(q.flag))
-	return appendBytes(appendBytes(b, q.text), q.body)
+	return fields.AppendBytes(fields.AppendBytes(b, q.text), q.body)
 }
 
 func parseQuestion(b []byte) (*question, error) {
-	r := reader{rest: b}
-	q := &question{kind: r.byte(), segment: anchormesh.SegmentID(r.number()), generation: anchormesh.Generation(r.number()), id: r.number()}
-	q.flag, q.text, q.body = r.byte() == 1, r.bytes(), r.bytes()
+	r := reader{fields.Reader{Rest: b}}
+	q := &question{kind: r.Byte(), segment: anchormesh.SegmentID(r.Number()), generation: anchormesh.Generation(r.Number()), id: r.Number()}
+	q.flag, q.text, q.body = r.Byte() == 1, r.bytes(), r.bytes()
 	return q, r.end()
 }
 
 func (c *Change) encode() []byte {
-	b := appendNumbers([]byte{byte(c.Kind), flagByte(c.AnyVersion)}, c.Expect, uint64(c.Segment))
-	b = appendBytes(appendBytes(b, c.Prefix), scope.EncodePolicy(c.Policy))
-	return appendBytes(appendBytes(b, []byte(c.Survivor)), []byte(c.Operator))
+	b := fields.AppendNumbers([]byte{byte(c.Kind), flagByte(c.AnyVersion)}, c.Expect, uint64(c.Segment))
+	b = fields.AppendBytes(fields.AppendBytes(b, c.Prefix), scope.EncodePolicy(c.Policy))
+	return fields.AppendBytes(fields.AppendBytes(b, []byte(c.Survivor)), []byte(c.Operator))
 }
 
 func parseChange(b []byte) (*Change, error) {
-	r := reader{rest: b}
-	c := &Change{Kind: scope.Kind(r.byte()), AnyVersion: r.byte() == 1, Expect: r.number(), Segment: anchormesh.SegmentID(r.number())}
+	r := reader{fields.Reader{Rest: b}}
+	c := &Change{Kind: scope.Kind(r.Byte()), AnyVersion: r.Byte() == 1, Expect: r.Number(), Segment: anchormesh.SegmentID(r.Number())}
 	c.Prefix = r.bytes()
 	policy, err := scope.DecodePolicy(r.bytes())
 	if err != nil {
@@ -80,30 +79,30 @@ func parseChange(b []byte) (*Change, error) {
 }
 
 func (v *View) encode() []byte {
-	b := appendNumbers(appendBytes(nil, v.Prefix), uint64(v.Home), uint64(v.Anchors), uint64(len(v.Voters)))
+	b := fields.AppendNumbers(fields.AppendBytes(nil, v.Prefix), uint64(v.Home), uint64(v.Anchors), uint64(len(v.Voters)))
 	for _, n := range v.Voters {
-		b = appendBytes(b, []byte(n))
+		b = fields.AppendBytes(b, []byte(n))
 	}
-	b = appendBytes(appendBytes(b, []byte(v.Leader)), v.Record.Encode())
-	b = appendNumbers(b, uint64(len(v.Open)))
+	b = fields.AppendBytes(fields.AppendBytes(b, []byte(v.Leader)), v.Record.Encode())
+	b = fields.AppendNumbers(b, uint64(len(v.Open)))
 	for _, o := range v.Open {
 		t := &o.Tally
-		b = appendNumbers(b, o.ID, t.Approved, t.Refused, t.Total, t.Needed, uint64(len(o.Waiting)))
+		b = fields.AppendNumbers(b, o.ID, t.Approved, t.Refused, t.Total, t.Needed, uint64(len(o.Waiting)))
 		for _, n := range o.Waiting {
-			b = appendBytes(b, []byte(n))
+			b = fields.AppendBytes(b, []byte(n))
 		}
 	}
-	b = appendNumbers(b, uint64(len(v.Segments)))
+	b = fields.AppendNumbers(b, uint64(len(v.Segments)))
 	for _, s := range v.Segments {
-		b = append(appendNumbers(b, uint64(s.Segment), s.Version), flagByte(s.Entered))
-		b = appendBytes(appendBytes(b, s.Range.Start), s.Range.End)
+		b = append(fields.AppendNumbers(b, uint64(s.Segment), s.Version), flagByte(s.Entered))
+		b = fields.AppendBytes(fields.AppendBytes(b, s.Range.Start), s.Range.End)
 	}
 	return b
 }
 
 func parseView(b []byte) (*View, error) {
-	r := reader{rest: b}
-	v := &View{Prefix: r.bytes(), Home: anchormesh.SegmentID(r.number()), Anchors: int(r.number())}
+	r := reader{fields.Reader{Rest: b}}
+	v := &View{Prefix: r.bytes(), Home: anchormesh.SegmentID(r.Number()), Anchors: int(r.Number())}
 	v.Voters = r.nodes()
 	v.Leader = anchormesh.NodeID(r.bytes())
 	record, err := scope.Decode(r.bytes())
@@ -111,27 +110,18 @@ func parseView(b []byte) (*View, error) {
 		return nil, err
 	}
 	v.Record = record
-	for range r.count() {
-		o := Standing{ID: r.number(), Tally: scope.Tally{Approved: r.number(), Refused: r.number(), Total: r.number(), Needed: r.number()}}
+	for range r.Count() {
+		o := Standing{ID: r.Number(), Tally: scope.Tally{Approved: r.Number(), Refused: r.Number(), Total: r.Number(), Needed: r.Number()}}
 		o.Waiting = r.nodes()
 		v.Open = append(v.Open, o)
 	}
-	for range r.count() {
-		s := Adoption{Segment: anchormesh.SegmentID(r.number()), Version: r.number(), Entered: r.byte() == 1}
+	for range r.Count() {
+		s := Adoption{Segment: anchormesh.SegmentID(r.Number()), Version: r.Number(), Entered: r.Byte() == 1}
 		s.Range = anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
 		v.Segments = append(v.Segments, s)
 	}
 	return v, r.end()
 }
-
-func appendNumbers(b []byte, all ...uint64) []byte {
-	for _, v := range all {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
-}
-
-func appendBytes(b, v []byte) []byte { return append(appendNumbers(b, uint64(len(v))), v...) }
 
 func flagByte(on bool) byte {
 	if on {
@@ -141,57 +131,24 @@ func flagByte(on bool) byte {
 }
 
 // reader takes a message apart. After the first failure it returns zeros.
-type reader struct {
-	rest   []byte
-	failed bool
-}
+type reader struct{ fields.Reader }
 
 func (r *reader) end() error {
-	if r.failed || len(r.rest) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return errMalformed
 	}
 	return nil
 }
 
-func (r *reader) byte() byte {
-	if len(r.rest) == 0 {
-		r.failed = true
-		return 0
-	}
-	b := r.rest[0]
-	r.rest = r.rest[1:]
-	return b
-}
-
-func (r *reader) number() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.failed, r.rest = true, nil
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
-}
-
-// count is a number of things, each of which takes a byte at least.
-func (r *reader) count() int {
-	n := r.number()
-	if n > uint64(len(r.rest)) {
-		r.failed, r.rest = true, nil
-		return 0
-	}
-	return int(min(n, math.MaxInt32))
-}
-
 func (r *reader) bytes() []byte {
-	n := r.count()
-	out := append([]byte(nil), r.rest[:n]...)
-	r.rest = r.rest[n:]
+	n := r.Count()
+	out := append([]byte(nil), r.Rest[:n]...)
+	r.Rest = r.Rest[n:]
 	return out
 }
 
 func (r *reader) nodes() (out []anchormesh.NodeID) {
-	for range r.count() {
+	for range r.Count() {
 		out = append(out, anchormesh.NodeID(r.bytes()))
 	}
 	return out

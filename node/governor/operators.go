@@ -10,6 +10,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 var _ Scopes = (*Governor)(nil)
@@ -28,8 +29,8 @@ func (g *Governor) Propose(ctx context.Context, c Change) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	r := reader{rest: answer}
-	id := r.number()
+	r := reader{fields.Reader{Rest: answer}}
+	id := r.Number()
 	return Receipt{Scope: at, ID: id, Kind: c.Kind}, r.end()
 }
 

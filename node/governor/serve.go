@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -257,14 +258,14 @@ func (g *Governor) take(ctx context.Context, h home, body []byte) ([]byte, error
 		if o.Index == index {
 			g.cfg.Logger.Info("a change of a scope is put to the vote", "scope", string(h.Descriptor.Scope), "proposal", o.ID,
 				"kind", o.Kind.String(), "subject", string(o.Subject), "version", o.Version, "operator", o.Operator)
-			return appendNumbers(nil, o.ID), nil
+			return fields.AppendNumbers(nil, o.ID), nil
 		}
 	}
 	// Decided already: by a vote that was faster than this look.
 	if d := now.Scope.Doing; d != nil && d.Index == index {
-		return appendNumbers(nil, d.ID), nil
+		return fields.AppendNumbers(nil, d.ID), nil
 	}
-	return appendNumbers(nil, now.Scope.Next), nil
+	return fields.AppendNumbers(nil, now.Scope.Next), nil
 }
 
 func tell(f func(string), word string) {

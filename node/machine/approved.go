@@ -14,6 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 )
@@ -104,8 +105,8 @@ const approvedTable = "approved"
 
 func (a *approvals) load(g *mvcc.Segment) (err error) {
 	g.ForEachAux(approvedTable, func(_, v []byte) {
-		r := reader{b: v}
-		a.last = Admitted{Term: r.uint(1<<63 - 1), Sequence: r.uint(1<<63 - 1)}
+		r := reader{fields.Reader{Rest: v}}
+		a.last = Admitted{Term: r.AtMost(1<<63 - 1), Sequence: r.AtMost(1<<63 - 1)}
 		if err = r.end(); err != nil {
 			err = fmt.Errorf("the last approved batch cannot be read: %w", err)
 		}

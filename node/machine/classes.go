@@ -7,6 +7,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 )
 
@@ -16,7 +17,7 @@ const OpHardened = keyspace.OpStructural + 31
 
 // Hardened returns the command that says so of a replica.
 func Hardened(id anchormesh.ReplicaID) []byte {
-	return appendNumbers([]byte{byte(OpHardened)}, uint64(id))
+	return fields.AppendNumbers([]byte{byte(OpHardened)}, uint64(id))
 }
 
 // MustLast reports whether a command has to be on disk before it is acknowledged, in a
@@ -91,8 +92,8 @@ func (s *State) stillSoft() (out []anchormesh.ReplicaID) {
 }
 
 func (m *Machine) applyHardened(e *consensus.Entry, body []byte) error {
-	r := reader{b: body}
-	id := anchormesh.ReplicaID(r.uint(math.MaxUint64))
+	r := reader{fields.Reader{Rest: body}}
+	id := anchormesh.ReplicaID(r.AtMost(math.MaxUint64))
 	if err := r.end(); err != nil {
 		return err
 	}

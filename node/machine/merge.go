@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/invariant"
 	"github.com/anchormesh/anchormesh/keyspace"
 )
@@ -108,25 +109,25 @@ func Abort(n merge.Attempt) []byte { return appendAttempt(OpAbort, n) }
 func Thaw(n merge.Attempt, v merge.Verdict) []byte { return append(appendAttempt(OpThaw, n), byte(v)) }
 
 func appendAttempt(op keyspace.Op, n merge.Attempt) []byte {
-	return appendNumbers([]byte{byte(op)}, uint64(n.Generation), n.Number)
+	return fields.AppendNumbers([]byte{byte(op)}, uint64(n.Generation), n.Number)
 }
 
 func appendPair(b []byte, p *merge.Pair) []byte { return appendSide(appendSide(b, &p.Left), &p.Right) }
 
 func appendSide(b []byte, s *merge.Side) []byte {
-	b = appendNumbers(b, uint64(s.Segment), uint64(s.Generation), s.Changed, uint64(len(s.Nodes)))
+	b = fields.AppendNumbers(b, uint64(s.Segment), uint64(s.Generation), s.Changed, uint64(len(s.Nodes)))
 	for _, n := range s.Nodes {
-		b = appendBytes(b, []byte(n))
+		b = fields.AppendBytes(b, []byte(n))
 	}
 	return b
 }
 
 func (r *reader) generation() anchormesh.Generation {
-	return anchormesh.Generation(r.uint(math.MaxUint64))
+	return anchormesh.Generation(r.AtMost(math.MaxUint64))
 }
 
 func (r *reader) attempt() merge.Attempt {
-	return merge.Attempt{Generation: r.generation(), Number: r.uint(math.MaxUint64)}
+	return merge.Attempt{Generation: r.generation(), Number: r.AtMost(math.MaxUint64)}
 }
 
 func (r *reader) pair() merge.Pair { return merge.Pair{Left: r.side(), Right: r.side()} }
@@ -136,18 +137,18 @@ const sideMax = 64
 
 func (r *reader) side() merge.Side {
 	s := merge.Side{
-		Segment: anchormesh.SegmentID(r.uint(math.MaxUint64)), Generation: r.generation(),
-		Changed: r.uint(math.MaxUint64),
+		Segment: anchormesh.SegmentID(r.AtMost(math.MaxUint64)), Generation: r.generation(),
+		Changed: r.AtMost(math.MaxUint64),
 	}
-	for range r.uint(sideMax) {
-		s.Nodes = append(s.Nodes, anchormesh.NodeID(r.bytes()))
+	for range r.AtMost(sideMax) {
+		s.Nodes = append(s.Nodes, anchormesh.NodeID(r.Bytes()))
 	}
 	return s
 }
 
 // end reports whether everything was read, and nothing is left.
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return errCommand
 	}
 	return nil
@@ -155,7 +156,7 @@ func (r *reader) end() error {
 
 // ParseAttempt reads what Open and Freeze wrote behind the op.
 func ParseAttempt(b []byte) (n merge.Attempt, pair merge.Pair, err error) {
-	r := reader{b: b}
+	r := reader{fields.Reader{Rest: b}}
 	n, pair = r.attempt(), r.pair()
 	return n, pair, r.end()
 }
@@ -166,15 +167,15 @@ func ParseAttempt(b []byte) (n merge.Attempt, pair merge.Pair, err error) {
 //	right: flags (1 frozen), attempt and pair if frozen, decided attempt
 func (s *State) encodeMerge() []byte {
 	l, r := &s.Left, &s.Right
-	b := appendNumbers(nil, flag(l.Open, 1)|flag(l.Absorbed, 2), uint64(l.Last.Generation), l.Last.Number, uint64(l.Edge))
+	b := fields.AppendNumbers(nil, flag(l.Open, 1)|flag(l.Absorbed, 2), uint64(l.Last.Generation), l.Last.Number, uint64(l.Edge))
 	if l.Open || l.Absorbed {
 		b = appendPair(b, &l.Pair)
 	}
-	b = appendNumbers(b, flag(r.Frozen, 1))
+	b = fields.AppendNumbers(b, flag(r.Frozen, 1))
 	if r.Frozen {
-		b = appendPair(appendNumbers(b, uint64(r.By.Generation), r.By.Number), &r.Pair)
+		b = appendPair(fields.AppendNumbers(b, uint64(r.By.Generation), r.By.Number), &r.Pair)
 	}
-	return appendNumbers(b, uint64(r.Decided.Generation), r.Decided.Number)
+	return fields.AppendNumbers(b, uint64(r.Decided.Generation), r.Decided.Number)
 }
 
 func flag(on bool, bit uint64) uint64 {
@@ -185,13 +186,13 @@ func flag(on bool, bit uint64) uint64 {
 }
 
 func (s *State) decodeMerge(b []byte) error {
-	r := reader{b: b}
-	flags := r.uint(3)
+	r := reader{fields.Reader{Rest: b}}
+	flags := r.AtMost(3)
 	s.Left = merge.Left{Last: r.attempt(), Edge: r.generation(), Open: flags&1 != 0, Absorbed: flags&2 != 0}
 	if flags != 0 {
 		s.Left.Pair = r.pair()
 	}
-	if r.uint(1) != 0 {
+	if r.AtMost(1) != 0 {
 		s.Right.Frozen, s.Right.By, s.Right.Pair = true, r.attempt(), r.pair()
 	}
 	s.Right.Decided = r.attempt()
@@ -256,7 +257,7 @@ func (m *Machine) applyFreeze(e *consensus.Entry, body []byte) error {
 }
 
 func (m *Machine) applyAbort(e *consensus.Entry, body []byte) error {
-	r := reader{b: body}
+	r := reader{fields.Reader{Rest: body}}
 	n := r.attempt()
 	if err := r.end(); err != nil {
 		return err
@@ -265,8 +266,8 @@ func (m *Machine) applyAbort(e *consensus.Entry, body []byte) error {
 }
 
 func (m *Machine) applyThaw(e *consensus.Entry, body []byte) error {
-	r := reader{b: body}
-	n, v := r.attempt(), merge.Verdict(r.uint(math.MaxUint8))
+	r := reader{fields.Reader{Rest: body}}
+	n, v := r.attempt(), merge.Verdict(r.AtMost(math.MaxUint8))
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -276,7 +277,7 @@ func (m *Machine) applyThaw(e *consensus.Entry, body []byte) error {
 // applyAbsorb takes in the right neighbour, whose replica on this node is frozen: its
 // node confirmed that, durably, before this entry was proposed.
 func (m *Machine) applyAbsorb(e *consensus.Entry, body []byte) error {
-	r := reader{b: body}
+	r := reader{fields.Reader{Rest: body}}
 	n, why := r.attempt(), r.evidence()
 	if err := r.end(); err != nil {
 		return err

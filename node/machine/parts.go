@@ -13,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/anchors/trust"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 )
 
@@ -53,9 +54,9 @@ func (s *State) Encode() []byte {
 		size += 2*binary.MaxVarintLen32 + len(p.bytes)
 	}
 	// Each of thousands of segments keeps these bytes, so there is no room to grow.
-	out := appendNumbers(append(make([]byte, 0, size), stateVersion), uint64(len(parts)))
+	out := fields.AppendNumbers(append(make([]byte, 0, size), stateVersion), uint64(len(parts)))
 	for _, p := range parts {
-		out = appendBytes(appendNumbers(out, p.kind), p.bytes)
+		out = fields.AppendBytes(fields.AppendNumbers(out, p.kind), p.bytes)
 	}
 	return out
 }
@@ -67,7 +68,7 @@ func (s *State) parts() []part {
 	}
 	leaving := anchormesh.Descriptor{Anchors: s.Leaving}
 	all := []part{
-		{partNumbers, appendNumbers(nil, uint64(s.Want), s.Line, uint64(s.Window))},
+		{partNumbers, fields.AppendNumbers(nil, uint64(s.Want), s.Line, uint64(s.Window))},
 		{partDescriptor, meshpb.EncodeDescriptor(s.Descriptor)},
 		{partLeaving, meshpb.EncodeDescriptor(&leaving)},
 		{partConf, conf},
@@ -89,12 +90,12 @@ func DecodeState(b []byte) (*State, error) {
 	if len(b) == 0 || b[0] != stateVersion {
 		return nil, fmt.Errorf("%w: unknown version", ErrState)
 	}
-	r := reader{b: b[1:]}
+	r := reader{fields.Reader{Rest: b[1:]}}
 	s := &State{Conf: &raftpb.ConfState{}}
 	last := uint64(0)
-	for range r.uint(math.MaxUint8) {
-		kind, body := r.uint(math.MaxUint16), r.bytes()
-		if r.bad || kind <= last {
+	for range r.AtMost(math.MaxUint8) {
+		kind, body := r.AtMost(math.MaxUint16), r.Bytes()
+		if r.Bad || kind <= last {
 			return nil, fmt.Errorf("%w: cut short, or its parts are out of order", ErrState)
 		}
 		last = kind
@@ -111,8 +112,8 @@ func DecodeState(b []byte) (*State, error) {
 func (s *State) decodePart(kind uint64, b []byte) (err error) {
 	switch kind {
 	case partNumbers:
-		r := reader{b: b}
-		s.Want, s.Line, s.Window = int(r.uint(1<<10)), r.uint(math.MaxUint64), anchormesh.Revision(r.uint(math.MaxInt64))
+		r := reader{fields.Reader{Rest: b}}
+		s.Want, s.Line, s.Window = int(r.AtMost(1<<10)), r.AtMost(math.MaxUint64), anchormesh.Revision(r.AtMost(math.MaxInt64))
 		return r.end()
 	case partDescriptor:
 		s.Descriptor, err = meshpb.DecodeDescriptor(b)
@@ -140,13 +141,6 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 	return err
 }
 
-func appendNumbers(b []byte, all ...uint64) []byte {
-	for _, v := range all {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
-}
-
 func appendReplicas(b []byte, ids []anchormesh.ReplicaID) []byte {
 	for _, id := range ids {
 		b = binary.AppendUvarint(b, uint64(id))
@@ -155,9 +149,9 @@ func appendReplicas(b []byte, ids []anchormesh.ReplicaID) []byte {
 }
 
 func replicas(b []byte) (out []anchormesh.ReplicaID, err error) {
-	for r := (reader{b: b}); len(r.b) > 0; {
-		id := anchormesh.ReplicaID(r.uint(math.MaxUint64))
-		if r.bad || len(out) > 0 && id <= out[len(out)-1] {
+	for r := (reader{fields.Reader{Rest: b}}); len(r.Rest) > 0; {
+		id := anchormesh.ReplicaID(r.AtMost(math.MaxUint64))
+		if r.Bad || len(out) > 0 && id <= out[len(out)-1] {
 			return nil, ErrState
 		}
 		out = append(out, id)

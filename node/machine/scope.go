@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 )
 
@@ -58,26 +59,26 @@ func Close(id uint64, o scope.Outcome, note string) []byte { return ending(OpClo
 func Finish(id uint64, o scope.Outcome, note string) []byte { return ending(OpFinish, id, o, note) }
 
 func ending(op keyspace.Op, id uint64, o scope.Outcome, note string) []byte {
-	return appendBytes(appendNumbers([]byte{byte(op)}, id, uint64(o)), []byte(note))
+	return fields.AppendBytes(fields.AppendNumbers([]byte{byte(op)}, id, uint64(o)), []byte(note))
 }
 
 // InForce returns the command that notes that all segments have adopted a version.
-func InForce(version uint64) []byte { return appendNumbers([]byte{byte(OpInForce)}, version) }
+func InForce(version uint64) []byte { return fields.AppendNumbers([]byte{byte(OpInForce)}, version) }
 
 // Affirm returns the command that has a decision signed anew.
-func Affirm(id uint64) []byte { return appendNumbers([]byte{byte(OpAffirm)}, id) }
+func Affirm(id uint64) []byte { return fields.AppendNumbers([]byte{byte(OpAffirm)}, id) }
 
 // Command returns the adoption as a command of the log:
 //
 //	op | length, proof | length, policy | anchors
 func (a *Adoption) Command() []byte {
-	b := appendBytes([]byte{byte(OpAdopt)}, a.Proof.Encode())
-	return appendNumbers(appendBytes(b, scope.EncodePolicy(a.Policy)), uint64(a.Anchors))
+	b := fields.AppendBytes([]byte{byte(OpAdopt)}, a.Proof.Encode())
+	return fields.AppendNumbers(fields.AppendBytes(b, scope.EncodePolicy(a.Policy)), uint64(a.Anchors))
 }
 
 func parseAdoption(b []byte) (*Adoption, error) {
-	r := reader{b: b}
-	proof, rules, anchors := r.bytes(), r.bytes(), r.uint(1<<10)
+	r := reader{fields.Reader{Rest: b}}
+	proof, rules, anchors := r.Bytes(), r.Bytes(), r.AtMost(1<<10)
 	if err := r.end(); err != nil {
 		return nil, err
 	}
@@ -241,12 +242,12 @@ func (s *State) rule(r *lineage.Rule, p *policy.Policy, anchors int) {
 }
 
 func (r *reader) ending() (id uint64, o scope.Outcome, note string, err error) {
-	id, o, note = r.uint(math.MaxUint64), scope.Outcome(r.uint(math.MaxUint8)), string(r.bytes())
+	id, o, note = r.AtMost(math.MaxUint64), scope.Outcome(r.AtMost(math.MaxUint8)), string(r.Bytes())
 	return id, o, note, r.end()
 }
 
 func (s *State) close(place lineage.Place, body []byte) error {
-	r := reader{b: body}
+	r := reader{fields.Reader{Rest: body}}
 	id, o, note, err := r.ending()
 	if err != nil {
 		return err
@@ -258,7 +259,7 @@ func (s *State) close(place lineage.Place, body []byte) error {
 // finish ends what was carried out. With the deletion of the scope the home, the last
 // of its segments, becomes one of the scope around it.
 func (s *State) finish(place lineage.Place, body []byte) error {
-	r := reader{b: body}
+	r := reader{fields.Reader{Rest: body}}
 	id, o, note, err := r.ending()
 	if err != nil {
 		return err
@@ -283,8 +284,8 @@ func (s *State) finish(place lineage.Place, body []byte) error {
 }
 
 func (s *State) inForce(body []byte) error {
-	r := reader{b: body}
-	version := r.uint(math.MaxUint64)
+	r := reader{fields.Reader{Rest: body}}
+	version := r.AtMost(math.MaxUint64)
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -299,8 +300,8 @@ func (s *State) inForce(body []byte) error {
 // too many of those who voted when it was applied may be gone, or have it from a snapshot,
 // and sign nothing.
 func (s *State) affirm(place lineage.Place, body []byte) error {
-	r := reader{b: body}
-	id := r.uint(math.MaxUint64)
+	r := reader{fields.Reader{Rest: body}}
+	id := r.AtMost(math.MaxUint64)
 	if err := r.end(); err != nil {
 		return err
 	}

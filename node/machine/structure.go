@@ -8,6 +8,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 )
 
@@ -43,7 +44,7 @@ type Split struct {
 func (s *Split) Command() []byte {
 	b := append(make([]byte, 0, 64+len(s.At)), byte(OpSplit), 1)
 	b = s.Right.AppendKey(b)
-	b = appendBytes(b, s.At)
+	b = fields.AppendBytes(b, s.At)
 	return appendEvidence(b, &s.Evidence)
 }
 
@@ -54,17 +55,17 @@ func appendEvidence(b []byte, e *lineage.Evidence) []byte {
 	for _, v := range e.Numbers {
 		b = binary.AppendUvarint(b, v)
 	}
-	return appendBytes(b, []byte(e.Operator))
+	return fields.AppendBytes(b, []byte(e.Operator))
 }
 
 func (r *reader) evidence() (e lineage.Evidence) {
-	e.Reason = lineage.Reason(r.uint(1<<16 - 1))
-	e.Pressure, e.Spread = r.uint(1<<63), r.uint(1<<63)
-	for range r.uint(lineage.NumbersMax) {
-		e.Numbers = append(e.Numbers, r.uint(1<<63))
+	e.Reason = lineage.Reason(r.AtMost(1<<16 - 1))
+	e.Pressure, e.Spread = r.AtMost(1<<63), r.AtMost(1<<63)
+	for range r.AtMost(lineage.NumbersMax) {
+		e.Numbers = append(e.Numbers, r.AtMost(1<<63))
 	}
-	if e.Operator = string(r.bytes()); len(e.Operator) > lineage.OperatorBytesMax {
-		r.bad = true
+	if e.Operator = string(r.Bytes()); len(e.Operator) > lineage.OperatorBytesMax {
+		r.Bad = true
 	}
 	return e
 }
@@ -75,8 +76,8 @@ func parseSplit(b []byte) (*Split, error) {
 		return nil, errCommand
 	}
 	s := &Split{Right: anchormesh.SegmentID(binary.BigEndian.Uint64(b[1:]))}
-	r := reader{b: b[9:]}
-	s.At = r.bytes()
+	r := reader{fields.Reader{Rest: b[9:]}}
+	s.At = r.Bytes()
 	s.Evidence = r.evidence()
 	return s, r.end()
 }
@@ -87,35 +88,7 @@ func Window(w anchormesh.Revision) []byte {
 }
 
 // reader reads uvarints and byte strings; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) uint(most uint64) uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) bytes() []byte {
-	n := r.uint(uint64(len(r.b)))
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
-func appendBytes(b, v []byte) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
-}
+type reader struct{ fields.Reader }
 
 // Birth is where the log of a right child begins, on every replica.
 const (

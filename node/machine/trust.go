@@ -6,6 +6,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // Trusted returns the command that moves the anchors' weights: the reports, and the
@@ -13,22 +14,22 @@ import (
 //
 //	op | length, trust.Poll.AppendEntry | count, weights
 func Trusted(p *trust.Poll, reports []trust.Report, weights []trust.Weight) []byte {
-	b := appendBytes([]byte{byte(OpTrust)}, p.AppendEntry(nil, reports))
-	b = appendNumbers(b, uint64(len(weights)))
+	b := fields.AppendBytes([]byte{byte(OpTrust)}, p.AppendEntry(nil, reports))
+	b = fields.AppendNumbers(b, uint64(len(weights)))
 	for _, w := range weights {
-		b = appendNumbers(b, uint64(w.Weight))
+		b = fields.AppendNumbers(b, uint64(w.Weight))
 	}
 	return b
 }
 
 // parseTrusted reads what Trusted wrote, behind the op.
 func parseTrusted(b []byte) (p *trust.Poll, reports []trust.Report, weights []uint32, err error) {
-	r := reader{b: b}
-	if p, reports, err = trust.ParseEntry(r.bytes()); err != nil {
+	r := reader{fields.Reader{Rest: b}}
+	if p, reports, err = trust.ParseEntry(r.Bytes()); err != nil {
 		return nil, nil, nil, err
 	}
-	for range r.uint(trust.VotersMax) {
-		weights = append(weights, uint32(r.uint(trust.Cap)))
+	for range r.AtMost(trust.VotersMax) {
+		weights = append(weights, uint32(r.AtMost(trust.Cap)))
 	}
 	return p, reports, weights, r.end()
 }

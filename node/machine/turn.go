@@ -9,6 +9,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 )
 
@@ -95,15 +96,15 @@ func (t *Turn) encode() []byte {
 	if t.By == 0 {
 		return nil
 	}
-	b := appendNumbers([]byte{byte(t.Phase)}, uint64(t.By), t.Number, uint64(t.Above))
-	return appendBytes(appendBytes(b, t.From), t.To)
+	b := fields.AppendNumbers([]byte{byte(t.Phase)}, uint64(t.By), t.Number, uint64(t.Above))
+	return fields.AppendBytes(fields.AppendBytes(b, t.From), t.To)
 }
 
 func (t *Turn) decode(b []byte) error {
-	r := reader{b: b}
-	t.Phase = Phase(r.uint(uint64(Spreading)))
-	t.By, t.Number, t.Above = anchormesh.SegmentID(r.uint(math.MaxUint64)), r.uint(math.MaxUint64), anchormesh.Revision(r.uint(math.MaxInt64))
-	t.From, t.To = r.bytes(), r.bytes()
+	r := reader{fields.Reader{Rest: b}}
+	t.Phase = Phase(r.AtMost(uint64(Spreading)))
+	t.By, t.Number, t.Above = anchormesh.SegmentID(r.AtMost(math.MaxUint64)), r.AtMost(math.MaxUint64), anchormesh.Revision(r.AtMost(math.MaxInt64))
+	t.From, t.To = r.Bytes(), r.Bytes()
 	if r.end() != nil {
 		return fmt.Errorf("%w: hand-over of the line", ErrState)
 	}
@@ -120,36 +121,36 @@ type Switching struct {
 }
 
 // Turning returns the command that begins a hand-over to a line.
-func Turning(line []byte) []byte { return appendBytes([]byte{byte(OpTurn)}, line) }
+func Turning(line []byte) []byte { return fields.AppendBytes([]byte{byte(OpTurn)}, line) }
 
 // Switch returns the command that puts a segment on another line.
 func Switch(a *Switching) []byte {
-	b := appendNumbers([]byte{byte(OpSwitch)}, uint64(a.By), a.Number, uint64(a.Home))
-	return appendBytes(b, a.Line)
+	b := fields.AppendNumbers([]byte{byte(OpSwitch)}, uint64(a.By), a.Number, uint64(a.Home))
+	return fields.AppendBytes(b, a.Line)
 }
 
 // ParseSwitching reads what Switch wrote, behind the op.
 func ParseSwitching(b []byte) (*Switching, error) {
-	r := reader{b: b}
-	a := &Switching{By: anchormesh.SegmentID(r.uint(math.MaxUint64)), Number: r.uint(math.MaxUint64), Home: anchormesh.SegmentID(r.uint(math.MaxUint64))}
-	a.Line = r.bytes()
+	r := reader{fields.Reader{Rest: b}}
+	a := &Switching{By: anchormesh.SegmentID(r.AtMost(math.MaxUint64)), Number: r.AtMost(math.MaxUint64), Home: anchormesh.SegmentID(r.AtMost(math.MaxUint64))}
+	a.Line = r.Bytes()
 	return a, r.end()
 }
 
 // Begin returns the command that begins the home's own line above base.
 func Begin(number uint64, base anchormesh.Revision) []byte {
-	return appendNumbers([]byte{byte(OpBegin)}, number, uint64(base))
+	return fields.AppendNumbers([]byte{byte(OpBegin)}, number, uint64(base))
 }
 
 // Lift returns the command that makes a segment that counts go on above rev. If it must
 // be new, the command is refused where rev was counted to already: then rev is nobody's
 // else.
 func Lift(rev anchormesh.Revision, fresh bool) []byte {
-	return appendNumbers([]byte{byte(OpLift)}, uint64(rev), flag(fresh, 1))
+	return fields.AppendNumbers([]byte{byte(OpLift)}, uint64(rev), flag(fresh, 1))
 }
 
 // Settle returns the command that ends a hand-over to an outer line.
-func Settle(number uint64) []byte { return appendNumbers([]byte{byte(OpSettle)}, number) }
+func Settle(number uint64) []byte { return fields.AppendNumbers([]byte{byte(OpSettle)}, number) }
 
 // Silent says why the segment serves nothing, if it does not.
 func (s *State) Silent() error {
@@ -217,8 +218,8 @@ func (m *Machine) applyTurn(e *consensus.Entry, op keyspace.Op, body []byte) err
 
 // turnAway applies OpTurn. From Leaving it turns back.
 func (m *Machine) turnAway(next *State, body []byte) error {
-	r := reader{b: body}
-	to := bytes.Clone(r.bytes())
+	r := reader{fields.Reader{Rest: body}}
+	to := bytes.Clone(r.Bytes())
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -290,8 +291,8 @@ func (m *Machine) switchOver(next *State, body []byte) error {
 
 // begin applies OpBegin.
 func (m *Machine) begin(next *State, body []byte) (base anchormesh.Revision, err error) {
-	r := reader{b: body}
-	number, base := r.uint(math.MaxUint64), anchormesh.Revision(r.uint(math.MaxInt64))
+	r := reader{fields.Reader{Rest: body}}
+	number, base := r.AtMost(math.MaxUint64), anchormesh.Revision(r.AtMost(math.MaxInt64))
 	if err := r.end(); err != nil {
 		return 0, err
 	}
@@ -310,8 +311,8 @@ func (m *Machine) begin(next *State, body []byte) (base anchormesh.Revision, err
 }
 
 func (s *State) settle(body []byte) error {
-	r := reader{b: body}
-	number := r.uint(math.MaxUint64)
+	r := reader{fields.Reader{Rest: body}}
+	number := r.AtMost(math.MaxUint64)
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -323,8 +324,8 @@ func (s *State) settle(body []byte) error {
 }
 
 func (m *Machine) applyLift(e *consensus.Entry, body []byte) error {
-	r := reader{b: body}
-	rev, fresh := anchormesh.Revision(r.uint(math.MaxInt64)), r.uint(1) != 0
+	r := reader{fields.Reader{Rest: body}}
+	rev, fresh := anchormesh.Revision(r.AtMost(math.MaxInt64)), r.AtMost(1) != 0
 	if err := r.end(); err != nil {
 		return err
 	}

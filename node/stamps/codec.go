@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 )
 
@@ -21,93 +22,58 @@ const listMax = 1 << 16
 var errMalformed = errors.New("malformed message about a line of revisions")
 
 // reader reads uvarints and byte strings; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) bytes() []byte {
-	n := r.uint()
-	if r.bad || n > uint64(len(r.b)) {
-		r.bad = true
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
+type reader struct{ fields.Reader }
 
 // count reads the length of a list whose elements take at least one byte each.
 func (r *reader) count() int {
-	n := r.uint()
-	if n > listMax || n > uint64(len(r.b)) {
-		r.bad = true
+	n := r.Number()
+	if n > listMax || n > uint64(len(r.Rest)) {
+		r.Bad = true
 		return 0
 	}
 	return int(n)
 }
 
 func (r *reader) keys() anchormesh.KeyRange {
-	return anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
+	return anchormesh.KeyRange{Start: r.Bytes(), End: r.Bytes()}
 }
 
 // end says whether everything was read and was well formed.
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return errMalformed
 	}
 	return nil
 }
 
-func appendBytes(b, v []byte) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
-}
-
 func appendKeys(b []byte, k anchormesh.KeyRange) []byte {
-	return appendBytes(appendBytes(b, k.Start), k.End)
-}
-
-func appendUints(b []byte, list ...uint64) []byte {
-	for _, v := range list {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
+	return fields.AppendBytes(fields.AppendBytes(b, k.Start), k.End)
 }
 
 func appendRequest(b []byte, r *line.Request) []byte {
-	b = appendUints(b, uint64(r.Line), uint64(r.Segment), uint64(r.Generation), uint64(len(r.Asks)))
+	b = fields.AppendNumbers(b, uint64(r.Line), uint64(r.Segment), uint64(r.Generation), uint64(len(r.Asks)))
 	for i := range r.Asks {
 		a := &r.Asks[i]
-		b = appendUints(b, uint64(a.Segment), uint64(a.Generation), a.Term, a.Seq, uint64(a.Count))
+		b = fields.AppendNumbers(b, uint64(a.Segment), uint64(a.Generation), a.Term, a.Seq, uint64(a.Count))
 		b = appendKeys(b, a.Range)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Since)))
 	for _, t := range r.Since {
 		b = binary.AppendUvarint(b, uint64(t))
 	}
-	return appendUints(b, uint64(r.Raise), uint64(r.Claim))
+	return fields.AppendNumbers(b, uint64(r.Raise), uint64(r.Claim))
 }
 
 func parseRequest(b []byte) (line.Request, error) {
-	r := reader{b: b}
+	r := reader{fields.Reader{Rest: b}}
 	out := line.Request{
-		Line: line.ID(r.uint()), Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()),
+		Line: line.ID(r.Number()), Segment: anchormesh.SegmentID(r.Number()), Generation: anchormesh.Generation(r.Number()),
 	}
 	for range r.count() {
 		a := line.Ask{
-			Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()), Term: r.uint(), Seq: r.uint(),
+			Segment: anchormesh.SegmentID(r.Number()), Generation: anchormesh.Generation(r.Number()), Term: r.Number(), Seq: r.Number(),
 		}
-		count := r.uint()
+		count := r.Number()
 		if count > listMax {
 			return out, errMalformed
 		}
@@ -115,9 +81,9 @@ func parseRequest(b []byte) (line.Request, error) {
 		out.Asks = append(out.Asks, a)
 	}
 	for range r.count() {
-		out.Since = append(out.Since, int64(r.uint()))
+		out.Since = append(out.Since, int64(r.Number()))
 	}
-	out.Raise, out.Claim = int64(r.uint()), int64(r.uint())
+	out.Raise, out.Claim = int64(r.Number()), int64(r.Number())
 	if out.Raise < 0 || out.Claim < 0 {
 		return out, errMalformed
 	}
@@ -125,10 +91,10 @@ func parseRequest(b []byte) (line.Request, error) {
 }
 
 func appendAnswer(b []byte, a *line.Answer) []byte {
-	b = appendUints(b, uint64(a.T), uint64(len(a.Grants)))
+	b = fields.AppendNumbers(b, uint64(a.T), uint64(len(a.Grants)))
 	for i := range a.Grants {
 		g := &a.Grants[i]
-		b = appendUints(b, uint64(g.Segment), uint64(g.Generation), g.Term, g.Seq, uint64(g.First), uint64(g.Count))
+		b = fields.AppendNumbers(b, uint64(g.Segment), uint64(g.Generation), g.Term, g.Seq, uint64(g.First), uint64(g.Count))
 	}
 	b = binary.AppendUvarint(b, uint64(len(a.Spreads)))
 	for i := range a.Spreads {
@@ -137,7 +103,7 @@ func appendAnswer(b []byte, a *line.Answer) []byte {
 		if s.All {
 			all = 1
 		}
-		b = appendUints(b, all, uint64(len(s.Ranges)))
+		b = fields.AppendNumbers(b, all, uint64(len(s.Ranges)))
 		for _, k := range s.Ranges {
 			b = appendKeys(b, k)
 		}
@@ -150,36 +116,36 @@ func appendAnswer(b []byte, a *line.Answer) []byte {
 }
 
 func parseAnswer(b []byte) (line.Answer, error) {
-	r := reader{b: b}
-	out := line.Answer{T: int64(r.uint())}
+	r := reader{fields.Reader{Rest: b}}
+	out := line.Answer{T: int64(r.Number())}
 	for range r.count() {
 		g := line.Grant{
-			Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()), Term: r.uint(), Seq: r.uint(),
-			First: int64(r.uint()),
+			Segment: anchormesh.SegmentID(r.Number()), Generation: anchormesh.Generation(r.Number()), Term: r.Number(), Seq: r.Number(),
+			First: int64(r.Number()),
 		}
-		g.Count = int(r.uint())
+		g.Count = int(r.Number())
 		out.Grants = append(out.Grants, g)
 	}
 	for range r.count() {
-		s := line.Spread{All: r.uint() != 0}
+		s := line.Spread{All: r.Number() != 0}
 		for range r.count() {
 			s.Ranges = append(s.Ranges, r.keys())
 		}
 		out.Spreads = append(out.Spreads, s)
 	}
-	out.Claimed = r.uint() != 0
+	out.Claimed = r.Number() != 0
 	return out, r.end()
 }
 
 func appendBarrier(b []byte, q *line.Barrier) []byte {
-	return appendUints(b, uint64(q.Line), uint64(q.Segment), uint64(q.Generation), uint64(q.T))
+	return fields.AppendNumbers(b, uint64(q.Line), uint64(q.Segment), uint64(q.Generation), uint64(q.T))
 }
 
 func parseBarrier(b []byte) (line.Barrier, error) {
-	r := reader{b: b}
+	r := reader{fields.Reader{Rest: b}}
 	out := line.Barrier{
-		Line: line.ID(r.uint()), Segment: anchormesh.SegmentID(r.uint()), Generation: anchormesh.Generation(r.uint()),
-		T: int64(r.uint()),
+		Line: line.ID(r.Number()), Segment: anchormesh.SegmentID(r.Number()), Generation: anchormesh.Generation(r.Number()),
+		T: int64(r.Number()),
 	}
 	return out, r.end()
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/mesh"
 )
@@ -153,7 +154,7 @@ func (l *Lines) AskAdopt(ctx context.Context, d *anchormesh.Descriptor, adoption
 			return nil, ctx.Err()
 		}
 	}
-	return l.call(ctx, d, append(appendUints([]byte{askAdopt}, uint64(d.Segment), uint64(d.Generation)), adoption...))
+	return l.call(ctx, d, append(fields.AppendNumbers([]byte{askAdopt}, uint64(d.Segment), uint64(d.Generation)), adoption...))
 }
 
 func (l *Lines) serveAdopt(body []byte, to mesh.Responder) {

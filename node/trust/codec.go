@@ -6,6 +6,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/trust"
+	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // What a call asks.
@@ -55,11 +56,11 @@ func appendQuestions(b []byte, list []question) []byte {
 }
 
 func parseQuestions(b []byte) (out []question, err error) {
-	r := reader{b: b}
-	for range r.uint(SegmentsMax) {
-		q := question{segment: anchormesh.SegmentID(r.uint(1<<64 - 1)), generation: anchormesh.Generation(r.uint(1<<64 - 1))}
-		q.revision, q.from = anchormesh.Revision(r.uint(1<<63-1)), r.bytes(keyMax)
-		if r.bad {
+	r := reader{fields.Reader{Rest: b}}
+	for range r.AtMost(SegmentsMax) {
+		q := question{segment: anchormesh.SegmentID(r.AtMost(1<<64 - 1)), generation: anchormesh.Generation(r.AtMost(1<<64 - 1))}
+		q.revision, q.from = anchormesh.Revision(r.AtMost(1<<63-1)), r.bytes(keyMax)
+		if r.Bad {
 			break
 		}
 		out = append(out, q)
@@ -86,16 +87,16 @@ func appendReplies(b []byte, list []reply) []byte {
 }
 
 func parseReplies(b []byte) (out []reply, err error) {
-	r := reader{b: b}
-	for range r.uint(SegmentsMax) {
+	r := reader{fields.Reader{Rest: b}}
+	for range r.AtMost(SegmentsMax) {
 		var a reply
-		if a.here = r.uint(1) == 1; a.here {
-			a.applied = r.uint(1<<64 - 1)
-			if a.hashed = r.uint(1) == 1; a.hashed {
+		if a.here = r.AtMost(1) == 1; a.here {
+			a.applied = r.AtMost(1<<64 - 1)
+			if a.hashed = r.AtMost(1) == 1; a.hashed {
 				copy(a.hash[:], r.take(len(a.hash)))
 			}
 		}
-		if r.bad {
+		if r.Bad {
 			break
 		}
 		out = append(out, a)
@@ -119,9 +120,9 @@ func (w *wanted) append(b []byte) []byte {
 }
 
 func parseWanted(b []byte) (w wanted, err error) {
-	r := reader{b: b}
-	w.segment, w.generation = anchormesh.SegmentID(r.uint(1<<64-1)), anchormesh.Generation(r.uint(1<<64-1))
-	w.term, w.version = r.uint(1<<64-1), r.uint(1<<64-1)
+	r := reader{fields.Reader{Rest: b}}
+	w.segment, w.generation = anchormesh.SegmentID(r.AtMost(1<<64-1)), anchormesh.Generation(r.AtMost(1<<64-1))
+	w.term, w.version = r.AtMost(1<<64-1), r.AtMost(1<<64-1)
 	return w, r.end()
 }
 
@@ -136,11 +137,11 @@ func appendReport(b []byte, r *trust.Report) []byte {
 }
 
 func parseReport(b []byte) (out trust.Report, err error) {
-	r := reader{b: b}
-	for range r.uint(trust.VotersMax) {
+	r := reader{fields.Reader{Rest: b}}
+	for range r.AtMost(trust.VotersMax) {
 		var m trust.Measure
 		for _, f := range []*uint32{&m.Answered, &m.Missed, &m.Late, &m.Invalid, &m.Differs} {
-			*f = uint32(r.uint(1<<32 - 1))
+			*f = uint32(r.AtMost(1<<32 - 1))
 		}
 		out.Measures = append(out.Measures, m)
 	}
@@ -149,35 +150,22 @@ func parseReport(b []byte) (out trust.Report, err error) {
 }
 
 // reader reads; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) uint(most uint64) uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
+type reader struct{ fields.Reader }
 
 func (r *reader) take(n int) []byte {
-	if n > len(r.b) {
-		r.bad, r.b = true, nil
+	if n > len(r.Rest) {
+		r.Bad, r.Rest = true, nil
 		return nil
 	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
+	out := r.Rest[:n:n]
+	r.Rest = r.Rest[n:]
 	return out
 }
 
-func (r *reader) bytes(most uint64) []byte { return r.take(int(r.uint(most))) }
+func (r *reader) bytes(most uint64) []byte { return r.take(int(r.AtMost(most))) }
 
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return errMalformed
 	}
 	return nil

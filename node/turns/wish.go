@@ -8,6 +8,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -27,7 +28,7 @@ func (x *Turns) wish(ctx context.Context, d *anchormesh.Descriptor, t *machine.T
 	if a == nil {
 		a = &machine.Switching{}
 	}
-	answer, err := x.lines.AskAdopt(ctx, d, append(appendBytes(nil, t.From), machine.Switch(a)[1:]...))
+	answer, err := x.lines.AskAdopt(ctx, d, append(fields.AppendBytes(nil, t.From), machine.Switch(a)[1:]...))
 	if err != nil {
 		return nil, err
 	}
@@ -87,10 +88,8 @@ func (x *Turns) Adopt(segment anchormesh.SegmentID, generation anchormesh.Genera
 }
 
 func answerOf(d *anchormesh.Descriptor) []byte {
-	return appendBytes(appendBytes([]byte{answerRange}, d.Range.Start), d.Range.End)
+	return fields.AppendBytes(fields.AppendBytes([]byte{answerRange}, d.Range.Start), d.Range.End)
 }
-
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
 
 func cutBytes(b []byte) (v, rest []byte, ok bool) {
 	n, k := binary.Uvarint(b)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/commit"
@@ -52,8 +53,6 @@ type got struct {
 	values []commit.Got
 }
 
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
-
 func appendBool(b []byte, v bool) []byte {
 	if v {
 		return append(b, 1)
@@ -65,23 +64,23 @@ func (w *wanted) encode() []byte {
 	b := append(make([]byte, 0, 256), w.txn[:]...)
 	b = binary.AppendUvarint(b, uint64(len(w.locks)))
 	for _, l := range w.locks {
-		b = appendBool(appendBytes(appendBytes(b, l.Range.Start), l.Range.End), l.Exclusive)
+		b = appendBool(fields.AppendBytes(fields.AppendBytes(b, l.Range.Start), l.Range.End), l.Exclusive)
 	}
 	b = binary.AppendUvarint(b, uint64(len(w.reads)))
 	for _, r := range w.reads {
-		b = appendBool(appendBytes(appendBytes(b, r.Range.Start), r.Range.End), r.Values)
+		b = appendBool(fields.AppendBytes(fields.AppendBytes(b, r.Range.Start), r.Range.End), r.Values)
 		b = binary.AppendVarint(b, r.Revision)
 	}
 	return b
 }
 
 func decodeWanted(b []byte) (*wanted, error) {
-	r := &reader{b: b}
+	r := &reader{fields.Reader{Rest: b}}
 	w := &wanted{txn: r.txn()}
-	for n := r.count(); n > 0 && !r.bad; n-- {
+	for n := r.Count(); n > 0 && !r.Bad; n-- {
 		w.locks = append(w.locks, commit.Lock{Range: r.keys(), Exclusive: r.bool()})
 	}
-	for n := r.count(); n > 0 && !r.bad; n-- {
+	for n := r.Count(); n > 0 && !r.Bad; n-- {
 		w.reads = append(w.reads, commit.Read{Range: r.keys(), Values: r.bool(), Revision: r.int()})
 	}
 	return w, r.end()
@@ -94,7 +93,7 @@ func (g *got) encode() []byte {
 	p := g.grant.Place
 	b := binary.AppendUvarint(make([]byte, 0, 256), p.Term)
 	b = binary.AppendUvarint(b, uint64(p.Generation))
-	b = appendBytes(b, []byte(p.Scope))
+	b = fields.AppendBytes(b, []byte(p.Scope))
 	b = binary.AppendUvarint(b, g.grant.Number)
 	b = binary.AppendUvarint(b, uint64(len(g.values)))
 	for i := range g.values {
@@ -115,20 +114,20 @@ func (g *got) encode() []byte {
 }
 
 func decodeGot(b []byte) (*got, error) {
-	r := &reader{b: b}
+	r := &reader{fields.Reader{Rest: b}}
 	g := &got{}
-	g.grant.Place = commit.Place{Term: r.uint(), Generation: anchormesh.Generation(r.uint()), Scope: string(r.bytes())}
-	g.grant.Number = r.uint()
-	for n := r.count(); n > 0 && !r.bad; n-- {
+	g.grant.Place = commit.Place{Term: r.Number(), Generation: anchormesh.Generation(r.Number()), Scope: string(r.Bytes())}
+	g.grant.Number = r.Number()
+	for n := r.Count(); n > 0 && !r.Bad; n-- {
 		var v commit.Got
-		if fault := r.byte(); int(fault) < len(readErrors) {
+		if fault := r.Byte(); int(fault) < len(readErrors) {
 			v.Err = readErrors[fault]
 		} else {
-			r.bad = true
+			r.Bad = true
 		}
-		for k := r.count(); k > 0 && !r.bad; k-- {
+		for k := r.Count(); k > 0 && !r.Bad; k-- {
 			var kv codec.KeyValue
-			r.bad = codec.ParseKeyValue(r.bytes(), &kv) != nil || r.bad
+			r.Bad = codec.ParseKeyValue(r.Bytes(), &kv) != nil || r.Bad
 			v.KVs = append(v.KVs, kv)
 		}
 		g.values = append(g.values, v)
@@ -151,83 +150,41 @@ type request struct {
 }
 
 func parseRequest(b []byte) (request, error) {
-	r := &reader{b: b}
-	q := request{kind: r.byte(), segment: anchormesh.SegmentID(r.uint()), generation: anchormesh.Generation(r.uint())}
-	if r.bad || q.kind < askLocks || q.kind > askForget {
+	r := &reader{fields.Reader{Rest: b}}
+	q := request{kind: r.Byte(), segment: anchormesh.SegmentID(r.Number()), generation: anchormesh.Generation(r.Number())}
+	if r.Bad || q.kind < askLocks || q.kind > askForget {
 		return q, errMalformed
 	}
-	q.body = r.b
+	q.body = r.Rest
 	return q, nil
 }
 
 // reader reads fields; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
+type reader struct{ fields.Reader }
 
 func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
+	v, n := binary.Varint(r.Rest)
 	if n <= 0 {
-		r.bad, r.b = true, nil
+		r.Bad, r.Rest = true, nil
 		return 0
 	}
-	r.b = r.b[n:]
+	r.Rest = r.Rest[n:]
 	return v
 }
 
-func (r *reader) byte() byte {
-	if b := r.take(1); len(b) == 1 {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) bool() bool    { return r.byte() == 1 }
-func (r *reader) bytes() []byte { return r.take(r.uint()) }
-
-// count reads the length of a list whose elements take at least one byte each.
-func (r *reader) count() uint64 {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.bad = true
-		return 0
-	}
-	return n
-}
-
+func (r *reader) bool() bool { return r.Byte() == 1 }
 func (r *reader) keys() anchormesh.KeyRange {
-	return anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
+	return anchormesh.KeyRange{Start: r.Bytes(), End: r.Bytes()}
 }
 
 func (r *reader) txn() (id commit.TxnID) {
-	copy(id[:], r.take(uint64(len(id))))
+	copy(id[:], r.Take(uint64(len(id))))
 	return id
 }
 
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
-		return fmt.Errorf("%w: %d bytes are left", errMalformed, len(r.b))
+	if r.Bad || len(r.Rest) > 0 {
+		return fmt.Errorf("%w: %d bytes are left", errMalformed, len(r.Rest))
 	}
 	return nil
 }

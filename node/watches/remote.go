@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
 )
 
@@ -153,7 +154,7 @@ func (r *remote) open(o weave.Open) {
 
 func (r *remote) cancel(id int64) {
 	delete(r.threads, id)
-	r.order(appendUints([]byte{msgCancel}, uint64(id)))
+	r.order(fields.AppendNumbers([]byte{msgCancel}, uint64(id)))
 }
 
 func (r *remote) barrier(over bool, b weave.Barrier) { r.order(appendBarrier(nil, over, b)) }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
@@ -45,8 +46,8 @@ const referFrom = 4 << 10
 
 func appendOpen(b []byte, o weave.Open) []byte {
 	r := o.Request
-	b = appendUints(append(b, msgOpen), uint64(r.ID), uint64(o.Segment), uint64(r.StartRevision), requestFlags(&r))
-	return appendBytes(appendBytes(b, r.Range.Start), r.Range.End)
+	b = fields.AppendNumbers(append(b, msgOpen), uint64(r.ID), uint64(o.Segment), uint64(r.StartRevision), requestFlags(&r))
+	return fields.AppendBytes(fields.AppendBytes(b, r.Range.Start), r.Range.End)
 }
 
 func requestFlags(r *watch.Request) (f uint64) {
@@ -63,7 +64,7 @@ func appendBarrier(b []byte, over bool, x weave.Barrier) []byte {
 	if over {
 		flag = 1
 	}
-	b = appendUints(append(b, msgBarrier), uint64(x.Segment), uint64(x.Revision), flag, uint64(len(x.Threads)))
+	b = fields.AppendNumbers(append(b, msgBarrier), uint64(x.Segment), uint64(x.Revision), flag, uint64(len(x.Threads)))
 	for _, id := range x.Threads {
 		b = binary.AppendUvarint(b, uint64(id))
 	}
@@ -80,16 +81,16 @@ type marked struct {
 func encodeEvent(ev weave.Event) codec.Chunks {
 	broke, ok := ev.(weave.Broke)
 	if ok {
-		return codec.Chunks{appendUints([]byte{msgBroke}, uint64(broke.Thread))}
+		return codec.Chunks{fields.AppendNumbers([]byte{msgBroke}, uint64(broke.Thread))}
 	}
 	if m, ok := ev.(marked); ok {
-		b := appendUints([]byte{msgMark}, uint64(m.ID), uint64(m.Revision))
-		return codec.Chunks{appendBytes(b, []byte(m.line))}
+		b := fields.AppendNumbers([]byte{msgMark}, uint64(m.ID), uint64(m.Revision))
+		return codec.Chunks{fields.AppendBytes(b, []byte(m.line))}
 	}
 	r := ev.(weave.Came).Response
 	switch {
 	case r.Canceled:
-		return codec.Chunks{appendUints([]byte{msgEnd}, uint64(r.ID), uint64(r.Revision), uint64(r.CompactRevision))}
+		return codec.Chunks{fields.AppendNumbers([]byte{msgEnd}, uint64(r.ID), uint64(r.Revision), uint64(r.CompactRevision))}
 	}
 	return encodeEvents(&r)
 }
@@ -97,11 +98,11 @@ func encodeEvent(ev weave.Event) codec.Chunks {
 func encodeEvents(r *watch.Response) codec.Chunks {
 	flags := requestFlags(&watch.Request{PrevKV: r.PrevKV, Fragment: r.Fragment})
 	b := make([]byte, 0, 32+min(r.Bytes+12*len(r.Events), 2*referFrom))
-	b = appendUints(append(b, msgEvents), uint64(r.ID), flags, uint64(r.Revision), uint64(len(r.Events)))
+	b = fields.AppendNumbers(append(b, msgEvents), uint64(r.ID), flags, uint64(r.Revision), uint64(len(r.Events)))
 	var out codec.Chunks
 	for _, e := range r.Events {
 		field := e.Field(r.PrevKV)
-		b = appendUints(b, uint64(e.Revision()), uint64(e.Sub()), uint64(len(field)))
+		b = fields.AppendNumbers(b, uint64(e.Revision()), uint64(e.Sub()), uint64(len(field)))
 		if len(field) < referFrom {
 			b = append(b, field...)
 			continue
@@ -116,8 +117,8 @@ func encodeEvents(r *watch.Response) codec.Chunks {
 
 // parseEvent reads what encodeEvent wrote. It keeps b.
 func parseEvent(b []byte) (weave.Event, error) {
-	r := reader{b: b}
-	kind := r.kind()
+	r := reader{fields.Reader{Rest: b}}
+	kind := r.Byte()
 	resp := watch.Response{ID: r.revision()}
 	switch kind {
 	case msgBroke:
@@ -126,25 +127,25 @@ func parseEvent(b []byte) (weave.Event, error) {
 		resp.Revision, resp.CompactRevision, resp.Canceled = r.revision(), r.revision(), true
 	case msgMark:
 		resp.Revision, resp.Mark = r.revision(), true
-		return marked{weave.Came{Response: resp}, string(r.bytes())}, r.end()
+		return marked{weave.Came{Response: resp}, string(r.Bytes())}, r.end()
 	case msgEvents:
-		flags := r.uint()
+		flags := r.Number()
 		resp.PrevKV, resp.Fragment, resp.Revision = flags&flagPrevKV != 0, flags&flagFragment != 0, r.revision()
-		resp.Events = make([]*watch.Event, 0, r.count())
-		for last := int64(0); len(resp.Events) < cap(resp.Events) && !r.bad; {
-			at, sub, field := r.revision(), r.revision(), r.bytes()
+		resp.Events = make([]*watch.Event, 0, r.Count())
+		for last := int64(0); len(resp.Events) < cap(resp.Events) && !r.Bad; {
+			at, sub, field := r.revision(), r.revision(), r.Bytes()
 			if at < last || at > resp.Revision {
-				r.bad = true
+				r.Bad = true
 			}
 			last = at
 			resp.Bytes += len(field)
 			resp.Events = append(resp.Events, watch.Received(at, sub, field, resp.PrevKV))
 		}
 		if n := len(resp.Events); n == 0 || resp.Events[n-1].Revision() != resp.Revision {
-			r.bad = true
+			r.Bad = true
 		}
 	default:
-		r.bad = true
+		r.Bad = true
 	}
 	return weave.Came{Response: resp}, r.end()
 }
@@ -160,102 +161,50 @@ type order struct {
 
 // parseOrder reads an order. It keeps b.
 func parseOrder(b []byte) (o order, err error) {
-	r := reader{b: b}
-	switch r.kind() {
+	r := reader{fields.Reader{Rest: b}}
+	switch r.Byte() {
 	case msgOpen:
 		req := watch.Request{ID: r.revision()}
-		o.open = &weave.Open{Segment: anchormesh.SegmentID(r.uint())}
+		o.open = &weave.Open{Segment: anchormesh.SegmentID(r.Number())}
 		req.StartRevision = r.revision()
-		flags := r.uint()
+		flags := r.Number()
 		req.PrevKV, req.Fragment = flags&flagPrevKV != 0, flags&flagFragment != 0
 		req.NoPut, req.NoDelete = flags&flagNoPut != 0, flags&flagNoDelete != 0
 		req.Resumed = flags&flagResumed != 0
-		req.Range = anchormesh.KeyRange{Start: r.bytes(), End: r.bytes()}
-		r.bad = r.bad || req.ID <= 0 || req.StartRevision <= 0 || req.Range.Empty()
+		req.Range = anchormesh.KeyRange{Start: r.Bytes(), End: r.Bytes()}
+		r.Bad = r.Bad || req.ID <= 0 || req.StartRevision <= 0 || req.Range.Empty()
 		o.open.Request = req
 	case msgCancel:
 		o.cancel = r.revision()
 	case msgBarrier:
-		o.barrier = &weave.Barrier{Segment: anchormesh.SegmentID(r.uint()), Revision: r.revision()}
-		o.over = r.uint() != 0
-		o.barrier.Threads = make([]int64, r.count())
+		o.barrier = &weave.Barrier{Segment: anchormesh.SegmentID(r.Number()), Revision: r.revision()}
+		o.over = r.Number() != 0
+		o.barrier.Threads = make([]int64, r.Count())
 		for i := range o.barrier.Threads {
 			o.barrier.Threads[i] = r.revision()
 		}
 	default:
-		r.bad = true
+		r.Bad = true
 	}
 	return o, r.end()
 }
 
 // reader reads uvarints and byte strings; the first fault sticks.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) kind() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
-	}
-	k := r.b[0]
-	r.b = r.b[1:]
-	return k
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.b, r.bad = nil, true
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
+type reader struct{ fields.Reader }
 
 // revision reads a number that is not negative: a revision or a thread.
 func (r *reader) revision() int64 {
-	v := int64(r.uint())
-	r.bad = r.bad || v < 0
+	v := int64(r.Number())
+	r.Bad = r.Bad || v < 0
 	return v
 }
 
-// count reads the length of a list whose elements take at least one byte each.
-func (r *reader) count() int {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.bad = true
-		return 0
-	}
-	return int(n)
-}
-
-func (r *reader) bytes() []byte {
-	n := r.count()
-	if r.bad {
-		return nil
-	}
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return errMalformed
 	}
 	return nil
 }
-
-func appendUints(b []byte, list ...uint64) []byte {
-	for _, v := range list {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
-}
-
-func appendBytes(b, v []byte) []byte { return append(binary.AppendUvarint(b, uint64(len(v))), v...) }
 
 // bytesCodec is the codec of the node that has the client: it sends []byte as a
 // BytesValue and takes messages as they are (*[]byte).

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/keyspace/watch/weave"
 )
@@ -57,8 +58,8 @@ func TestEventsThatCannotBe(t *testing.T) {
 		"another last revision": of(9, 3),
 		"cut short":             of(3, 3)[:5],
 		"trailing bytes":        append(of(3, 3), 0),
-		"negative revision":     appendUints([]byte{msgMark}, 1, 1<<63),
-		"endless list":          appendUints([]byte{msgEvents}, 1, 0, 3, 1<<40),
+		"negative revision":     fields.AppendNumbers([]byte{msgMark}, 1, 1<<63),
+		"endless list":          fields.AppendNumbers([]byte{msgEvents}, 1, 0, 3, 1<<40),
 	} {
 		if ev, err := parseEvent(b); !errors.Is(err, errMalformed) {
 			t.Errorf("%s: %v, %v", name, ev, err)
@@ -78,7 +79,7 @@ func TestOrdersTravel(t *testing.T) {
 	if o, err = parseOrder(appendBarrier(nil, true, bar)); err != nil || !o.over || !reflect.DeepEqual(*o.barrier, bar) {
 		t.Errorf("%v came as %v, %v", bar, o.barrier, err)
 	}
-	if o, err = parseOrder(appendUints([]byte{msgCancel}, 8)); err != nil || o.cancel != 8 {
+	if o, err = parseOrder(fields.AppendNumbers([]byte{msgCancel}, 8)); err != nil || o.cancel != 8 {
 		t.Errorf("cancel came as %v, %v", o, err)
 	}
 	open.Request.StartRevision = 0
@@ -122,7 +123,7 @@ func FuzzParseEvent(f *testing.F) {
 func FuzzParseOrder(f *testing.F) {
 	f.Add(appendOpen(nil, weave.Open{Segment: 1, Request: watch.Request{ID: 1, StartRevision: 1}}))
 	f.Add(appendBarrier(nil, false, weave.Barrier{Segment: 1, Revision: 2, Threads: []int64{3}}))
-	f.Add(appendUints([]byte{msgCancel}, 1))
+	f.Add(fields.AppendNumbers([]byte{msgCancel}, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := parseOrder(b)
 		if err == nil && o.open != nil && (o.open.Request.ID <= 0 || o.open.Request.Range.Empty()) {
