@@ -277,6 +277,102 @@ func (x *RecoverScopeRequest) GetOperator() string {
 	return ""
 }
 
+type RecoverHereRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	Operator      string                 `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverHereRequest) Reset() {
+	*x = RecoverHereRequest{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverHereRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverHereRequest) ProtoMessage() {}
+
+func (x *RecoverHereRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverHereRequest.ProtoReflect.Descriptor instead.
+func (*RecoverHereRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RecoverHereRequest) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *RecoverHereRequest) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+type RecoverHereReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // of the segment from now on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverHereReply) Reset() {
+	*x = RecoverHereReply{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverHereReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverHereReply) ProtoMessage() {}
+
+func (x *RecoverHereReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverHereReply.ProtoReflect.Descriptor instead.
+func (*RecoverHereReply) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RecoverHereReply) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // ProposalReply names a proposal.
 type ProposalReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -288,7 +384,7 @@ type ProposalReply struct {
 
 func (x *ProposalReply) Reset() {
 	*x = ProposalReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[4]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +396,7 @@ func (x *ProposalReply) String() string {
 func (*ProposalReply) ProtoMessage() {}
 
 func (x *ProposalReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[4]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +409,7 @@ func (x *ProposalReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalReply.ProtoReflect.Descriptor instead.
 func (*ProposalReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{4}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProposalReply) GetScope() []byte {
@@ -339,7 +435,7 @@ type ShowScopeRequest struct {
 
 func (x *ShowScopeRequest) Reset() {
 	*x = ShowScopeRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[5]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +447,7 @@ func (x *ShowScopeRequest) String() string {
 func (*ShowScopeRequest) ProtoMessage() {}
 
 func (x *ShowScopeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[5]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +460,7 @@ func (x *ShowScopeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowScopeRequest.ProtoReflect.Descriptor instead.
 func (*ShowScopeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{5}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShowScopeRequest) GetPrefix() []byte {
@@ -383,7 +479,7 @@ type ScopeReply struct {
 
 func (x *ScopeReply) Reset() {
 	*x = ScopeReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[6]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +491,7 @@ func (x *ScopeReply) String() string {
 func (*ScopeReply) ProtoMessage() {}
 
 func (x *ScopeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[6]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +504,7 @@ func (x *ScopeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeReply.ProtoReflect.Descriptor instead.
 func (*ScopeReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{6}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ScopeReply) GetScope() *Scope {
@@ -438,7 +534,7 @@ type Scope struct {
 
 func (x *Scope) Reset() {
 	*x = Scope{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[7]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +546,7 @@ func (x *Scope) String() string {
 func (*Scope) ProtoMessage() {}
 
 func (x *Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[7]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +559,7 @@ func (x *Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scope.ProtoReflect.Descriptor instead.
 func (*Scope) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{7}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Scope) GetPrefix() []byte {
@@ -554,7 +650,7 @@ type Weight struct {
 
 func (x *Weight) Reset() {
 	*x = Weight{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[8]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +662,7 @@ func (x *Weight) String() string {
 func (*Weight) ProtoMessage() {}
 
 func (x *Weight) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[8]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +675,7 @@ func (x *Weight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Weight.ProtoReflect.Descriptor instead.
 func (*Weight) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{8}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Weight) GetNode() string {
@@ -609,7 +705,7 @@ type ScopeSegment struct {
 
 func (x *ScopeSegment) Reset() {
 	*x = ScopeSegment{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[9]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +717,7 @@ func (x *ScopeSegment) String() string {
 func (*ScopeSegment) ProtoMessage() {}
 
 func (x *ScopeSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[9]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +730,7 @@ func (x *ScopeSegment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeSegment.ProtoReflect.Descriptor instead.
 func (*ScopeSegment) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{9}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ScopeSegment) GetSegment() uint64 {
@@ -680,7 +776,7 @@ type ListScopesRequest struct {
 
 func (x *ListScopesRequest) Reset() {
 	*x = ListScopesRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[10]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +788,7 @@ func (x *ListScopesRequest) String() string {
 func (*ListScopesRequest) ProtoMessage() {}
 
 func (x *ListScopesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[10]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +801,7 @@ func (x *ListScopesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScopesRequest.ProtoReflect.Descriptor instead.
 func (*ListScopesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{10}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{12}
 }
 
 type ListScopesReply struct {
@@ -718,7 +814,7 @@ type ListScopesReply struct {
 
 func (x *ListScopesReply) Reset() {
 	*x = ListScopesReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[11]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +826,7 @@ func (x *ListScopesReply) String() string {
 func (*ListScopesReply) ProtoMessage() {}
 
 func (x *ListScopesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[11]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +839,7 @@ func (x *ListScopesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListScopesReply.ProtoReflect.Descriptor instead.
 func (*ListScopesReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{11}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListScopesReply) GetMesh() uint64 {
@@ -778,7 +874,7 @@ type ScopeSummary struct {
 
 func (x *ScopeSummary) Reset() {
 	*x = ScopeSummary{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[12]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +886,7 @@ func (x *ScopeSummary) String() string {
 func (*ScopeSummary) ProtoMessage() {}
 
 func (x *ScopeSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[12]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +899,7 @@ func (x *ScopeSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeSummary.ProtoReflect.Descriptor instead.
 func (*ScopeSummary) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{12}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScopeSummary) GetPrefix() []byte {
@@ -878,7 +974,7 @@ type ScopeHistoryRequest struct {
 
 func (x *ScopeHistoryRequest) Reset() {
 	*x = ScopeHistoryRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[13]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +986,7 @@ func (x *ScopeHistoryRequest) String() string {
 func (*ScopeHistoryRequest) ProtoMessage() {}
 
 func (x *ScopeHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[13]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +999,7 @@ func (x *ScopeHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ScopeHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{13}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScopeHistoryRequest) GetPrefix() []byte {
@@ -923,7 +1019,7 @@ type ScopeHistoryReply struct {
 
 func (x *ScopeHistoryReply) Reset() {
 	*x = ScopeHistoryReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[14]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1031,7 @@ func (x *ScopeHistoryReply) String() string {
 func (*ScopeHistoryReply) ProtoMessage() {}
 
 func (x *ScopeHistoryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[14]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1044,7 @@ func (x *ScopeHistoryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeHistoryReply.ProtoReflect.Descriptor instead.
 func (*ScopeHistoryReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{14}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ScopeHistoryReply) GetVersions() []*PolicyVersion {
@@ -981,7 +1077,7 @@ type PolicyVersion struct {
 
 func (x *PolicyVersion) Reset() {
 	*x = PolicyVersion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[15]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1089,7 @@ func (x *PolicyVersion) String() string {
 func (*PolicyVersion) ProtoMessage() {}
 
 func (x *PolicyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[15]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1102,7 @@ func (x *PolicyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyVersion.ProtoReflect.Descriptor instead.
 func (*PolicyVersion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{15}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PolicyVersion) GetNumber() uint64 {
@@ -1083,7 +1179,7 @@ type Ending struct {
 
 func (x *Ending) Reset() {
 	*x = Ending{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[16]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1191,7 @@ func (x *Ending) String() string {
 func (*Ending) ProtoMessage() {}
 
 func (x *Ending) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[16]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1204,7 @@ func (x *Ending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ending.ProtoReflect.Descriptor instead.
 func (*Ending) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{16}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ending) GetId() uint64 {
@@ -1184,7 +1280,7 @@ type ProposalsRequest struct {
 
 func (x *ProposalsRequest) Reset() {
 	*x = ProposalsRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1292,7 @@ func (x *ProposalsRequest) String() string {
 func (*ProposalsRequest) ProtoMessage() {}
 
 func (x *ProposalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1305,7 @@ func (x *ProposalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalsRequest.ProtoReflect.Descriptor instead.
 func (*ProposalsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{17}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProposalsRequest) GetPrefix() []byte {
@@ -1236,7 +1332,7 @@ type ProposalsReply struct {
 
 func (x *ProposalsReply) Reset() {
 	*x = ProposalsReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1344,7 @@ func (x *ProposalsReply) String() string {
 func (*ProposalsReply) ProtoMessage() {}
 
 func (x *ProposalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1357,7 @@ func (x *ProposalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalsReply.ProtoReflect.Descriptor instead.
 func (*ProposalsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{18}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProposalsReply) GetProposals() []*Proposal {
@@ -1300,7 +1396,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1408,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1421,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{19}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Proposal) GetScope() []byte {
@@ -1431,7 +1527,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1539,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1552,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{20}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Tally) GetApproved() uint64 {
@@ -1498,7 +1594,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1606,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1619,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{21}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ballot) GetNode() string {
@@ -1560,7 +1656,7 @@ type VoteRequest struct {
 
 func (x *VoteRequest) Reset() {
 	*x = VoteRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1668,7 @@ func (x *VoteRequest) String() string {
 func (*VoteRequest) ProtoMessage() {}
 
 func (x *VoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1681,7 @@ func (x *VoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteRequest.ProtoReflect.Descriptor instead.
 func (*VoteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{22}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VoteRequest) GetScope() []byte {
@@ -1632,7 +1728,7 @@ type VoteReply struct {
 
 func (x *VoteReply) Reset() {
 	*x = VoteReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1740,7 @@ func (x *VoteReply) String() string {
 func (*VoteReply) ProtoMessage() {}
 
 func (x *VoteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1753,7 @@ func (x *VoteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteReply.ProtoReflect.Descriptor instead.
 func (*VoteReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{23}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VoteReply) GetNode() string {
@@ -1678,7 +1774,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1786,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1799,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WithdrawRequest) GetScope() []byte {
@@ -1735,7 +1831,7 @@ type WithdrawReply struct {
 
 func (x *WithdrawReply) Reset() {
 	*x = WithdrawReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1843,7 @@ func (x *WithdrawReply) String() string {
 func (*WithdrawReply) ProtoMessage() {}
 
 func (x *WithdrawReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1856,7 @@ func (x *WithdrawReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawReply.ProtoReflect.Descriptor instead.
 func (*WithdrawReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
 }
 
 type DryRunRequest struct {
@@ -1775,7 +1871,7 @@ type DryRunRequest struct {
 
 func (x *DryRunRequest) Reset() {
 	*x = DryRunRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1883,7 @@ func (x *DryRunRequest) String() string {
 func (*DryRunRequest) ProtoMessage() {}
 
 func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1896,7 @@ func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunRequest.ProtoReflect.Descriptor instead.
 func (*DryRunRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DryRunRequest) GetKind() string {
@@ -1851,7 +1947,7 @@ type DryRunReply struct {
 
 func (x *DryRunReply) Reset() {
 	*x = DryRunReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1959,7 @@ func (x *DryRunReply) String() string {
 func (*DryRunReply) ProtoMessage() {}
 
 func (x *DryRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1972,7 @@ func (x *DryRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunReply.ProtoReflect.Descriptor instead.
 func (*DryRunReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DryRunReply) GetDecides() []byte {
@@ -1975,7 +2071,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2083,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2096,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FieldChange) GetField() string {
@@ -2035,7 +2131,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2143,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2156,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Cut) GetSegment() uint64 {
@@ -2088,7 +2184,7 @@ type Recruiting struct {
 
 func (x *Recruiting) Reset() {
 	*x = Recruiting{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2196,7 @@ func (x *Recruiting) String() string {
 func (*Recruiting) ProtoMessage() {}
 
 func (x *Recruiting) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2209,7 @@ func (x *Recruiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recruiting.ProtoReflect.Descriptor instead.
 func (*Recruiting) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Recruiting) GetSegment() uint64 {
@@ -2147,7 +2243,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2255,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2268,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TrustRequest) GetPrefix() []byte {
@@ -2198,7 +2294,7 @@ type TrustReply struct {
 
 func (x *TrustReply) Reset() {
 	*x = TrustReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2306,7 @@ func (x *TrustReply) String() string {
 func (*TrustReply) ProtoMessage() {}
 
 func (x *TrustReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2319,7 @@ func (x *TrustReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustReply.ProtoReflect.Descriptor instead.
 func (*TrustReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TrustReply) GetSegments() []*SegmentTrust {
@@ -2248,7 +2344,7 @@ type SegmentTrust struct {
 
 func (x *SegmentTrust) Reset() {
 	*x = SegmentTrust{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2356,7 @@ func (x *SegmentTrust) String() string {
 func (*SegmentTrust) ProtoMessage() {}
 
 func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2369,7 @@ func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentTrust.ProtoReflect.Descriptor instead.
 func (*SegmentTrust) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SegmentTrust) GetSegment() uint64 {
@@ -2329,7 +2425,7 @@ type TrustWeight struct {
 
 func (x *TrustWeight) Reset() {
 	*x = TrustWeight{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2437,7 @@ func (x *TrustWeight) String() string {
 func (*TrustWeight) ProtoMessage() {}
 
 func (x *TrustWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2450,7 @@ func (x *TrustWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustWeight.ProtoReflect.Descriptor instead.
 func (*TrustWeight) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TrustWeight) GetNode() string {
@@ -2390,7 +2486,7 @@ type TrustStep struct {
 
 func (x *TrustStep) Reset() {
 	*x = TrustStep{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2498,7 @@ func (x *TrustStep) String() string {
 func (*TrustStep) ProtoMessage() {}
 
 func (x *TrustStep) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2511,7 @@ func (x *TrustStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustStep.ProtoReflect.Descriptor instead.
 func (*TrustStep) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TrustStep) GetVersion() uint64 {
@@ -2459,7 +2555,7 @@ type TrustOpinion struct {
 
 func (x *TrustOpinion) Reset() {
 	*x = TrustOpinion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2567,7 @@ func (x *TrustOpinion) String() string {
 func (*TrustOpinion) ProtoMessage() {}
 
 func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2580,7 @@ func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustOpinion.ProtoReflect.Descriptor instead.
 func (*TrustOpinion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TrustOpinion) GetNode() string {
@@ -2525,7 +2621,7 @@ type CensusRequest struct {
 
 func (x *CensusRequest) Reset() {
 	*x = CensusRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2633,7 @@ func (x *CensusRequest) String() string {
 func (*CensusRequest) ProtoMessage() {}
 
 func (x *CensusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2646,7 @@ func (x *CensusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusRequest.ProtoReflect.Descriptor instead.
 func (*CensusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CensusRequest) GetStart() []byte {
@@ -2580,7 +2676,7 @@ type CensusReply struct {
 
 func (x *CensusReply) Reset() {
 	*x = CensusReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2688,7 @@ func (x *CensusReply) String() string {
 func (*CensusReply) ProtoMessage() {}
 
 func (x *CensusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2701,7 @@ func (x *CensusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusReply.ProtoReflect.Descriptor instead.
 func (*CensusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CensusReply) GetKeys() uint64 {
@@ -2666,7 +2762,14 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x13RecoverScopeRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1a\n" +
 	"\bsurvivor\x18\x02 \x01(\tR\bsurvivor\x12\x1a\n" +
-	"\boperator\x18\x03 \x01(\tR\boperator\"5\n" +
+	"\boperator\x18\x03 \x01(\tR\boperator\"J\n" +
+	"\x12RecoverHereRequest\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1a\n" +
+	"\boperator\x18\x02 \x01(\tR\boperator\"2\n" +
+	"\x10RecoverHereReply\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"5\n" +
 	"\rProposalReply\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\fR\x05scope\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\"*\n" +
@@ -2849,12 +2952,13 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06leases\x18\x03 \x01(\x04R\x06leases\x12\x1a\n" +
 	"\bwatchers\x18\x04 \x01(\x04R\bwatchers\x12\x18\n" +
-	"\acounted\x18\x05 \x01(\x04R\acounted2\xad\a\n" +
+	"\acounted\x18\x05 \x01(\x04R\acounted2\x80\b\n" +
 	"\x06Scopes\x12I\n" +
 	"\x06Create\x12!.anchormesh.v1.CreateScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12C\n" +
 	"\x03Set\x12\x1e.anchormesh.v1.SetScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12I\n" +
 	"\x06Delete\x12!.anchormesh.v1.DeleteScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12K\n" +
-	"\aRecover\x12\".anchormesh.v1.RecoverScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12B\n" +
+	"\aRecover\x12\".anchormesh.v1.RecoverScopeRequest\x1a\x1c.anchormesh.v1.ProposalReply\x12Q\n" +
+	"\vRecoverHere\x12!.anchormesh.v1.RecoverHereRequest\x1a\x1f.anchormesh.v1.RecoverHereReply\x12B\n" +
 	"\x04Show\x12\x1f.anchormesh.v1.ShowScopeRequest\x1a\x19.anchormesh.v1.ScopeReply\x12H\n" +
 	"\x04List\x12 .anchormesh.v1.ListScopesRequest\x1a\x1e.anchormesh.v1.ListScopesReply\x12O\n" +
 	"\aHistory\x12\".anchormesh.v1.ScopeHistoryRequest\x1a .anchormesh.v1.ScopeHistoryReply\x12K\n" +
@@ -2877,97 +2981,101 @@ func file_internal_meshpb_scopes_proto_rawDescGZIP() []byte {
 	return file_internal_meshpb_scopes_proto_rawDescData
 }
 
-var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*CreateScopeRequest)(nil),  // 0: anchormesh.v1.CreateScopeRequest
 	(*SetScopeRequest)(nil),     // 1: anchormesh.v1.SetScopeRequest
 	(*DeleteScopeRequest)(nil),  // 2: anchormesh.v1.DeleteScopeRequest
 	(*RecoverScopeRequest)(nil), // 3: anchormesh.v1.RecoverScopeRequest
-	(*ProposalReply)(nil),       // 4: anchormesh.v1.ProposalReply
-	(*ShowScopeRequest)(nil),    // 5: anchormesh.v1.ShowScopeRequest
-	(*ScopeReply)(nil),          // 6: anchormesh.v1.ScopeReply
-	(*Scope)(nil),               // 7: anchormesh.v1.Scope
-	(*Weight)(nil),              // 8: anchormesh.v1.Weight
-	(*ScopeSegment)(nil),        // 9: anchormesh.v1.ScopeSegment
-	(*ListScopesRequest)(nil),   // 10: anchormesh.v1.ListScopesRequest
-	(*ListScopesReply)(nil),     // 11: anchormesh.v1.ListScopesReply
-	(*ScopeSummary)(nil),        // 12: anchormesh.v1.ScopeSummary
-	(*ScopeHistoryRequest)(nil), // 13: anchormesh.v1.ScopeHistoryRequest
-	(*ScopeHistoryReply)(nil),   // 14: anchormesh.v1.ScopeHistoryReply
-	(*PolicyVersion)(nil),       // 15: anchormesh.v1.PolicyVersion
-	(*Ending)(nil),              // 16: anchormesh.v1.Ending
-	(*ProposalsRequest)(nil),    // 17: anchormesh.v1.ProposalsRequest
-	(*ProposalsReply)(nil),      // 18: anchormesh.v1.ProposalsReply
-	(*Proposal)(nil),            // 19: anchormesh.v1.Proposal
-	(*Tally)(nil),               // 20: anchormesh.v1.Tally
-	(*Ballot)(nil),              // 21: anchormesh.v1.Ballot
-	(*VoteRequest)(nil),         // 22: anchormesh.v1.VoteRequest
-	(*VoteReply)(nil),           // 23: anchormesh.v1.VoteReply
-	(*WithdrawRequest)(nil),     // 24: anchormesh.v1.WithdrawRequest
-	(*WithdrawReply)(nil),       // 25: anchormesh.v1.WithdrawReply
-	(*DryRunRequest)(nil),       // 26: anchormesh.v1.DryRunRequest
-	(*DryRunReply)(nil),         // 27: anchormesh.v1.DryRunReply
-	(*FieldChange)(nil),         // 28: anchormesh.v1.FieldChange
-	(*Cut)(nil),                 // 29: anchormesh.v1.Cut
-	(*Recruiting)(nil),          // 30: anchormesh.v1.Recruiting
-	(*TrustRequest)(nil),        // 31: anchormesh.v1.TrustRequest
-	(*TrustReply)(nil),          // 32: anchormesh.v1.TrustReply
-	(*SegmentTrust)(nil),        // 33: anchormesh.v1.SegmentTrust
-	(*TrustWeight)(nil),         // 34: anchormesh.v1.TrustWeight
-	(*TrustStep)(nil),           // 35: anchormesh.v1.TrustStep
-	(*TrustOpinion)(nil),        // 36: anchormesh.v1.TrustOpinion
-	(*CensusRequest)(nil),       // 37: anchormesh.v1.CensusRequest
-	(*CensusReply)(nil),         // 38: anchormesh.v1.CensusReply
+	(*RecoverHereRequest)(nil),  // 4: anchormesh.v1.RecoverHereRequest
+	(*RecoverHereReply)(nil),    // 5: anchormesh.v1.RecoverHereReply
+	(*ProposalReply)(nil),       // 6: anchormesh.v1.ProposalReply
+	(*ShowScopeRequest)(nil),    // 7: anchormesh.v1.ShowScopeRequest
+	(*ScopeReply)(nil),          // 8: anchormesh.v1.ScopeReply
+	(*Scope)(nil),               // 9: anchormesh.v1.Scope
+	(*Weight)(nil),              // 10: anchormesh.v1.Weight
+	(*ScopeSegment)(nil),        // 11: anchormesh.v1.ScopeSegment
+	(*ListScopesRequest)(nil),   // 12: anchormesh.v1.ListScopesRequest
+	(*ListScopesReply)(nil),     // 13: anchormesh.v1.ListScopesReply
+	(*ScopeSummary)(nil),        // 14: anchormesh.v1.ScopeSummary
+	(*ScopeHistoryRequest)(nil), // 15: anchormesh.v1.ScopeHistoryRequest
+	(*ScopeHistoryReply)(nil),   // 16: anchormesh.v1.ScopeHistoryReply
+	(*PolicyVersion)(nil),       // 17: anchormesh.v1.PolicyVersion
+	(*Ending)(nil),              // 18: anchormesh.v1.Ending
+	(*ProposalsRequest)(nil),    // 19: anchormesh.v1.ProposalsRequest
+	(*ProposalsReply)(nil),      // 20: anchormesh.v1.ProposalsReply
+	(*Proposal)(nil),            // 21: anchormesh.v1.Proposal
+	(*Tally)(nil),               // 22: anchormesh.v1.Tally
+	(*Ballot)(nil),              // 23: anchormesh.v1.Ballot
+	(*VoteRequest)(nil),         // 24: anchormesh.v1.VoteRequest
+	(*VoteReply)(nil),           // 25: anchormesh.v1.VoteReply
+	(*WithdrawRequest)(nil),     // 26: anchormesh.v1.WithdrawRequest
+	(*WithdrawReply)(nil),       // 27: anchormesh.v1.WithdrawReply
+	(*DryRunRequest)(nil),       // 28: anchormesh.v1.DryRunRequest
+	(*DryRunReply)(nil),         // 29: anchormesh.v1.DryRunReply
+	(*FieldChange)(nil),         // 30: anchormesh.v1.FieldChange
+	(*Cut)(nil),                 // 31: anchormesh.v1.Cut
+	(*Recruiting)(nil),          // 32: anchormesh.v1.Recruiting
+	(*TrustRequest)(nil),        // 33: anchormesh.v1.TrustRequest
+	(*TrustReply)(nil),          // 34: anchormesh.v1.TrustReply
+	(*SegmentTrust)(nil),        // 35: anchormesh.v1.SegmentTrust
+	(*TrustWeight)(nil),         // 36: anchormesh.v1.TrustWeight
+	(*TrustStep)(nil),           // 37: anchormesh.v1.TrustStep
+	(*TrustOpinion)(nil),        // 38: anchormesh.v1.TrustOpinion
+	(*CensusRequest)(nil),       // 39: anchormesh.v1.CensusRequest
+	(*CensusReply)(nil),         // 40: anchormesh.v1.CensusReply
 }
 var file_internal_meshpb_scopes_proto_depIdxs = []int32{
-	7,  // 0: anchormesh.v1.ScopeReply.scope:type_name -> anchormesh.v1.Scope
-	8,  // 1: anchormesh.v1.Scope.voters:type_name -> anchormesh.v1.Weight
-	9,  // 2: anchormesh.v1.Scope.segments:type_name -> anchormesh.v1.ScopeSegment
-	19, // 3: anchormesh.v1.Scope.open:type_name -> anchormesh.v1.Proposal
-	19, // 4: anchormesh.v1.Scope.doing:type_name -> anchormesh.v1.Proposal
-	12, // 5: anchormesh.v1.ListScopesReply.scopes:type_name -> anchormesh.v1.ScopeSummary
-	15, // 6: anchormesh.v1.ScopeHistoryReply.versions:type_name -> anchormesh.v1.PolicyVersion
-	16, // 7: anchormesh.v1.ScopeHistoryReply.endings:type_name -> anchormesh.v1.Ending
-	19, // 8: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
-	20, // 9: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
-	21, // 10: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
-	28, // 11: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
-	38, // 12: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
-	29, // 13: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
-	8,  // 14: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
-	30, // 15: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
-	33, // 16: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
-	34, // 17: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
-	35, // 18: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
-	36, // 19: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
+	9,  // 0: anchormesh.v1.ScopeReply.scope:type_name -> anchormesh.v1.Scope
+	10, // 1: anchormesh.v1.Scope.voters:type_name -> anchormesh.v1.Weight
+	11, // 2: anchormesh.v1.Scope.segments:type_name -> anchormesh.v1.ScopeSegment
+	21, // 3: anchormesh.v1.Scope.open:type_name -> anchormesh.v1.Proposal
+	21, // 4: anchormesh.v1.Scope.doing:type_name -> anchormesh.v1.Proposal
+	14, // 5: anchormesh.v1.ListScopesReply.scopes:type_name -> anchormesh.v1.ScopeSummary
+	17, // 6: anchormesh.v1.ScopeHistoryReply.versions:type_name -> anchormesh.v1.PolicyVersion
+	18, // 7: anchormesh.v1.ScopeHistoryReply.endings:type_name -> anchormesh.v1.Ending
+	21, // 8: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
+	22, // 9: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
+	23, // 10: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
+	30, // 11: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
+	40, // 12: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
+	31, // 13: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
+	10, // 14: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
+	32, // 15: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
+	35, // 16: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
+	36, // 17: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
+	37, // 18: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
+	38, // 19: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
 	0,  // 20: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
 	1,  // 21: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
 	2,  // 22: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
 	3,  // 23: anchormesh.v1.Scopes.Recover:input_type -> anchormesh.v1.RecoverScopeRequest
-	5,  // 24: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
-	10, // 25: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
-	13, // 26: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
-	17, // 27: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
-	22, // 28: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
-	24, // 29: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
-	26, // 30: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
-	31, // 31: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
-	37, // 32: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
-	4,  // 33: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
-	4,  // 34: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
-	4,  // 35: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
-	4,  // 36: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
-	6,  // 37: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
-	11, // 38: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
-	14, // 39: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
-	18, // 40: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
-	23, // 41: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
-	25, // 42: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
-	27, // 43: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
-	32, // 44: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
-	38, // 45: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
-	33, // [33:46] is the sub-list for method output_type
-	20, // [20:33] is the sub-list for method input_type
+	4,  // 24: anchormesh.v1.Scopes.RecoverHere:input_type -> anchormesh.v1.RecoverHereRequest
+	7,  // 25: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
+	12, // 26: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
+	15, // 27: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
+	19, // 28: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
+	24, // 29: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
+	26, // 30: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
+	28, // 31: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
+	33, // 32: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
+	39, // 33: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
+	6,  // 34: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
+	6,  // 35: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
+	6,  // 36: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
+	6,  // 37: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
+	5,  // 38: anchormesh.v1.Scopes.RecoverHere:output_type -> anchormesh.v1.RecoverHereReply
+	8,  // 39: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
+	13, // 40: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
+	16, // 41: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
+	20, // 42: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
+	25, // 43: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
+	27, // 44: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
+	29, // 45: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
+	34, // 46: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
+	40, // 47: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
+	34, // [34:48] is the sub-list for method output_type
+	20, // [20:34] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2985,7 +3093,7 @@ func file_internal_meshpb_scopes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_scopes_proto_rawDesc), len(file_internal_meshpb_scopes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

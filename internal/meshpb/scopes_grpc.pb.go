@@ -19,19 +19,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Scopes_Create_FullMethodName    = "/anchormesh.v1.Scopes/Create"
-	Scopes_Set_FullMethodName       = "/anchormesh.v1.Scopes/Set"
-	Scopes_Delete_FullMethodName    = "/anchormesh.v1.Scopes/Delete"
-	Scopes_Recover_FullMethodName   = "/anchormesh.v1.Scopes/Recover"
-	Scopes_Show_FullMethodName      = "/anchormesh.v1.Scopes/Show"
-	Scopes_List_FullMethodName      = "/anchormesh.v1.Scopes/List"
-	Scopes_History_FullMethodName   = "/anchormesh.v1.Scopes/History"
-	Scopes_Proposals_FullMethodName = "/anchormesh.v1.Scopes/Proposals"
-	Scopes_Vote_FullMethodName      = "/anchormesh.v1.Scopes/Vote"
-	Scopes_Withdraw_FullMethodName  = "/anchormesh.v1.Scopes/Withdraw"
-	Scopes_DryRun_FullMethodName    = "/anchormesh.v1.Scopes/DryRun"
-	Scopes_Trust_FullMethodName     = "/anchormesh.v1.Scopes/Trust"
-	Scopes_Census_FullMethodName    = "/anchormesh.v1.Scopes/Census"
+	Scopes_Create_FullMethodName      = "/anchormesh.v1.Scopes/Create"
+	Scopes_Set_FullMethodName         = "/anchormesh.v1.Scopes/Set"
+	Scopes_Delete_FullMethodName      = "/anchormesh.v1.Scopes/Delete"
+	Scopes_Recover_FullMethodName     = "/anchormesh.v1.Scopes/Recover"
+	Scopes_RecoverHere_FullMethodName = "/anchormesh.v1.Scopes/RecoverHere"
+	Scopes_Show_FullMethodName        = "/anchormesh.v1.Scopes/Show"
+	Scopes_List_FullMethodName        = "/anchormesh.v1.Scopes/List"
+	Scopes_History_FullMethodName     = "/anchormesh.v1.Scopes/History"
+	Scopes_Proposals_FullMethodName   = "/anchormesh.v1.Scopes/Proposals"
+	Scopes_Vote_FullMethodName        = "/anchormesh.v1.Scopes/Vote"
+	Scopes_Withdraw_FullMethodName    = "/anchormesh.v1.Scopes/Withdraw"
+	Scopes_DryRun_FullMethodName      = "/anchormesh.v1.Scopes/DryRun"
+	Scopes_Trust_FullMethodName       = "/anchormesh.v1.Scopes/Trust"
+	Scopes_Census_FullMethodName      = "/anchormesh.v1.Scopes/Census"
 )
 
 // ScopesClient is the client API for Scopes service.
@@ -67,6 +68,10 @@ type ScopesClient interface {
 	// Recover proposes to let a segment that has lost its majority for good begin
 	// anew on a surviving replica. What only the lost ones knew is lost.
 	Recover(ctx context.Context, in *RecoverScopeRequest, opts ...grpc.CallOption) (*ProposalReply, error)
+	// RecoverHere lets the home of the root scope, above which nobody decides, begin
+	// anew on the asked node's replica, by the operator's word alone. It is theirs to
+	// tell one node only. The answer comes when it is done.
+	RecoverHere(ctx context.Context, in *RecoverHereRequest, opts ...grpc.CallOption) (*RecoverHereReply, error)
 	// Show returns a scope as the leader of its home knows it.
 	Show(ctx context.Context, in *ShowScopeRequest, opts ...grpc.CallOption) (*ScopeReply, error)
 	// List returns the scopes as far as the asked node knows, sorted by prefix.
@@ -132,6 +137,16 @@ func (c *scopesClient) Recover(ctx context.Context, in *RecoverScopeRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProposalReply)
 	err := c.cc.Invoke(ctx, Scopes_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *scopesClient) RecoverHere(ctx context.Context, in *RecoverHereRequest, opts ...grpc.CallOption) (*RecoverHereReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverHereReply)
+	err := c.cc.Invoke(ctx, Scopes_RecoverHere_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +276,10 @@ type ScopesServer interface {
 	// Recover proposes to let a segment that has lost its majority for good begin
 	// anew on a surviving replica. What only the lost ones knew is lost.
 	Recover(context.Context, *RecoverScopeRequest) (*ProposalReply, error)
+	// RecoverHere lets the home of the root scope, above which nobody decides, begin
+	// anew on the asked node's replica, by the operator's word alone. It is theirs to
+	// tell one node only. The answer comes when it is done.
+	RecoverHere(context.Context, *RecoverHereRequest) (*RecoverHereReply, error)
 	// Show returns a scope as the leader of its home knows it.
 	Show(context.Context, *ShowScopeRequest) (*ScopeReply, error)
 	// List returns the scopes as far as the asked node knows, sorted by prefix.
@@ -303,6 +322,9 @@ func (UnimplementedScopesServer) Delete(context.Context, *DeleteScopeRequest) (*
 }
 func (UnimplementedScopesServer) Recover(context.Context, *RecoverScopeRequest) (*ProposalReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
+}
+func (UnimplementedScopesServer) RecoverHere(context.Context, *RecoverHereRequest) (*RecoverHereReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecoverHere not implemented")
 }
 func (UnimplementedScopesServer) Show(context.Context, *ShowScopeRequest) (*ScopeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Show not implemented")
@@ -420,6 +442,24 @@ func _Scopes_Recover_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ScopesServer).Recover(ctx, req.(*RecoverScopeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Scopes_RecoverHere_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverHereRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScopesServer).RecoverHere(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scopes_RecoverHere_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScopesServer).RecoverHere(ctx, req.(*RecoverHereRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -608,6 +648,10 @@ var Scopes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Recover",
 			Handler:    _Scopes_Recover_Handler,
+		},
+		{
+			MethodName: "RecoverHere",
+			Handler:    _Scopes_RecoverHere_Handler,
 		},
 		{
 			MethodName: "Show",

@@ -205,6 +205,25 @@ func (s *Service) Recover(ctx context.Context, req *meshpb.RecoverScopeRequest) 
 	return s.propose(ctx, governor.Change{Kind: scope.Recover, Prefix: d.Scope, Segment: d.Segment, Survivor: survivor, Operator: req.GetOperator()})
 }
 
+// RecoverHere implements meshpb.ScopesServer.
+func (s *Service) RecoverHere(ctx context.Context, req *meshpb.RecoverHereRequest) (*meshpb.RecoverHereReply, error) {
+	if err := checkNames(nil, req.GetOperator()); err != nil {
+		return nil, err
+	}
+	d, ok := s.cfg.Table.Segment(anchormesh.SegmentID(req.GetSegment()))
+	switch {
+	case !ok:
+		return nil, status.Error(codes.NotFound, "this node knows no such segment")
+	case len(d.Scope) > 0 || !d.Home():
+		return nil, status.Errorf(codes.FailedPrecondition, "segment %s is not the root scope's home: that decides how it is recovered", d.Segment)
+	}
+	now, err := s.cfg.Scopes.RecoverHere(ctx, d.Segment, req.GetOperator())
+	if err != nil {
+		return nil, fault(err)
+	}
+	return &meshpb.RecoverHereReply{Generation: uint64(now.Generation)}, nil
+}
+
 // Vote implements meshpb.ScopesServer.
 func (s *Service) Vote(ctx context.Context, req *meshpb.VoteRequest) (*meshpb.VoteReply, error) {
 	node := s.cfg.Mesh.Self().ID

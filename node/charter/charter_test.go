@@ -156,6 +156,8 @@ func TestChangesAreCheckedAndProposed(t *testing.T) {
 		refused(t, "set nothing", err, codes.NotFound, `there is no scope "/n/"`)
 		_, err = s.Delete(ctx, &meshpb.DeleteScopeRequest{})
 		refused(t, "delete the root", err, codes.FailedPrecondition, "the root scope cannot be deleted")
+		_, err = s.RecoverHere(ctx, &meshpb.RecoverHereRequest{Segment: 99})
+		refused(t, "begin anew what is not there", err, codes.NotFound, "no such segment")
 		_, err = s.Recover(ctx, &meshpb.RecoverScopeRequest{Segment: 99, Survivor: "a"})
 		refused(t, "recover what is not there", err, codes.NotFound, "no such segment")
 		_, err = s.Recover(ctx, &meshpb.RecoverScopeRequest{Segment: uint64(segment), Survivor: "beta"})

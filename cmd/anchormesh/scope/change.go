@@ -178,7 +178,8 @@ LOST, acknowledged writes included; the segment's lineage says so. Should a lost
 anchor come back, it is refused everywhere.
 
 It is decided by the home of the segment's scope, or, if the segment is that
-itself, by the scope around. "anchormesh segments" shows segments and anchors.`,
+itself, by the scope around. "anchormesh segments" shows segments and anchors. For
+the home of the root scope see recover-here.`,
 		Example: "  anchormesh scope recover 5e351c72ab70652d node-2",
 		Args:    ask.Exactly(2, "want a segment and the node, by name or ID, whose replica is kept"),
 	}

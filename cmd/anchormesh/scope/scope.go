@@ -34,7 +34,7 @@ Policies are written in YAML: see docs/scopes.md.`,
 		Args: ask.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCreate(), newSet(), newDelete(), newRecover(), newShow(), newList(), newHistory(), newDryRun(), newProposals(), newVote(), newWithdraw())
+	cmd.AddCommand(newCreate(), newSet(), newDelete(), newRecover(), newRecoverHere(), newShow(), newList(), newHistory(), newDryRun(), newProposals(), newVote(), newWithdraw())
 	return cmd
 }
 

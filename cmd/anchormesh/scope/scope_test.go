@@ -132,6 +132,13 @@ func (f *fakeScopes) Recover(_ context.Context, req *meshpb.RecoverScopeRequest)
 	return &meshpb.ProposalReply{Id: 7}, nil
 }
 
+func (f *fakeScopes) RecoverHere(_ context.Context, req *meshpb.RecoverHereRequest) (*meshpb.RecoverHereReply, error) {
+	if req.GetSegment() != 10 {
+		return nil, status.Errorf(codes.FailedPrecondition, "segment %s is not the root scope's home", segmentName(req.GetSegment()))
+	}
+	return &meshpb.RecoverHereReply{Generation: 3}, nil
+}
+
 func (f *fakeScopes) Proposals(_ context.Context, req *meshpb.ProposalsRequest) (*meshpb.ProposalsReply, error) {
 	out := &meshpb.ProposalsReply{Proposals: []*meshpb.Proposal{proposal()}}
 	if req.GetAll() {
@@ -341,6 +348,8 @@ func TestBadInputIsOneClearSentence(t *testing.T) {
 		{"withdraw /a/ 0", `"0" is no number of a proposal`},
 		{"recover x node-a", `segment ID "x"`},
 		{"recover 000000000000000a", "want a segment and the node"},
+		{"recover-here", "want the segment"},
+		{"recover-here 000000000000000b", "not the root scope's home"},
 		{"trust", "want one scope"},
 		{"nonsense", "unknown command"},
 	} {
