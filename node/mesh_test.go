@@ -72,6 +72,8 @@ func (m *testMesh) add(with func(*config.Config)) int {
 	cfg.Mesh.Genesis = i == 0
 	if i > 0 {
 		cfg.Mesh.Join = []string{m.nodes[0].cfg.Listen.Gossip}
+		// A node that was told of nobody waits after a restart until somebody looks for it.
+		m.nodes[0].cfg.Mesh.Join = append(m.nodes[0].cfg.Mesh.Join, cfg.Listen.Gossip)
 	}
 	if with != nil {
 		with(&cfg)
