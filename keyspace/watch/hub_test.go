@@ -338,3 +338,26 @@ func TestCompactedBeyondWhatWasPublished(t *testing.T) {
 		_ = watching
 	})
 }
+
+// A segment that is split and takes the other part in again before the hub has looked did
+// not hold it in between: who watches that part has to ask for what it missed.
+func TestSplitAndMergeBeforeTheHubLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := start(t, newSegment(), DefaultLimits())
+		s := hub.NewStream()
+		whole := mustCreate(t, s, Request{Range: anchormesh.KeyRange{Start: []byte("a"), End: []byte("z")}, StartRevision: 1})
+		left := mustCreate(t, s, Request{Range: key("b"), StartRevision: 1})
+		mustNext(t, s)
+		mustNext(t, s)
+		synctest.Wait()
+		hub.Bound(anchormesh.KeyRange{End: []byte("m")}, errors.New("split"))
+		hub.Bound(anchormesh.KeyRange{}, errors.New("merged"))
+		if r := mustNext(t, s); r.ID != whole || !r.Canceled || r.Revision != 1 {
+			t.Errorf("%+v instead of the end of the watch over both parts, at revision 1", r)
+		}
+		synctest.Wait()
+		if r, ok, _ := s.Poll(); ok {
+			t.Errorf("watch %d of the left part got %+v", left, r)
+		}
+	})
+}

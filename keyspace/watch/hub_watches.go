@@ -48,7 +48,7 @@ func (h *Hub) endOutside() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := slices.DeleteFunc(h.watchesLocked(), func(w *watch) bool {
-		return !w.added || w.gone || b.keys.Covers(w.entry.Range())
+		return !w.added || w.gone || b.kept.Covers(w.entry.Range())
 	})
 	slices.SortFunc(out, func(a, b *watch) int { return cmp.Compare(a.id, b.id) })
 	for _, w := range out {

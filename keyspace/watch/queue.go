@@ -25,6 +25,7 @@ type queue struct {
 // bounds is what the segment holds. It lives beside the items, because apply sets
 // it between two of them.
 type bounds struct {
+	kept   anchormesh.KeyRange // what was held all along since they were last taken
 	keys   anchormesh.KeyRange
 	reason error // for the watches that reach beyond
 	due    bool  // the hub has not acted on it yet
@@ -152,7 +153,11 @@ func (q *queue) rebound(keys anchormesh.KeyRange, reason error, current int64) {
 		q.head = max(q.head, current)
 		q.clear()
 	}
-	q.bounds = bounds{keys: keys, reason: reason, due: true}
+	kept := keys
+	if q.bounds.due { // a split and a merge may come one after the other, before anybody looks
+		kept = q.bounds.kept.Intersect(keys)
+	}
+	q.bounds = bounds{keys: keys, kept: kept, reason: reason, due: true}
 }
 
 // takeBounds returns the bounds, due if they are new since the last call.
