@@ -40,7 +40,7 @@ func (m *testMesh) cut(at string) {
 	m.t.Helper()
 	m.eventually(20*time.Second, "split at "+at, func() bool {
 		err := m.trySplit(0, at, false)
-		if err != nil && status.Code(err) == codes.FailedPrecondition && !strings.Contains(err.Error(), "changing") {
+		if err != nil && status.Code(err) == codes.FailedPrecondition && !strings.Contains(err.Error(), "changing") && !strings.Contains(err.Error(), "changes") {
 			m.t.Fatal(err)
 		}
 		return err == nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anchormesh/anchormesh/testnet/binaries"
 	"github.com/anchormesh/anchormesh/testnet/cluster"
 	"github.com/anchormesh/anchormesh/testnet/load"
 )
@@ -70,6 +71,9 @@ func TestParseCases(t *testing.T) {
 func TestEtcdAgainstItself(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts two clusters")
+	}
+	if _, err := binaries.Etcd(t.Context()); err != nil { // the first build takes what it takes
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
