@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/internal/frame"
 	"github.com/anchormesh/anchormesh/internal/fsys"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // Dump writes what is in a log file, or in all log files of a directory, as
@@ -226,6 +228,83 @@ func dumpTail(win *window, f *logFile, seq uint64, batches int, emit func(any)) 
 	emit(end)
 	if v == frame.Damaged {
 		return &CorruptError{File: f.name, Offset: f.end, Reason: "a batch was changed after it was written"}
+	}
+	return nil
+}
+
+// Scanned is one record of a log file: what one batch says of one group.
+type Scanned struct {
+	Group  anchormesh.SegmentID
+	Commit uint64 // of the group's hard state; 0: it has none
+	Mark   Mark   // the group's log begins behind it
+	// Restart: the group's log was emptied first. Carried: the entries were written before
+	// and moved here. Removed: the group is gone.
+	Restart, Carried, Removed bool
+	Entries                   []*raftpb.Entry
+}
+
+// Scan calls f with every record in the files of a log directory, in the order in which
+// they were written, those that the log has let go of too, as long as their file is
+// there. Like Dump it changes nothing, takes no lock, and ends at the first damage of
+// each file, or at f's first error.
+func Scan(fs fsys.FS, dir string, f func(*Scanned) error) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, base := range names {
+		if !strings.HasSuffix(base, fileSuffix) {
+			continue
+		}
+		errs = append(errs, scanFile(fs, filepath.Join(dir, base), f))
+	}
+	return errors.Join(errs...)
+}
+
+func scanFile(fs fsys.FS, name string, f func(*Scanned) error) error {
+	file, err := openFile(fs, name, false)
+	if err != nil {
+		return err
+	}
+	defer file.release()
+	var win window
+	win.reset(file)
+	for seq := uint64(0); ; {
+		h, payload, err := win.frame(file.end)
+		if err != nil {
+			return err
+		}
+		if payload == nil || seq != 0 && h.Seq != seq+1 {
+			return nil
+		}
+		if err := scanRecords(file, payload, f); err != nil {
+			return err
+		}
+		seq = h.Seq
+		file.end += int64(frame.Padded(h.Length))
+	}
+}
+
+func scanRecords(file *logFile, payload []byte, f func(*Scanned) error) error {
+	d, r := decoder{b: payload}, record{}
+	for d.left() > 0 {
+		at := d.off
+		if err := d.record(&r); err != nil {
+			return &CorruptError{File: file.name, Offset: file.end + frame.HeaderBytes + int64(at), Reason: err.Error()}
+		}
+		out := &Scanned{
+			Group: r.group, Commit: r.head.commit, Mark: r.head.mark,
+			Restart: r.is(flagRestart), Carried: r.is(flagCarried), Removed: r.is(flagRemove),
+		}
+		for i := range r.refs {
+			e := &r.refs[i]
+			b := append([]byte(nil), payload[e.off:int(e.off)+e.diskBytes()]...) // the window is used again
+			out.Entries = append(out.Entries, decodeEntry(&loaded{}, b, r.first+uint64(i), e))
+		}
+		if err := f(out); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -14,6 +14,9 @@ import (
 // Size is the number of nodes in docker-compose.yaml.
 const Size = 5
 
+// DataDir is where a container has its data directory.
+const DataDir = "/data"
+
 const (
 	project   = "anchormesh-testnet"
 	subnetDot = "172.28.77.1" // of docker-compose.yaml; node i is 1i

@@ -23,7 +23,10 @@ type Config struct {
 	// Changes is how many splits, merges and moves must be done meanwhile; 0: none are
 	// tried. They are tried four times as often as that needs, for many are refused.
 	Changes int
-	Log     *slog.Logger
+	// Policies is how many changes of scopes must be in force meanwhile, with users in
+	// scopes of several classes; 0: there are no scopes.
+	Policies int
+	Log      *slog.Logger
 }
 
 // Default returns a short run.
@@ -53,6 +56,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("torture: recovery is %v, must be positive", c.Recovery)
 	case c.Changes < 0 || c.Changes > changesMax:
 		return fmt.Errorf("torture: %d changes of structure, can be 0 to %d", c.Changes, changesMax)
+	case c.Policies < 0 || c.Policies > changesMax:
+		return fmt.Errorf("torture: %d changes of policies, can be 0 to %d", c.Policies, changesMax)
 	case c.OutageGoal < 0:
 		return fmt.Errorf("torture: outage goal is %v", c.OutageGoal)
 	}

@@ -36,6 +36,11 @@ func (in injector) begin(ctx context.Context, f fault.Fault, node int) error {
 	switch f.Kind {
 	case fault.Kill:
 		return t.Machines.Kill(ctx, node)
+	case fault.Power:
+		if err := t.Machines.Kill(ctx, node); err != nil {
+			return err
+		}
+		return t.Reboot(node)
 	case fault.Pause:
 		return t.Machines.Freeze(ctx, node)
 	case fault.Restart:
@@ -120,7 +125,7 @@ func mayEnd(f fault.Fault, victim, node int) bool {
 	switch f.Kind {
 	case fault.KillAll:
 		return true
-	case fault.Kill, fault.Full:
+	case fault.Kill, fault.Full, fault.Power:
 		return node == victim
 	}
 	return false

@@ -5,10 +5,12 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/govern"
 	"github.com/anchormesh/anchormesh/testnet/torture/structure"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
@@ -32,6 +34,7 @@ type Injected struct {
 
 // Judgement is a verdict in a report.
 type Judgement struct {
+	Scope   string `json:"scope,omitempty"` // of whose users it is
 	Checker string `json:"checker"`
 	Judged  int    `json:"judged"`
 	Broken  string `json:"broken,omitempty"`
@@ -39,22 +42,25 @@ type Judgement struct {
 
 // Report is what came of a run.
 type Report struct {
-	Seed       uint64                   `json:"seed"`
-	Length     time.Duration            `json:"length"`
-	Goal       time.Duration            `json:"outage_goal,omitempty"`
-	Nodes      []string                 `json:"nodes"`
-	Skipped    map[fault.Kind]string    `json:"skipped,omitempty"`
-	Means      string                   `json:"delay_and_loss_by,omitempty"`
-	Faults     []Injected               `json:"faults"`
-	Structure  *structure.Report        `json:"structure,omitempty"`
-	Traffic    map[string]traffic.Count `json:"traffic"`
-	Errors     map[string]int           `json:"errors"` // what clients were told
-	Judgements []Judgement              `json:"judgements"`
-	Violations []string                 `json:"violations"`
+	Seed      uint64                   `json:"seed"`
+	Length    time.Duration            `json:"length"`
+	Goal      time.Duration            `json:"outage_goal,omitempty"`
+	Nodes     []string                 `json:"nodes"`
+	Skipped   map[fault.Kind]string    `json:"skipped,omitempty"`
+	Means     string                   `json:"delay_and_loss_by,omitempty"`
+	Faults    []Injected               `json:"faults"`
+	Structure *structure.Report        `json:"structure,omitempty"`
+	Policies  *govern.Report           `json:"policies,omitempty"`
+	Traffic   map[string]traffic.Count `json:"traffic"`
+	// Scopes is the traffic in each scope.
+	Scopes     map[string]map[string]traffic.Count `json:"scopes,omitempty"`
+	Errors     map[string]int                      `json:"errors"` // what clients were told
+	Judgements []Judgement                         `json:"judgements"`
+	Violations []string                            `json:"violations"`
 }
 
 func newReport(cfg Config, t *target.Target) *Report {
-	r := &Report{Seed: cfg.Seed, Goal: cfg.OutageGoal, Nodes: t.Names, Skipped: t.Missing, Violations: []string{}}
+	r := &Report{Seed: cfg.Seed, Goal: cfg.OutageGoal, Nodes: t.Names, Skipped: t.Missing, Violations: []string{}, Scopes: map[string]map[string]traffic.Count{}}
 	if n, ok := t.Network.(interface{ Means() string }); ok {
 		r.Means = n.Means()
 	}
@@ -68,12 +74,18 @@ func (r *Report) broken(what string, err error) {
 	}
 }
 
-func (r *Report) verdict(name string, judged int, err error) {
-	j := Judgement{Checker: name, Judged: judged}
+func (r *Report) verdict(name string, judged int, err error) { r.scoped("", name, judged, err) }
+
+// scoped is a verdict on what the users of a scope saw.
+func (r *Report) scoped(scope, name string, judged int, err error) {
+	j := Judgement{Scope: scope, Checker: name, Judged: judged}
 	if err != nil {
 		j.Broken = err.Error()
 	}
 	r.Judgements = append(r.Judgements, j)
+	if scope != "" {
+		name = "scope " + scope + ": " + name
+	}
 	r.broken(name, err)
 }
 
@@ -124,15 +136,9 @@ func (r *Report) Print(out io.Writer) error {
 		c := r.Traffic[name]
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", name, c.OK, c.Unknown, c.Refused)
 	}
+	r.printScopes(w)
 	r.printStructure(w)
-	fmt.Fprintln(w, "\nCHECKER\tJUDGED\tVERDICT")
-	for _, j := range r.Judgements {
-		verdict := "holds"
-		if j.Broken != "" {
-			verdict = "BROKEN"
-		}
-		fmt.Fprintf(w, "%s\t%d\t%s\n", j.Checker, j.Judged, verdict)
-	}
+	r.printVerdicts(w)
 	longest := r.Longest()
 	fmt.Fprintf(w, "\nlongest outage of writes after a fault of a single node: %s", ms(longest.Outage))
 	if longest.N > 0 {
@@ -143,6 +149,44 @@ func (r *Report) Print(out io.Writer) error {
 		fmt.Fprintf(w, "VIOLATION: %s\n", v)
 	}
 	return w.Flush()
+}
+
+// printVerdicts takes the checkers of a scope together, but for those that found something.
+func (r *Report) printVerdicts(w io.Writer) {
+	fmt.Fprintln(w, "\nCHECKER\tJUDGED\tVERDICT")
+	checkers, judged := map[string]int{}, map[string]int{}
+	for _, j := range r.Judgements {
+		switch {
+		case j.Broken != "":
+			fmt.Fprintf(w, "%s\t%d\tBROKEN\n", strings.TrimSpace(j.Scope+" "+j.Checker), j.Judged)
+		case j.Scope != "":
+			checkers[j.Scope], judged[j.Scope] = checkers[j.Scope]+1, judged[j.Scope]+j.Judged
+		default:
+			fmt.Fprintf(w, "%s\t%d\tholds\n", j.Checker, j.Judged)
+		}
+	}
+	for _, scope := range slices.Sorted(maps.Keys(checkers)) {
+		fmt.Fprintf(w, "scope %s: %d checkers\t%d\thold\n", scope, checkers[scope], judged[scope])
+	}
+}
+
+func (r *Report) printScopes(w io.Writer) {
+	if r.Policies == nil {
+		return
+	}
+	fmt.Fprintln(w, "\nSCOPE\tANSWERED\tUNKNOWN\tREFUSED")
+	for _, name := range slices.Sorted(maps.Keys(r.Scopes)) {
+		var sum traffic.Count
+		for _, c := range r.Scopes[name] {
+			sum.OK, sum.Unknown, sum.Refused = sum.OK+c.OK, sum.Unknown+c.Unknown, sum.Refused+c.Refused
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", name, sum.OK, sum.Unknown, sum.Refused)
+	}
+	fmt.Fprintln(w, "\nCHANGE OF POLICY\tIN FORCE\tLATE\tUNKNOWN\tREFUSED")
+	for _, kind := range slices.Sorted(maps.Keys(r.Policies.Changes)) {
+		c := r.Policies.Changes[kind]
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", kind, c.Done, c.Late, c.Unknown, c.Refused)
+	}
 }
 
 func (r *Report) printStructure(w io.Writer) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/govern"
 	"github.com/anchormesh/anchormesh/testnet/torture/structure"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
@@ -35,6 +36,9 @@ type run struct {
 	traffic *traffic.Traffic
 	surgeon *structure.Surgeon // nil: nothing changes the structure
 	report  *Report
+
+	governor *govern.Governor // nil: there are no scopes
+	scopes   []*tenant
 }
 
 // Run tortures a mesh that serves. The report is valid if the error is nil; it says
@@ -60,31 +64,55 @@ func Run(ctx context.Context, cfg Config, t *target.Target) (*Report, *traffic.L
 	load := cfg.Traffic
 	load.Endpoints, load.Names, load.Seed = t.Endpoints, t.Names, cfg.Seed
 	load.Prefix = fmt.Sprintf("torture/%d-%d/", cfg.Seed, time.Now().UnixNano())
-	if r.traffic, err = traffic.Start(ctx, load); err != nil {
-		return nil, nil, err
-	}
-	if err := r.operate(ctx); err != nil {
-		return nil, nil, err
+	if err := r.begin(ctx, load); err != nil {
+		return nil, nil, errors.Join(err, r.end())
 	}
 	log, err := r.perform(ctx, plan)
-	return r.report, log, err
+	return r.report, log, errors.Join(err, r.end())
+}
+
+// begin starts users and operators.
+func (r *run) begin(ctx context.Context, load traffic.Config) (err error) {
+	if err := r.tenants(ctx, load); err != nil {
+		return err
+	}
+	if len(r.scopes) > 0 {
+		load.Hold = r.hold
+	}
+	if r.traffic, err = traffic.Start(ctx, load); err != nil {
+		return err
+	}
+	return r.operate(ctx)
+}
+
+func (r *run) end() error {
+	if r.governor == nil {
+		return nil
+	}
+	return r.governor.Close()
 }
 
 // operate begins to change the structure, if that is wanted.
 func (r *run) operate(ctx context.Context) (err error) {
+	if r.governor != nil {
+		r.governor.Start(ctx)
+	}
 	if r.cfg.Changes == 0 {
 		return nil
 	}
 	r.surgeon, err = structure.Start(ctx, structure.Config{
 		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(4*r.cfg.Changes)),
-		Boundary: r.traffic.Boundary,
-		Note:     func(what string, err error) { r.cfg.Log.Info("structure", "what", what, "err", err) },
+		Boundary: r.boundary, Beside: 2 * len(r.scopes),
+		Note: func(what string, err error) { r.cfg.Log.Info("structure", "what", what, "err", err) },
 	})
 	return err
 }
 
-// close ends the changes of the structure and says what came of them.
+// close ends the changes of structure and policies and says what came of them.
 func (r *run) close() {
+	if r.governor != nil {
+		r.report.Policies = r.governor.Stop()
+	}
 	if r.surgeon == nil {
 		return
 	}
@@ -104,6 +132,9 @@ func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, er
 	r.report.Length = time.Since(began)
 	r.close()
 	r.traffic.StopWork()
+	for _, t := range r.scopes {
+		t.traffic.StopWork()
+	}
 	_, err := r.inject.heal(context.WithoutCancel(ctx))
 	r.report.broken("healing", err)
 	if ctx.Err() != nil {
@@ -112,10 +143,13 @@ func (r *run) perform(ctx context.Context, plan []fault.Fault) (*traffic.Log, er
 	r.report.broken("recovery", r.ready(ctx))
 	finish, cancel := context.WithTimeout(ctx, finishLimit)
 	defer cancel()
+	r.settle(finish)
 	log, err := r.traffic.Stop(finish)
 	r.report.broken("end of traffic", err)
 	ended := r.traffic.Now()
+	r.leave(finish)
 	r.atRest(ctx)
+	r.audit(ctx)
 	r.report.judge(log, verify.All(log, Bounds(ended)))
 	r.report.verdict("errors: none but those that etcd's clients retry", len(log.Errors), verify.Retryable(log))
 	r.report.outages(log.Acks, faults)

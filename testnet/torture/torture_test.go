@@ -64,7 +64,7 @@ func TestConfigValidate(t *testing.T) {
 }
 
 // Three local processes, killed, stopped and restarted for half a minute, while segments
-// are split, merged and handed over.
+// are split, merged and handed over, and policies of scopes amended.
 func TestTortureOfProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -81,9 +81,9 @@ func TestTortureOfProcesses(t *testing.T) {
 		}
 	}()
 	cfg := Default()
-	cfg.Length, cfg.Faults, cfg.Seed = 30*time.Second, 4, uint64(time.Now().Unix())
-	cfg.Kinds = []fault.Kind{fault.Kill, fault.Pause, fault.Restart, fault.KillAll}
-	cfg.Changes = 4
+	cfg.Length, cfg.Faults, cfg.Seed = 30*time.Second, 5, uint64(time.Now().Unix())
+	cfg.Kinds = []fault.Kind{fault.Kill, fault.Pause, fault.Restart, fault.KillAll, fault.Power}
+	cfg.Changes, cfg.Policies = 4, 4
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	report, _, err := Run(ctx, cfg, mesh)
 	if err != nil {

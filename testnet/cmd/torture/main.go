@@ -132,6 +132,7 @@ func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
 	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
 	flags.IntVar(&o.cfg.Changes, "changes", 0, "splits, merges and moves that must be done meanwhile; 0: none are tried")
+	flags.IntVar(&o.cfg.Policies, "policies", 4, "changes of scopes that must be in force meanwhile, with users in four scopes of all classes; 0: there are no scopes")
 	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
 	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
 }
@@ -149,6 +150,9 @@ func (o *options) kinds(text string) error {
 
 func (o *options) run(ctx context.Context, stdout io.Writer) (err error) {
 	o.cfg.Length = time.Duration(o.minutes * float64(time.Minute))
+	if o.kind == string(cluster.Etcd) {
+		o.cfg.Policies = 0
+	}
 	if o.target == "docker" && o.ifDocker {
 		if _, err := compose.Engine(ctx); err != nil {
 			fmt.Fprintf(stdout, "SKIPPED: the torture of containers did not run: %v\n", err)

@@ -22,11 +22,12 @@ const (
 	Split   Kind = "split"    // two nodes and three do not hear each other
 	Rolling Kind = "rolling"  // an orderly restart of one after the other
 	KillAll Kind = "kill-all" // kill -9 of all at once
+	Power   Kind = "power"    // kill -9, and started again as on a machine that was switched off meanwhile
 )
 
 // Kinds returns every kind, in a fixed order.
 func Kinds() []Kind {
-	return []Kind{Kill, Pause, Restart, Isolate, Cut, OneWay, Delay, Loss, Full, Split, Rolling, KillAll}
+	return []Kind{Kill, Pause, Restart, Isolate, Cut, OneWay, Delay, Loss, Full, Split, Rolling, KillAll, Power}
 }
 
 // Single reports whether at most one node is harmed at any time, so that writes

@@ -46,7 +46,7 @@ func (c Config) Validate() error {
 
 // weight is how often a kind comes in a deck. What takes one node is most of what
 // happens to real meshes.
-var weight = map[Kind]int{Kill: 4, Pause: 3, Restart: 2, Isolate: 2, Cut: 3, OneWay: 2, Delay: 1, Loss: 1, Full: 1, Split: 2, Rolling: 1, KillAll: 1}
+var weight = map[Kind]int{Kill: 4, Pause: 3, Restart: 2, Isolate: 2, Cut: 3, OneWay: 2, Delay: 1, Loss: 1, Full: 1, Split: 2, Rolling: 1, KillAll: 1, Power: 2}
 
 // Plan draws a plan. Kinds come from a shuffled deck that holds each at least once,
 // dealt anew when it is empty. Half of what can be aimed is aimed at the leader.

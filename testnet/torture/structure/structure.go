@@ -36,6 +36,7 @@ type Config struct {
 	Every     time.Duration // between two changes; what one takes counts
 	// Boundary draws a key at which a split makes sense now.
 	Boundary func(*rand.Rand) string
+	Beside   int                          // segments that are there for the sake of scopes, and do not count
 	Note     func(what string, err error) // of each change; may be nil
 }
 
@@ -154,7 +155,7 @@ func (s *Surgeon) step(ctx context.Context) {
 	}
 	kind := s.rng.IntN(100)
 	switch {
-	case len(all) < SegmentsMin, len(all) < SegmentsMax && kind < 40:
+	case len(all) < SegmentsMin+s.cfg.Beside, len(all) < SegmentsMax+s.cfg.Beside && kind < 40:
 		s.split(ctx, c)
 	case kind < 75:
 		s.merge(ctx, c, all)

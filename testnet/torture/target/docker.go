@@ -32,7 +32,8 @@ func Docker(ctx context.Context, cfg compose.Config) (*Target, error) {
 		t.Names = append(t.Names, n.Name)
 		t.Endpoints = append(t.Endpoints, n.Endpoint)
 	}
-	t.Machines = containers{mesh}
+	t.lacks("containers share the run of one machine", fault.Power)
+	t.Machines, t.Books = containers{mesh}, func(ctx context.Context) ([]string, func(), error) { return copies(ctx, mesh) }
 	if err := canNetwork(ctx, mesh); err != nil {
 		t.lacks(err.Error(), fault.Cut, fault.OneWay, fault.Split, fault.Delay, fault.Loss, fault.Isolate)
 		return t, nil
@@ -59,6 +60,24 @@ func (t *Target) up(ctx context.Context, cfg compose.Config) (*compose.Mesh, err
 		return errors.Join(compose.Down(context.WithoutCancel(ctx), cfg), closeDisks(disks))
 	}
 	return compose.Up(ctx, cfg)
+}
+
+// copies takes the nodes' data directories out of their volumes.
+func copies(ctx context.Context, mesh *compose.Mesh) (dirs []string, done func(), err error) {
+	all, err := os.MkdirTemp("", "anchormesh-books-")
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func() { _ = os.RemoveAll(all) } // what is left of a temporary directory harms nobody
+	for _, n := range mesh.Nodes {
+		dir := filepath.Join(all, n.Name)
+		if _, err := compose.Run(ctx, "docker", "cp", n.Container+":"+compose.DataDir, dir); err != nil {
+			done()
+			return nil, nil, err
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, done, nil
 }
 
 // canNetwork tells why the containers' network cannot be harmed.

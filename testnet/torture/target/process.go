@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/cluster"
@@ -23,11 +26,21 @@ func Processes(ctx context.Context, kind cluster.Kind, size int, dir string) (*T
 		t.lacks(err.Error(), fault.Full)
 	}
 	t.Disks = disks
+	if kind != cluster.Mesh {
+		t.lacks("only nodes of a mesh remember their machine's run", fault.Power)
+	}
 	c, err := cluster.Start(ctx, cluster.Config{Kind: kind, Size: size, Dir: dir})
 	if err != nil {
 		return nil, errors.Join(err, closeDisks(disks))
 	}
 	t.Endpoints, t.Machines = c.Endpoints(), processes{c}
+	t.Reboot = func(node int) error { return reboot(c.Nodes[node].Dir) }
+	t.Books = func(context.Context) (dirs []string, done func(), err error) {
+		for _, n := range c.Nodes {
+			dirs = append(dirs, n.Dir)
+		}
+		return dirs, func() {}, nil
+	}
 	t.Close = func() error {
 		c.Close()
 		return closeDisks(disks)
@@ -40,6 +53,25 @@ func closeDisks(d *Disks) error {
 		return nil
 	}
 	return d.Close()
+}
+
+// booted is a node's record of its machine's run.
+var booted = regexp.MustCompile(`"boot": "[^"]*"`)
+
+var errNoBoot = errors.New("target: the node's record names no run of the machine")
+
+// reboot names another run. What is on the disk stays: the node may have forgotten
+// nothing, and has to behave as if it had.
+func reboot(dir string) error {
+	path := filepath.Join(dir, "node.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !booted.Match(b) {
+		return fmt.Errorf("%w: %s", errNoBoot, path)
+	}
+	return os.WriteFile(path, booted.ReplaceAll(b, fmt.Appendf(nil, `"boot": "another-%d"`, time.Now().UnixNano())), 0o600)
 }
 
 // stopTimeout bounds an orderly end.

@@ -14,8 +14,14 @@ type Target struct {
 	Machines  Machines
 	Network   Network // nil: all kinds of faults of the network are in Missing
 	Disks     *Disks  // nil: likewise
-	Missing   map[fault.Kind]string
-	Close     func() error
+	// Reboot lets a node that does not run find another run of its machine when it starts:
+	// it cannot know what it forgot. nil: Power is in Missing.
+	Reboot  func(node int) error
+	Missing map[fault.Kind]string
+	// Books returns the data directories of the nodes, all of which are stopped, or copies
+	// of them, and what has to be called when they were read.
+	Books func(ctx context.Context) (dirs []string, done func(), err error)
+	Close func() error
 }
 
 // Machines end, start and stop the nodes' processes.

@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -51,8 +52,14 @@ func judge(err error) outcome {
 			return refused
 		}
 	}
+	if strings.HasPrefix(status.Convert(err).Message(), ruled) {
+		return refused
+	}
 	return unknown
 }
+
+// ruled is how a scope's rule answers what it refuses.
+const ruled = "etcdserver: rule "
 
 // retryable reports whether etcd, too, answers so while it has no leader, is
 // overloaded or goes away, or the client gave up by itself. A lease that is gone is an

@@ -16,6 +16,12 @@ type Config struct {
 	Timeout   time.Duration // of a request; its outcome is unknown afterwards
 	Epoch     time.Duration // age at which groups of keys are left behind
 	Probe     time.Duration // between two probes of a node
+	// Lean: two workers, one holder of leases and two watches in all, no probes, and nobody compacts.
+	Lean bool
+	// Bad is the beginning of values that a rule forbids, if there is one: they are tried now and then.
+	Bad string
+	// Hold gives the revision up to which others need no history any more; nil: nobody else does.
+	Hold func() int64
 }
 
 // Default suits a machine of two cores that runs the mesh too.

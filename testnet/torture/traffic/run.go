@@ -92,19 +92,31 @@ func (t *Traffic) startWorkers(ctx context.Context) {
 		w := t.worker(id, node)
 		t.work.Go(func() { run(w, ctx) })
 	}
+	for range roamers {
+		start(-1, (*worker).run)
+	}
+	if t.cfg.Lean {
+		start(-1, (*worker).runLeases)
+		return
+	}
 	for node := range t.cfg.Endpoints {
 		start(node, (*worker).run)
 		start(node, (*worker).runLeases)
 		start(node, (*worker).runProbes)
 	}
-	for range roamers {
-		start(-1, (*worker).run)
-	}
-	start(-1, func(w *worker, ctx context.Context) { w.runCompactions(ctx, t.seen) })
+	start(-1, func(w *worker, ctx context.Context) { w.runCompactions(ctx, t.needless) })
 }
 
-// seen returns the revision up to which every watch has shown everything.
-func (t *Traffic) seen() int64 {
+// needless is the revision up to which nobody needs history any more.
+func (t *Traffic) needless() int64 {
+	if t.cfg.Hold == nil {
+		return t.Seen()
+	}
+	return min(t.Seen(), t.cfg.Hold())
+}
+
+// Seen returns the revision up to which every watch has shown everything.
+func (t *Traffic) Seen() int64 {
 	rev := int64(math.MaxInt64)
 	for _, w := range t.watchers {
 		rev = min(rev, w.next.Load()-1)
@@ -135,6 +147,10 @@ func (t *Traffic) startWatchers(ctx context.Context, from int64) {
 		})
 	}
 	start("the archive", t.all(), "", true)
+	if t.cfg.Lean {
+		start("the watch", t.all(), "", false)
+		return
+	}
 	for i, name := range t.cfg.Names {
 		start("the watch at "+name, t.clients[i], families[i%len(families)], false)
 	}

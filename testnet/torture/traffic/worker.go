@@ -95,8 +95,13 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
+// badShare of a hundred operations are forbidden ones, where there is a rule.
+const badShare = 4
+
 func (w *worker) step(ctx context.Context) {
 	switch n := w.rng.IntN(100); {
+	case n < badShare && w.cfg.Bad != "":
+		w.ask(ctx, "put-forbidden", check.Request{Kind: check.Put, Key: w.register(), Value: w.cfg.Bad + w.value()})
 	case n < 30:
 		w.ask(ctx, "put", check.Request{Kind: check.Put, Key: w.register(), Value: w.value(), Prev: w.rng.IntN(4) == 0})
 	case n < 55:

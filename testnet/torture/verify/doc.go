@@ -11,6 +11,8 @@
 //	counters       between the acknowledged additions and those plus the unknown
 //	transfers      the sum over accounts is zero in every read
 //	leases         testnet/check's, and a revoked lease's keys are gone at its answer
+//	rules          of a scope: nothing forbidden was written, no quota was exceeded
+//	light          of a scope: nothing is lost but with a generation that says so
 //
 // Histories of one line only. Everything is a function of the log.
 package verify
