@@ -34,9 +34,9 @@ func one(rng *rand.Rand, of ...string) string { return of[rng.IntN(len(of))] }
 
 // document draws a policy for a scope. Many of what it draws differ in one thing only.
 func document(rng *rand.Rand, name string, nodes int) string {
-	anchors := "3"
-	if nodes >= 5 {
-		anchors = one(rng, "3", "3", "5")
+	anchors := 3
+	if nodes >= 5 && rng.IntN(3) == 0 {
+		anchors = 5
 	}
 	text := ""
 	switch name {
@@ -48,10 +48,10 @@ func document(rng *rand.Rand, name string, nodes int) string {
 		text = fmt.Sprintf("line: %s\nquota: {keys: %d}\n", one(rng, "own", "own", "shared"), 4000+rng.IntN(keysMax-4000+1))
 	case "strong":
 		text = fmt.Sprintf("class: strong\nacks: {count: %d}\napprovals: {threshold: %s}\namend: {threshold: %s}\n",
-			2+rng.IntN(2), one(rng, "1/2", "3/5"), one(rng, "1/2", "3/5"))
+			anchors/2+1+rng.IntN(2), one(rng, "1/2", "3/5"), one(rng, "1/2", "3/5"))
 	default:
-		text = "class: " + one(rng, "light", "normal", "strong\nacks: {count: 2}") + "\n"
+		text = "class: " + one(rng, "light", "normal", fmt.Sprintf("strong\nacks: {count: %d}", anchors/2+1)) + "\n"
 	}
-	return text + fmt.Sprintf("anchors: {count: %s}\nwrites:\n  value_bytes_max: %d\n  rules:\n    - {name: good, expr: 'deleted || !string(new).startsWith(%q)'}\n",
+	return text + fmt.Sprintf("anchors: {count: %d}\nwrites:\n  value_bytes_max: %d\n  rules:\n    - {name: good, expr: 'deleted || !string(new).startsWith(%q)'}\n",
 		anchors, 100_000+rng.IntN(1000), Bad)
 }
