@@ -98,6 +98,7 @@ type Lines struct {
 	// Owned by Run.
 	scopes map[string]*scope
 	led    map[anchormesh.SegmentID]*scope
+	sought map[anchormesh.SegmentID]*search
 	tokens uint64
 	now    time.Time
 }
@@ -134,6 +135,7 @@ func New(cfg Config, e Engine, s Segments, t *route.Table, c Caller) *Lines {
 		cfg: cfg, engine: e, segments: s, table: t, caller: c,
 		flights: make(map[barrierKey]*barrierFlight), wake: make(chan struct{}, 1),
 		scopes: make(map[string]*scope), led: make(map[anchormesh.SegmentID]*scope),
+		sought: make(map[anchormesh.SegmentID]*search),
 	}
 }
 
@@ -174,7 +176,7 @@ func (l *Lines) StatusChanged(segment anchormesh.SegmentID, s consensus.Status) 
 		l.do(func() { l.depose(segment) })
 		return
 	}
-	l.seek(segment, s.Term)
+	l.do(func() { l.seek(segment, s.Term) })
 }
 
 // Changed tells that a replica here has applied a change of structure or of its
@@ -190,18 +192,6 @@ func (l *Lines) Held(segment anchormesh.SegmentID, index uint64, stamp anchormes
 	l.do(func() {
 		if s := l.led[segment]; s != nil {
 			s.heldBy(segment, index, stamp, released)
-		}
-	})
-}
-
-// seek leads the segment's cores once an entry of the term is applied here.
-func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
-	if at, ok := l.segments.Standing(segment); !ok || at.away() {
-		return // not yet split: its first split tells (Changed); likewise its thaw
-	}
-	l.engine.ReadIndex(segment, func(_ uint64, err error) {
-		if err == nil {
-			l.do(func() { l.lead(segment, term) })
 		}
 	})
 }
@@ -273,24 +263,13 @@ func (l *Lines) step(now time.Time) (next time.Time) {
 }
 
 func (l *Lines) takeWrite(w incoming) {
-	s := l.led[w.segment]
-	if s == nil {
+	l.when(w.segment, func() {
+		if s := l.led[w.segment]; s != nil {
+			s.take(w)
+			return
+		}
 		w.write.done(consensus.Result{Err: consensus.ErrNotLeader})
-		l.again(w.segment)
-		return
-	}
-	s.take(w)
-}
-
-// again leads a segment whose cores do not lead although its replica does: perhaps
-// the round behind the last change of leaders failed.
-func (l *Lines) again(segment anchormesh.SegmentID) {
-	if s := l.led[segment]; s != nil && s.collector.Holder(segment).Seat().Term != 0 {
-		return
-	}
-	if st, ok := l.engine.Status(segment); ok && st.Leads() {
-		l.seek(segment, st.Term)
-	}
+	})
 }
 
 // lead starts a term of a segment here.
@@ -311,6 +290,7 @@ func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
 }
 
 func (l *Lines) depose(segment anchormesh.SegmentID) {
+	defer l.giveUp(segment)
 	if s := l.led[segment]; s != nil {
 		delete(l.led, segment)
 		s.depose(segment)
@@ -355,6 +335,9 @@ func (l *Lines) stop() {
 	}
 	for _, s := range l.scopes {
 		s.stop()
+	}
+	for segment := range l.sought {
+		l.giveUp(segment)
 	}
 	for _, f := range in.calls {
 		f() // each ends who waits for it: nothing leads any more

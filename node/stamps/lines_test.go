@@ -111,6 +111,19 @@ func (w *world) run(ctx context.Context) (join func()) {
 	}
 }
 
+// lead makes another node the leader of a segment and tells both.
+func (w *world) lead(seg anchormesh.SegmentID, who anchormesh.NodeID) {
+	w.mu.Lock()
+	g := w.segs[seg]
+	was := g.leader
+	g.leader, g.term = who, g.term+1
+	w.mu.Unlock()
+	for _, id := range []anchormesh.NodeID{was, who} {
+		st, _ := w.nodes[id].Status(seg)
+		w.nodes[id].lines.StatusChanged(seg, st)
+	}
+}
+
 func delay() { time.Sleep(time.Duration(1+rand.IntN(3)) * time.Millisecond) }
 
 // Counts implements Segments.
@@ -495,5 +508,86 @@ func FuzzServe(f *testing.F) {
 				t.Errorf("%+v comes back as %+v, %v", q, again, err)
 			}
 		}
+	})
+}
+
+// What comes while a new leader is on its way to lead the cores waits for that, and is
+// not refused: a refusal costs its client a pause.
+func TestWhatComesBeforeTheLeadWaitsForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		join := w.run(ctx)
+		if _, err := w.write(right); err != nil { // nobody has led anything yet
+			t.Errorf("a write: %v", err)
+		}
+		w.lead(right, "c")
+		if _, err := w.nodes["a"].lines.Barrier(ctx, w.segs[right].desc, 90); err != nil {
+			t.Errorf("a barrier behind a change of leaders: %v", err)
+		}
+		w.lead(left, "c")
+		w.nodes["a"].lines.table.SetLeader(left, "c")
+		if _, err := w.nodes["a"].lines.Now(ctx, nil); err != nil {
+			t.Errorf("a question to a new home: %v", err)
+		}
+		cancel()
+		join()
+	})
+}
+
+// A search that ends with another leader refuses what waited for it.
+func TestASearchThatLosesItsTermRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		join := w.run(ctx)
+		done := make(chan consensus.Result, 1)
+		b := w.nodes["b"].lines
+		b.Propose(w.segs[right].desc, []byte("x"), func(r consensus.Result) { done <- r })
+		w.lead(right, "c") // b's round is under way
+		if res := <-done; !errors.Is(res.Err, consensus.ErrNotLeader) {
+			t.Errorf("a write of a leader that was deposed: %v", res.Err)
+		}
+		if _, err := w.write(right); err != nil {
+			t.Errorf("a write through its successor: %v", err)
+		}
+		cancel()
+		join()
+	})
+}
+
+// A home that refuses rests, but not longer than until the routes change, once.
+func TestTheRoutesEndTheHomesRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		join := w.run(ctx)
+		b := w.nodes["b"].lines
+		if _, err := w.write(right); err != nil {
+			t.Fatal(err)
+		}
+		next := w.segs[left].desc.Clone()
+		next.Generation++
+		next.Changed++
+		w.mu.Lock()
+		w.segs[left].desc = next
+		w.segs[left].applied++
+		at := w.standing(left)
+		w.mu.Unlock()
+		w.nodes["a"].lines.Changed(left, at)
+		time.Sleep(time.Millisecond)
+		begin := time.Now()
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			b.table.Learn(next)
+		}()
+		if _, err := w.write(right); err != nil {
+			t.Errorf("a write: %v", err)
+		}
+		if took := time.Since(begin); took < 10*time.Millisecond || took >= DefaultConfig("b").Pause {
+			t.Errorf("a write waited for %v, its node heard of the home's split after 10ms", took)
+		}
+		cancel()
+		join()
 	})
 }

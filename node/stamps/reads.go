@@ -143,17 +143,17 @@ func (l *Lines) barrier(ctx context.Context, b line.Barrier) (uint64, error) {
 // what identifies a barrier is the segment, whose log knows its line.
 func (l *Lines) barHere(b line.Barrier, done func(uint64, error)) {
 	taken := l.do(func() {
-		s := l.led[b.Segment]
-		if s == nil {
-			l.again(b.Segment)
-			done(0, line.ErrNotLeader)
-			return
-		}
-		if s.collector.Holder(b.Segment).Seat().Line == 0 {
-			l.liftedBarrier(b, done)
-			return
-		}
-		l.bar(b, done)
+		l.when(b.Segment, func() {
+			s := l.led[b.Segment]
+			switch {
+			case s == nil:
+				done(0, line.ErrNotLeader)
+			case s.collector.Holder(b.Segment).Seat().Line == 0:
+				l.liftedBarrier(b, done)
+			default:
+				l.bar(b, done)
+			}
+		})
 	})
 	if !taken {
 		done(0, ErrStopped)
@@ -220,15 +220,16 @@ func (l *Lines) serveRequest(req line.Request, to mesh.Responder) {
 			l.counted(req, func(a line.Answer) { l.reply(req.Segment, to, a) })
 			return
 		}
-		s := l.led[req.Segment]
-		if s == nil || s.homeAt != req.Segment {
-			l.again(req.Segment)
-			l.notHere(req.Segment, to, line.ErrNotLeader)
-			return
-		}
-		token := l.token()
-		s.answers[token] = func(a line.Answer) { l.reply(req.Segment, to, a) }
-		s.home.Request(token, req)
+		l.when(req.Segment, func() {
+			s := l.led[req.Segment]
+			if s == nil || s.homeAt != req.Segment {
+				l.notHere(req.Segment, to, line.ErrNotLeader)
+				return
+			}
+			token := l.token()
+			s.answers[token] = func(a line.Answer) { l.reply(req.Segment, to, a) }
+			s.home.Request(token, req)
+		})
 	})
 	if !taken {
 		to.Fail(refused, ErrStopped.Error())

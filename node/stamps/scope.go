@@ -25,9 +25,11 @@ type scope struct {
 	answers   map[uint64]func(line.Answer)
 	passed    map[uint64]func(error)
 
-	asking    []question // wait for the next question to the home
-	asked     bool       // one is under way
-	notBefore time.Time  // the home did not answer; it is asked again then
+	asking    []question      // wait for the next question to the home
+	asked     bool            // one is under way
+	silent    bool            // the home did not answer
+	notBefore time.Time       // then it is asked again
+	routes    <-chan struct{} // closed if the routes have changed since the home was asked; nil: it was not
 }
 
 // question is somebody who wants to know T.
@@ -233,7 +235,6 @@ func (s *scope) collect() {
 	req := line.Request{Asks: append([]line.Ask(nil), asks...)}
 	s.send(req, func(a line.Answer) {
 		if a.Err != nil {
-			s.pause()
 			s.collector.Failed(seq)
 			return
 		}
@@ -241,7 +242,32 @@ func (s *scope) collect() {
 	})
 }
 
-func (s *scope) pause() { s.notBefore = s.lines.now.Add(s.lines.cfg.Pause) }
+// heard follows whether the home answers. One that does not may rest. A change of the
+// routes ends its rest, if it answered before: it may have been asked under a generation
+// that a split has just ended. Not again and again, for the search for a home's leader
+// changes the routes, too.
+func (s *scope) heard(err error) {
+	if err == nil {
+		s.silent = false
+		return
+	}
+	routes, first := s.routes, !s.silent
+	s.silent, s.routes, s.notBefore = true, nil, s.lines.now.Add(s.lines.cfg.Pause)
+	if first && routes != nil {
+		go s.hurry(routes)
+	}
+}
+
+// hurry ends the rest of the home when the routes change.
+func (s *scope) hurry(routes <-chan struct{}) {
+	timer := time.NewTimer(s.lines.cfg.Pause)
+	defer timer.Stop()
+	select {
+	case <-routes:
+		s.lines.do(func() { s.notBefore = time.Time{} })
+	case <-timer.C:
+	}
+}
 
 // ask sends the next question, for all who wait, and apart those that wait for entries.
 func (s *scope) ask() {
@@ -283,7 +309,6 @@ func (s *scope) question(batch []question, ended func()) {
 	s.send(req, func(a line.Answer) {
 		ended()
 		if a.Err != nil {
-			s.pause()
 			for _, q := range batch {
 				q.done(Told{}, a.Err)
 			}
@@ -303,9 +328,16 @@ func (s *scope) question(batch []question, ended func()) {
 	})
 }
 
-// send takes a request to the home's leader. done runs on the goroutine of Lines.
-func (s *scope) send(req line.Request, done func(line.Answer)) {
+// send takes a request to the home's leader. told runs on the goroutine of Lines.
+func (s *scope) send(req line.Request, told func(line.Answer)) {
 	l := s.lines
+	done := func(a line.Answer) {
+		s.heard(a.Err)
+		told(a)
+	}
+	if s.routes == nil {
+		s.routes = l.table.Changed()
+	}
 	d, ok := l.table.Lookup(s.prefix)
 	if !ok || !d.LineHome() || !bytes.Equal(d.Line, s.prefix) {
 		done(line.Answer{Err: ErrNoHome})
