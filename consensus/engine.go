@@ -211,6 +211,21 @@ func (e *Engine) RestartLog(segment anchormesh.SegmentID, at wal.Mark) error {
 	return e.update(wal.Update{Group: segment, Snapshot: &at, Promise: wal.Disk})
 }
 
+// BeginLog is RestartLog for the log of a replica that has said nothing to anybody yet:
+// it returns when the beginning is written. Nothing of the group is acknowledged before
+// it is synced, for that is written behind it.
+func (e *Engine) BeginLog(segment anchormesh.SegmentID, at wal.Mark) error {
+	done := make(chan struct{})
+	u := wal.Update{Group: segment, Snapshot: &at, Promise: wal.Disk}
+	if !e.writer.inbox.put(func(in *writes) {
+		in.begins, in.begun = append(in.begins, u), append(in.begun, func() { close(done) })
+	}) {
+		return ErrStopped
+	}
+	<-done
+	return nil
+}
+
 // DropLog removes the segment's log from this node, durably.
 func (e *Engine) DropLog(segment anchormesh.SegmentID) error {
 	return e.update(wal.Update{Group: segment, Remove: true})

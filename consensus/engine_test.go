@@ -122,12 +122,6 @@ func startOn(t testing.TB, n *net, dir string, i, groups int, disk func(*wal.Log
 		t.Fatal(err)
 	}
 	m.engine.Start()
-	conf := &raftpb.ConfState{}
-	peers := map[anchormesh.ReplicaID]anchormesh.NodeID{}
-	for r := range nodes {
-		conf.Voters = append(conf.Voters, uint64(r+1))
-		peers[anchormesh.ReplicaID(r+1)] = name(r)
-	}
 	for g := 1; g <= groups; g++ {
 		id := anchormesh.SegmentID(g)
 		if first, _ := log.Group(id).FirstIndex(); first < 2 {
@@ -135,20 +129,29 @@ func startOn(t testing.TB, n *net, dir string, i, groups int, disk func(*wal.Log
 				t.Fatal(err)
 			}
 		}
-		m.books[id] = &book{applied: 1, conf: conf}
-		err := m.engine.StartGroup(consensus.GroupSpec{
-			Segment: id, Replica: anchormesh.ReplicaID(i + 1), Peers: peers,
-			Start: consensus.Point{Index: 1, Term: 1, Conf: conf}, Machine: m.books[id],
-			Light: g == 1 && !plain,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.run(t, consensus.GroupSpec{Segment: id, Replica: anchormesh.ReplicaID(i + 1), Light: g == 1 && !plain})
 	}
 	n.mu.Lock()
 	n.engines[m.id] = m.engine
 	n.mu.Unlock()
 	return m
+}
+
+// run starts a group of all nodes from its beginning.
+func (m *member) run(t testing.TB, spec consensus.GroupSpec) {
+	t.Helper()
+	conf := &raftpb.ConfState{}
+	spec.Peers = map[anchormesh.ReplicaID]anchormesh.NodeID{}
+	for r := range nodes {
+		conf.Voters = append(conf.Voters, uint64(r+1))
+		spec.Peers[anchormesh.ReplicaID(r+1)] = name(r)
+	}
+	b := &book{applied: 1, conf: conf}
+	spec.Start, spec.Machine = consensus.Point{Index: 1, Term: 1, Conf: conf}, b
+	m.books[spec.Segment] = b
+	if err := m.engine.StartGroup(spec); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (m *member) stop(t testing.TB, n *net) {

@@ -202,3 +202,43 @@ func TestACleanStopLeavesNothingInMemory(t *testing.T) {
 		m.stop(t, n)
 	}
 }
+
+// TestALogBeginsWithoutTheDisk: a new group starts while no disk syncs, and acknowledges
+// nothing until one does.
+func TestALogBeginsWithoutTheDisk(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	members, n, disk := gated(t)
+	const born anchormesh.SegmentID = 3
+	disk.Lock()
+	for i, m := range members {
+		if err := m.engine.BeginLog(born, wal.Mark{Index: 1, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if first, err := m.log.Group(born).FirstIndex(); err != nil || first != 2 {
+			t.Fatalf("%s: the log begins at %d, %v", m.id, first, err)
+		}
+		m.run(t, consensus.GroupSpec{Segment: born, Replica: anchormesh.ReplicaID(i + 1), Campaign: i == 0})
+	}
+	first := begin(ctx, members, born, "first")
+	for st, _ := members[0].engine.Status(born); st.Term < 2; st, _ = members[0].engine.Status(born) {
+		select { // until it asks for votes
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal("nobody stood for election")
+		}
+	}
+	for _, m := range members {
+		m.engine.Progress(born) // behind what it was told
+	}
+	if st, _ := members[0].engine.Status(born); st.Leads() || ended(first) {
+		t.Errorf("without a sync: leads %v, acknowledged %v", st.Leads(), ended(first))
+	}
+	disk.Unlock()
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		m.stop(t, n)
+	}
+}

@@ -19,6 +19,9 @@ type writes struct {
 	// called after the fsync.
 	updates []wal.Update
 	done    []func()
+	// begins are the beginnings of new logs. begun is called when they are written.
+	begins []wal.Update
+	begun  []func()
 	// marks: let the log record how far it was truncated, even if there is nothing else.
 	marks bool
 	// rest: sync what nobody waits for, and look which light groups are at rest.
@@ -102,8 +105,13 @@ func (w *writer) run() {
 		clear(in.appends)
 		clear(in.updates)
 		clear(in.done)
+		clear(in.begins)
+		clear(in.begun)
 		clear(in.harden)
-		*in = writes{appends: in.appends[:0], updates: in.updates[:0], done: in.done[:0], harden: in.harden[:0]}
+		*in = writes{
+			appends: in.appends[:0], updates: in.updates[:0], done: in.done[:0],
+			begins: in.begins[:0], begun: in.begun[:0], harden: in.harden[:0],
+		}
 		spare = in
 	}
 }
@@ -164,9 +172,13 @@ func (w *writer) handle(in *writes) {
 	for i := range in.updates {
 		delete(w.light, in.updates[i].Group)
 	}
+	w.batch = append(w.batch, in.begins...)
 	w.settle(in, later)
 	if len(w.batch) > 0 || in.marks {
 		w.write()
+	}
+	for _, f := range in.begun {
+		f()
 	}
 	tell(w.engine, &w.frames, now)
 	clear(now)

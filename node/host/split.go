@@ -62,10 +62,10 @@ func (h *Host) begin(store *mvcc.Store, child *mvcc.Segment, leads bool) error {
 // beginLog begins the log of a child that has none yet. Its store was synced before,
 // and nothing else but a genesis is at the place where a child is born.
 func (h *Host) beginLog(segment *mvcc.Segment) error {
-	birth := wal.Mark{Index: machine.BirthIndex, Term: machine.BirthTerm}
+	birth, begin := wal.Mark{Index: machine.BirthIndex, Term: machine.BirthTerm}, h.engine.BeginLog
 	meta := segment.Meta()
 	if at, anew := recovered(segment); anew {
-		birth = at
+		birth, begin = at, h.engine.RestartLog
 	} else if meta.Applied != birth.Index || meta.Term != birth.Term || segment.ID() == h.dir.Record().Genesis {
 		return nil
 	}
@@ -73,5 +73,5 @@ func (h *Host) beginLog(segment *mvcc.Segment) error {
 	if err != nil || last >= birth.Index {
 		return err
 	}
-	return h.engine.RestartLog(segment.ID(), birth)
+	return begin(segment.ID(), birth)
 }
