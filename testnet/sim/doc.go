@@ -12,6 +12,15 @@
 //	        with each wait turned into an event
 //	model   network, disks' timing, clocks, failure detection, crashes
 //
+// # Rooms
+//
+//	plan      configurations, how a seed draws one, planted faults
+//	node      machines and processes: package consensus and node/host
+//	stamps, leases, steward, dispatch   node's packages of these names
+//	clients   the load; wire: its requests and answers as etcd's messages
+//	witness   what the checkers are fed with
+//	sim       faults, the two phases, structure, what a mesh at rest is, verdict
+//
 // A crash keeps of the files what was synced and, of the rest, what chance leaves
 // sector by sector (fsys.Mem.CrashClone); of a store the last commit. It comes
 // between two events or, with a fuse, in the middle of one: the n-th disk operation

@@ -5,29 +5,32 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/testnet/sim/dispatch"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
 // chaos lets each kind of fault happen at random moments until the mesh is healed.
-func (m *mesh) chaos() {
-	f := m.cfg.Faults
+func (m *world) chaos() {
+	f := m.Cfg.Faults
 	for _, kind := range []struct {
 		every time.Duration
 		do    func()
 	}{
-		{f.Crash, func() { m.hit((*computer).crash) }},
-		{f.PowerCut, func() { m.hit(func(n *computer) { n.fuse = m.rng.IntN(12); n.mesh.later(time.Second, n.defuse) }) }},
+		{f.Crash, func() { m.hit((*node.Computer).Crash) }},
+		{f.PowerCut, func() { m.hit(func(n *node.Computer) { n.Fuse = m.Rng.IntN(12); n.Mesh.Later(time.Second, n.Defuse) }) }},
 		{f.Blackout, m.blackout},
-		{f.Pause, func() { m.hit(func(n *computer) { n.pause(m.span(5 * time.Second)) }) }},
+		{f.Pause, func() { m.hit(func(n *node.Computer) { n.Pause(m.Span(5 * time.Second)) }) }},
 		{f.Cut, m.cut},
 		{f.Partition, m.partition},
-		{f.Swizzle, func() { m.net.Swizzle(len(m.computers), time.Duration(m.rng.Int64N(int64(3*time.Second)))) }},
+		{f.Swizzle, func() { m.Net.Swizzle(len(m.Computers), time.Duration(m.Rng.Int64N(int64(3*time.Second)))) }},
 		{f.DiskFull, func() {
-			m.hit(func(n *computer) { n.full = true; m.later(m.span(5*time.Second), func() { n.full = false }) })
+			m.hit(func(n *node.Computer) { n.Full = true; m.Later(m.Span(5*time.Second), func() { n.Full = false }) })
 		}},
 		{f.Jump, func() { m.hit(m.jump) }},
 		{f.WrongDeath, m.slander},
 		{f.WrongLost, func() {
-			m.hit(func(n *computer) { n.proc.do(func() { n.proc.nodeLost(pick(m.rng, m.computers...).id) }) })
+			m.hit(func(n *node.Computer) { n.Proc.Do(func() { n.Proc.NodeLost(plan.Pick(m.Rng, m.Computers...).ID) }) })
 		}},
 		{f.Transfer, func() { m.hit(m.transfer) }},
 		{f.Wipe, m.wipe},
@@ -41,70 +44,50 @@ func (m *mesh) chaos() {
 }
 
 // again calls f at random moments.
-func (m *mesh) again(mean time.Duration, f func()) {
-	m.later(m.span(mean), func() {
-		m.stats.Faults++
+func (m *world) again(mean time.Duration, f func()) {
+	m.Later(m.Span(mean), func() {
+		m.Stats.Faults++
 		f()
 		m.again(mean, f)
 	})
 }
 
-// later calls f unless the mesh is healed by then.
-func (m *mesh) later(d time.Duration, f func()) {
-	m.k.After(d, func() {
-		if !m.healed {
-			f()
-		}
-	})
-}
-
-func (m *mesh) span(mean time.Duration) time.Duration {
-	return time.Duration(m.rng.ExpFloat64() * float64(mean))
-}
-
 // hit picks a node that runs.
-func (m *mesh) hit(f func(n *computer)) {
-	if running := m.running(); len(running) > 0 {
-		f(pick(m.rng, running...).computer)
+func (m *world) hit(f func(n *node.Computer)) {
+	if running := m.Running(); len(running) > 0 {
+		f(plan.Pick(m.Rng, running...).Computer)
 	}
 }
 
-// defuse ends a power cut that found nothing to cut.
-func (n *computer) defuse() { n.fuse = -1 }
-
-// revive boots the node after a while. A boot that fails (a full disk) is a crash,
-// and leads here again.
-func (n *computer) revive() { n.mesh.later(n.mesh.span(n.mesh.cfg.Faults.Down), n.boot) }
-
-func (m *mesh) blackout() {
-	for _, n := range m.computers {
-		n.crash()
+func (m *world) blackout() {
+	for _, n := range m.Computers {
+		n.Crash()
 	}
 }
 
-func (m *mesh) cut() {
-	a, b := pick(m.rng, m.computers...).idx, pick(m.rng, m.computers...).idx
+func (m *world) cut() {
+	a, b := plan.Pick(m.Rng, m.Computers...).Index, plan.Pick(m.Rng, m.Computers...).Index
 	if a == b {
 		return
 	}
-	m.net.Cut(a, b)
-	both := m.rng.IntN(2) == 0
+	m.Net.Cut(a, b)
+	both := m.Rng.IntN(2) == 0
 	if both {
-		m.net.Cut(b, a)
+		m.Net.Cut(b, a)
 	}
-	m.later(m.span(10*time.Second), func() {
-		m.net.Join(a, b)
-		m.net.Join(b, a)
+	m.Later(m.Span(10*time.Second), func() {
+		m.Net.Join(a, b)
+		m.Net.Join(b, a)
 	})
 }
 
 // partition cuts the mesh in two; sometimes one direction stays open.
-func (m *mesh) partition() {
-	side := make([]bool, len(m.computers))
+func (m *world) partition() {
+	side := make([]bool, len(m.Computers))
 	for i := range side {
-		side[i] = m.rng.IntN(2) == 0
+		side[i] = m.Rng.IntN(2) == 0
 	}
-	oneWay := m.rng.IntN(3) == 0
+	oneWay := m.Rng.IntN(3) == 0
 	each := func(f func(from, to int)) {
 		for a := range side {
 			for b := range side {
@@ -114,28 +97,28 @@ func (m *mesh) partition() {
 			}
 		}
 	}
-	each(m.net.Cut)
-	m.later(m.span(15*time.Second), func() { each(m.net.Join) })
+	each(m.Net.Cut)
+	m.Later(m.Span(15*time.Second), func() { each(m.Net.Join) })
 }
 
-func (m *mesh) jump(n *computer) {
-	m.jumps++
-	n.clock.Jump(time.Duration(m.rng.Int64N(int64(20*time.Second))) - 10*time.Second)
+func (m *world) jump(n *node.Computer) {
+	m.Jumps++
+	n.Clock.Jump(time.Duration(m.Rng.Int64N(int64(20*time.Second))) - 10*time.Second)
 }
 
 // slander makes one node believe for a while that another is dead.
-func (m *mesh) slander() {
-	a, b := pick(m.rng, m.computers...), pick(m.rng, m.computers...)
-	m.wrong[[2]int{a.idx, b.idx}] = m.k.Now() + m.span(30*time.Second)
+func (m *world) slander() {
+	a, b := plan.Pick(m.Rng, m.Computers...), plan.Pick(m.Rng, m.Computers...)
+	m.Wrong[[2]int{a.Index, b.Index}] = m.K.Now() + m.Span(30*time.Second)
 }
 
 // transfer asks a leader to hand over to another voter.
-func (m *mesh) transfer(n *computer) {
-	for _, r := range n.proc.host.sorted() {
-		d := r.machine.Descriptor()
+func (m *world) transfer(n *node.Computer) {
+	for _, r := range n.Proc.Host.Sorted() {
+		d := r.Machine.Descriptor()
 		if voters := d.Voters(); len(voters) > 1 {
-			to := pick(m.rng, voters...).Replica
-			n.proc.with(d.Segment, func(r *replica.Replica) { r.TransferLeader(to) })
+			to := plan.Pick(m.Rng, voters...).Replica
+			n.Proc.With(d.Segment, func(r *replica.Replica) { r.TransferLeader(to) })
 		}
 	}
 }
@@ -143,43 +126,43 @@ func (m *mesh) transfer(n *computer) {
 // wipe takes a node away for ever, with its disk, and brings a new one in its place;
 // only where every configuration that any node knows keeps a majority, and names no
 // other lost node: more is loss by permission.
-func (m *mesh) wipe() {
-	if m.stats.Wiped >= 4 {
+func (m *world) wipe() {
+	if m.Stats.Wiped >= 4 {
 		return
 	}
-	n := pick(m.rng, m.computers...)
-	if n.gone || !m.expendable(n) {
+	n := plan.Pick(m.Rng, m.Computers...)
+	if n.Gone || !m.expendable(n) {
 		return
 	}
-	m.stats.Wiped++
-	m.k.Note("wipe", n.idx, 0, 0, 0, 0)
-	n.gone = true
-	n.crash()
-	fresh := newComputer(m, len(m.computers))
-	m.computers = append(m.computers, fresh)
-	fresh.revive()
+	m.Stats.Wiped++
+	m.K.Note("wipe", n.Index, 0, 0, 0, 0)
+	n.Gone = true
+	n.Crash()
+	fresh := node.NewComputer(m.Mesh, len(m.Computers))
+	m.Computers = append(m.Computers, fresh)
+	fresh.Revive()
 }
 
 // expendable reports whether every configuration that any node knows keeps a majority
 // of replicas with their state without n, and names none that is lost already. What a
 // node that is down knows cannot be asked for, so all must be up.
-func (m *mesh) expendable(n *computer) bool {
-	for _, o := range m.computers {
-		if !o.gone && o.proc == nil {
+func (m *world) expendable(n *node.Computer) bool {
+	for _, o := range m.Computers {
+		if !o.Gone && o.Proc == nil {
 			return false
 		}
 	}
-	for _, p := range m.running() {
-		for _, r := range p.host.sorted() {
-			state := r.machine.State()
+	for _, p := range m.Running() {
+		for _, r := range p.Host.Sorted() {
+			state := r.Machine.State()
 			for _, voters := range [][]uint64{state.Conf.GetVoters(), state.Conf.GetVotersOutgoing()} {
 				left := 0
 				for _, id := range voters {
-					o := m.find(state.Peers()[anchormesh.ReplicaID(id)])
-					if o == nil || o.gone {
+					o := m.Find(state.Peers()[anchormesh.ReplicaID(id)])
+					if o == nil || o.Gone {
 						return false
 					}
-					if here := o.proc.host.held[state.Descriptor.Segment]; o != n && here != nil && uint64(here.id) == id {
+					if here := o.Proc.Host.Held[state.Descriptor.Segment]; o != n && here != nil && uint64(here.ID) == id {
 						left++
 					}
 				}
@@ -193,21 +176,21 @@ func (m *mesh) expendable(n *computer) bool {
 }
 
 // compact lets a leader compact a segment's history.
-func (m *mesh) compact() {
-	if m.cfg.Load.Compact > 0 {
-		m.hit(func(n *computer) { n.proc.compactSome() })
+func (m *world) compact() {
+	if m.Cfg.Load.Compact > 0 {
+		m.hit(func(n *node.Computer) { dispatch.DispatcherAt(n.Proc).CompactSome() })
 	}
 }
 
 // heal ends all faults for good.
-func (m *mesh) heal() {
-	m.k.Note("heal", -1, 0, 0, 0, 0)
-	m.healed = true
-	clear(m.wrong)
-	m.net.Heal(len(m.computers))
-	for _, n := range m.computers {
-		n.full, n.fuse = false, -1
-		n.disk.Heal()
-		n.boot()
+func (m *world) heal() {
+	m.K.Note("heal", -1, 0, 0, 0, 0)
+	m.Healed = true
+	clear(m.Wrong)
+	m.Net.Heal(len(m.Computers))
+	for _, n := range m.Computers {
+		n.Full, n.Fuse = false, -1
+		n.Disk.Heal()
+		n.Boot()
 	}
 }

@@ -4,30 +4,28 @@ import (
 	"errors"
 	"fmt"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3"
 
 	"github.com/anchormesh/anchormesh"
-	"github.com/anchormesh/anchormesh/anchors/lineage"
-	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
 )
 
 // ErrStuck says that a mesh without faults did not come to rest.
 var ErrStuck = errors.New("mesh is stuck")
 
 // unsettled says what is not as it must be in a healed mesh; empty: nothing.
-func (m *mesh) unsettled() string {
+func (m *world) unsettled() string {
 	living := 0
-	for _, n := range m.computers {
-		if n.gone {
+	for _, n := range m.Computers {
+		if n.Gone {
 			continue
 		}
 		living++
-		if n.proc == nil {
-			return fmt.Sprintf("node %d does not start", n.idx)
+		if n.Proc == nil {
+			return fmt.Sprintf("node %d does not start", n.Index)
 		}
 	}
-	for _, id := range m.live {
+	for _, id := range m.Live {
 		if why := m.unsettledSegment(id, living); why != "" {
 			return fmt.Sprintf("segment %s: %s", id, why)
 		}
@@ -36,13 +34,13 @@ func (m *mesh) unsettled() string {
 }
 
 // leaderOf finds who leads a segment in its newest term.
-func (m *mesh) leaderOf(id anchormesh.SegmentID) (leader *process, unique bool) {
-	for _, p := range m.running() {
-		if g := p.groups[id]; g != nil && g.status.Role == raft.StateLeader {
-			if leader != nil && leader.groups[id].status.Term == g.status.Term {
+func (m *world) leaderOf(id anchormesh.SegmentID) (leader *node.Process, unique bool) {
+	for _, p := range m.Running() {
+		if g := p.Groups[id]; g != nil && g.Status.Role == raft.StateLeader {
+			if leader != nil && leader.Groups[id].Status.Term == g.Status.Term {
 				return leader, false
 			}
-			if leader == nil || leader.groups[id].status.Term < g.status.Term {
+			if leader == nil || leader.Groups[id].Status.Term < g.Status.Term {
 				leader = p
 			}
 		}
@@ -50,7 +48,7 @@ func (m *mesh) leaderOf(id anchormesh.SegmentID) (leader *process, unique bool) 
 	return leader, true
 }
 
-func (m *mesh) unsettledSegment(id anchormesh.SegmentID, living int) string {
+func (m *world) unsettledSegment(id anchormesh.SegmentID, living int) string {
 	leader, unique := m.leaderOf(id)
 	if !unique {
 		return "two leaders"
@@ -58,9 +56,9 @@ func (m *mesh) unsettledSegment(id anchormesh.SegmentID, living int) string {
 	if leader == nil {
 		return "no leader"
 	}
-	state := leader.host.held[id].machine.State()
+	state := leader.Host.Held[id].Machine.State()
 	d := state.Descriptor
-	want := min(m.cfg.Mesh.Want, (living-1)|1)
+	want := min(m.Cfg.Mesh.Want, (living-1)|1)
 	switch {
 	case state.Joint():
 		return "its configuration is joint"
@@ -68,49 +66,49 @@ func (m *mesh) unsettledSegment(id anchormesh.SegmentID, living int) string {
 		return fmt.Sprintf("%d of %d voters", len(d.Voters()), want)
 	}
 	for _, a := range d.Anchors {
-		n := m.find(a.Node)
-		if n.gone {
-			return fmt.Sprintf("replica %d is on node %d, which is lost", a.Replica, n.idx)
+		n := m.Find(a.Node)
+		if n.Gone {
+			return fmt.Sprintf("replica %d is on node %d, which is lost", a.Replica, n.Index)
 		}
-		g := n.proc.groups[id]
+		g := n.Proc.Groups[id]
 		switch {
 		case g == nil:
-			return fmt.Sprintf("replica %d does not run on node %d", a.Replica, n.idx)
-		case g.applied != leader.groups[id].applied:
-			return fmt.Sprintf("node %d stands at %d, the leader at %d", n.idx, g.applied, leader.groups[id].applied)
+			return fmt.Sprintf("replica %d does not run on node %d", a.Replica, n.Index)
+		case g.Applied != leader.Groups[id].Applied:
+			return fmt.Sprintf("node %d stands at %d, the leader at %d", n.Index, g.Applied, leader.Groups[id].Applied)
 		}
 	}
-	for _, p := range m.running() {
-		if p.groups[id] == nil {
+	for _, p := range m.Running() {
+		if p.Groups[id] == nil {
 			continue
 		}
-		if _, named := d.AnchorOn(p.id); !named {
-			return fmt.Sprintf("node %d runs a replica that the group removed", p.idx)
+		if _, named := d.AnchorOn(p.ID); !named {
+			return fmt.Sprintf("node %d runs a replica that the group removed", p.Index)
 		}
 	}
 	return ""
 }
 
 // highest is the newest index that a replica of the segment has applied.
-func (m *mesh) highest(id anchormesh.SegmentID) uint64 {
+func (m *world) highest(id anchormesh.SegmentID) uint64 {
 	var out uint64
-	for _, p := range m.running() {
-		if g := p.groups[id]; g != nil {
-			out = max(out, g.applied)
+	for _, p := range m.Running() {
+		if g := p.Groups[id]; g != nil {
+			out = max(out, g.Applied)
 		}
 	}
 	return out
 }
 
 // unsettledRoutes looks for a node that does not know who holds a key.
-func (m *mesh) unsettledRoutes() string {
-	for _, p := range m.running() {
-		for _, id := range m.live {
+func (m *world) unsettledRoutes() string {
+	for _, p := range m.Running() {
+		for _, id := range m.Live {
 			leader, _ := m.leaderOf(id)
-			d := leader.host.held[id].machine.Descriptor()
-			parts, whole := p.table.Covering(d.Range)
+			d := leader.Host.Held[id].Machine.Descriptor()
+			parts, whole := p.Table.Covering(d.Range)
 			if !whole || len(parts) != 1 || parts[0].Segment != id || parts[0].Generation != d.Generation {
-				return fmt.Sprintf("node %d does not know that segment %s holds %s", p.idx, id, d.Range)
+				return fmt.Sprintf("node %d does not know that segment %s holds %s", p.Index, id, d.Range)
 			}
 		}
 	}
@@ -118,75 +116,13 @@ func (m *mesh) unsettledRoutes() string {
 }
 
 // keyIn is a key of a segment of a mesh at rest.
-func (m *mesh) keyIn(id anchormesh.SegmentID) string {
+func (m *world) keyIn(id anchormesh.SegmentID) string {
 	leader, _ := m.leaderOf(id)
-	keys := leader.host.held[id].machine.Descriptor().Range
+	keys := leader.Host.Held[id].Machine.Descriptor().Range
 	for _, tail := range []string{"/00", "/!"} {
-		if key := segment0(m, id).letter() + tail; keys.Contains([]byte(key)) {
+		if key := node.Segment0(m.Mesh, id).Letter() + tail; keys.Contains([]byte(key)) {
 			return key
 		}
 	}
 	return string(keys.Start)
 }
-
-// judgeOwners makes sure that every key has one owner, and that all replicas agree on
-// who it is.
-func (m *mesh) judgeOwners() error {
-	for _, s := range m.segments {
-		var owners []check.Owner
-		for _, p := range m.running() {
-			for _, r := range p.host.sorted() {
-				d := r.machine.Descriptor()
-				if m.scopeOf[d.Segment] == s.id {
-					owners = append(owners, check.Owner{Node: string(p.id), Segment: uint64(d.Segment), Generation: uint64(d.Generation),
-						Start: string(d.Range.Start), End: string(d.Range.End)})
-				}
-			}
-		}
-		if err := check.Owners(owners, string(s.rng.Start), string(s.rng.End)); err != nil {
-			return fmt.Errorf("line %s: %w", lineOf(s.id), err)
-		}
-	}
-	return nil
-}
-
-// errLineage: a segment's record of how it came to be does not hold.
-var errLineage = errors.New("lineage is broken")
-
-// judgeLineage follows the lineage of every segment to its genesis.
-func (m *mesh) judgeLineage() error {
-	for _, s := range m.segments {
-		var chains []*lineage.Chain
-		for _, p := range m.running() {
-			for _, r := range p.host.sorted() {
-				state := r.machine.State()
-				if m.scopeOf[state.Descriptor.Segment] != s.id {
-					continue
-				}
-				if err := lineage.Verify(state.Descriptor.Segment, state.Chain.Entries()); err != nil {
-					return fmt.Errorf("%w: %w", errLineage, err)
-				}
-				if state.Chain.Head() != state.Descriptor.Lineage || !state.Chain.Now().Range.Equal(state.Descriptor.Range) {
-					return fmt.Errorf("%w: segment %s is not where its lineage leads", errLineage, state.Descriptor.Segment)
-				}
-				chains = append(chains, state.Chain)
-			}
-		}
-		gaps, forks := lineage.Survey(chains)
-		if len(forks) > 0 {
-			return fmt.Errorf("%w: %v and %v follow the same decision", errLineage, forks[0].One, forks[0].Other)
-		}
-		for _, g := range gaps { // chains are bounded: what they left behind was seen when it was applied
-			e := m.decided[g.Missing]
-			for e != nil && e.Kind != lineage.Genesis {
-				e = m.decided[e.Previous[0]]
-			}
-			if e == nil {
-				return fmt.Errorf("%w: segment %s does not lead to genesis", errLineage, g.Segment)
-			}
-		}
-	}
-	return nil
-}
-
-func compaction(rev int64) protoMessage { return &pb.CompactionRequest{Revision: rev} }

@@ -11,6 +11,9 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/witness"
 )
 
 var (
@@ -21,7 +24,7 @@ var (
 func TestRandomMeshesKeepEveryPromise(t *testing.T) {
 	for seed := *firstSeed; seed < *firstSeed+*seedCount; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			if report, err := Run(Swarm(seed)); err != nil {
+			if report, err := Run(plan.Swarm(seed)); err != nil {
 				t.Fatal(err)
 			} else if report.Stats.Acked == 0 || report.Stats.Reads == 0 {
 				t.Errorf("nothing was done, so nothing is shown: %+v", report.Stats)
@@ -35,11 +38,11 @@ func TestRandomMeshesKeepEveryPromise(t *testing.T) {
 func TestOneSeedIsOneRun(t *testing.T) {
 	hashes := make(map[uint64]bool)
 	for _, seed := range []uint64{3, 6, 22} {
-		first, err := Run(Swarm(seed))
+		first, err := Run(plan.Swarm(seed))
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := Run(Swarm(seed))
+		again, err := Run(plan.Swarm(seed))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,53 +57,53 @@ func TestOneSeedIsOneRun(t *testing.T) {
 }
 
 // rough is a mesh under load in which little goes wrong unless a test adds it.
-func rough(seed uint64) Config {
-	c := Calm(seed, 4*time.Minute)
+func rough(seed uint64) plan.Config {
+	c := plan.Calm(seed, 4*time.Minute)
 	c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Mesh.ReplaceAfter = 20, 300*time.Millisecond, 10*time.Second
 	c.Mesh.Drift, c.Mesh.WatchBytes, c.Mesh.Groups = 0, 2000, 2
 	c.Mesh.BatchRequests, c.Mesh.InflightBatches = 4, 1
-	c.Load = LoadConfig{Clients: 4, Watchers: 3, Keys: 4, Think: 200 * time.Millisecond, Timeout: 2 * time.Second, TTLMax: 5,
+	c.Load = plan.LoadConfig{Clients: 4, Watchers: 3, Keys: 4, Think: 200 * time.Millisecond, Timeout: 2 * time.Second, TTLMax: 5,
 		Put: 4, Delete: 1, Get: 4, Scan: 1, Txn: 1, Grant: 1, Compact: 1}
 	c.Link = simkit.LinkConfig{LatencyMin: 100 * time.Microsecond, LatencyMean: time.Millisecond}
 	c.Disk = simkit.DiskConfig{SyncMin: 100 * time.Microsecond, SyncMean: time.Millisecond}
-	c.Faults = Faults{Down: 3 * time.Second}
+	c.Faults = plan.Faults{Down: 3 * time.Second}
 	return c
 }
 
 // TestPlantedFaultsAreFound plants a defect into the shell and looks for the checker
 // that must see it.
 func TestPlantedFaultsAreFound(t *testing.T) {
-	for plant, c := range map[Plant]struct {
-		with func(*Config)
+	for plant, c := range map[plan.Plant]struct {
+		with func(*plan.Config)
 		want []error
 	}{
-		PlantAckEarly: {func(c *Config) { c.Faults.Blackout, c.Disk.SyncMean = 10*time.Second, 50*time.Millisecond },
-			[]error{check.ErrDiverged, check.ErrLost, check.ErrTwoLeaders, check.ErrNotLinearizable, errTwice}},
-		PlantStaleRead:    {func(c *Config) { c.Faults.Partition = 10 * time.Second }, []error{check.ErrNotLinearizable}},
-		PlantRetryUnknown: {func(c *Config) { c.Faults.Partition, c.Faults.Crash = 10*time.Second, 5*time.Second }, []error{errTwice}},
-		PlantSkipEvent:    {func(*Config) {}, []error{check.ErrReliable, check.ErrResumable}},
-		PlantAmnesia:      {func(c *Config) { c.Faults.Crash = 5 * time.Second }, []error{check.ErrDiverged, &errPanic{}}},
-		PlantEarlyExpiry:  {func(*Config) {}, []error{check.ErrLeaseEarly}},
-		PlantKeepRemoved: {func(c *Config) {
+		plan.PlantAckEarly: {func(c *plan.Config) { c.Faults.Blackout, c.Disk.SyncMean = 10*time.Second, 50*time.Millisecond },
+			[]error{check.ErrDiverged, check.ErrLost, check.ErrTwoLeaders, check.ErrNotLinearizable, witness.ErrTwice}},
+		plan.PlantStaleRead:    {func(c *plan.Config) { c.Faults.Partition = 10 * time.Second }, []error{check.ErrNotLinearizable}},
+		plan.PlantRetryUnknown: {func(c *plan.Config) { c.Faults.Partition, c.Faults.Crash = 10*time.Second, 5*time.Second }, []error{witness.ErrTwice}},
+		plan.PlantSkipEvent:    {func(*plan.Config) {}, []error{check.ErrReliable, check.ErrResumable}},
+		plan.PlantAmnesia:      {func(c *plan.Config) { c.Faults.Crash = 5 * time.Second }, []error{check.ErrDiverged, &errPanic{}}},
+		plan.PlantEarlyExpiry:  {func(*plan.Config) {}, []error{check.ErrLeaseEarly}},
+		plan.PlantKeepRemoved: {func(c *plan.Config) {
 			c.Faults.Cut, c.Faults.WrongDeath, c.Mesh.ReplaceAfter, c.Mesh.KeepEntries = 3*time.Second, 2*time.Second, 3*time.Second, 10_000
 		}, []error{ErrStuck}},
-		PlantOldOffer: {func(c *Config) {
+		plan.PlantOldOffer: {func(c *plan.Config) {
 			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Faults.Transfer = 0, 10*time.Second, 2*time.Second
 			c.Faults.Cut, c.Faults.Down, c.Faults.Crash = 2*time.Second, 500*time.Millisecond, 10*time.Second
-		}, []error{wal.ErrBadUpdate, errIncomplete}},
-		PlantDropTail: {func(c *Config) {
+		}, []error{wal.ErrBadUpdate, node.ErrIncomplete}},
+		plan.PlantDropTail: {func(c *plan.Config) {
 			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Link.Loss, c.Mesh.Groups = 20, 200*time.Millisecond, 0.2, 1
 			c.Mesh.BatchRequests, c.Mesh.InflightBatches, c.Load.Clients, c.Load.Think = 1, 4, 12, 20*time.Millisecond
 			c.Disk = simkit.DiskConfig{SyncMin: time.Millisecond, SyncMean: 5 * time.Millisecond, Slow: 0.05, SlowBy: 2 * time.Second}
 		}, []error{check.ErrDiverged, check.ErrLost, check.ErrNotLinearizable, &errPanic{}}},
-		PlantTruncateAhead: {func(c *Config) {
+		plan.PlantTruncateAhead: {func(c *plan.Config) {
 			c.Mesh.KeepEntries, c.Mesh.CommitEvery, c.Mesh.Stall, c.Mesh.BatchRequests = 0, 20*time.Millisecond, 0.05, 1
 			c.Mesh.InflightBatches, c.Load.Clients, c.Faults.Transfer, c.Faults.Partition = 4, 10, 2*time.Second, 10*time.Second
 		}, []error{&errPanic{}}},
-		PlantLateApply: {func(c *Config) {
+		plan.PlantLateApply: {func(c *plan.Config) {
 			c.Mesh.KeepEntries, c.Mesh.Stall, c.Faults.Partition, c.Faults.Cut = 0, 0.05, 5*time.Second, 3*time.Second
 		}, []error{&errPanic{}}},
-		PlantNoInstall: {func(c *Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
+		plan.PlantNoInstall: {func(c *plan.Config) { c.Faults.Crash, c.Mesh.KeepEntries = 5*time.Second, 0 }, []error{ErrStuck}},
 	} {
 		t.Run(string(plant), func(t *testing.T) {
 			var last error
@@ -132,21 +135,21 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 
 // cutInstalls cuts the power some disk operations into an installation, for the plant
 // that needs one that ended between the log's restart and the store's last word.
-func cutInstalls(plant Plant) map[string]func(*process) {
-	if plant != PlantOldOffer {
+func cutInstalls(plant plan.Plant) map[string]func(*node.Process) {
+	if plant != plan.PlantOldOffer {
 		return nil
 	}
-	return map[string]func(*process){"install": func(p *process) {
-		if p.fuse < 0 && p.rng.IntN(2) == 0 {
-			p.fuse = 3 + p.rng.IntN(4)
-			p.mesh.later(2*time.Second, p.defuse)
+	return map[string]func(*node.Process){"install": func(p *node.Process) {
+		if p.Fuse < 0 && p.Rng.IntN(2) == 0 {
+			p.Fuse = 3 + p.Rng.IntN(4)
+			p.Mesh.Later(2*time.Second, p.Defuse)
 		}
 	}}
 }
 
 func TestFailureShrinks(t *testing.T) {
 	cfg := rough(1)
-	cfg.Plant, cfg.Faults.Crash, cfg.Faults.Pause = PlantSkipEvent, 20*time.Second, 20*time.Second
+	cfg.Plant, cfg.Faults.Crash, cfg.Faults.Pause = plan.PlantSkipEvent, 20*time.Second, 20*time.Second
 	_, err := Run(cfg)
 	var f *Failure
 	if !errors.As(err, &f) {

@@ -6,10 +6,13 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/witness"
 )
 
 // splitting is a rough mesh whose one scope is split often.
-func splitting(seed uint64) Config {
+func splitting(seed uint64) plan.Config {
 	c := rough(seed)
 	c.Mesh.Groups, c.Mesh.SplitsMax, c.Mesh.Window, c.Faults.Split = 1, 6, 20, 15*time.Second
 	c.Load.Keys, c.Load.Scan, c.Load.Start = 12, 4, time.Second
@@ -20,28 +23,28 @@ func splitting(seed uint64) Config {
 // every run, what must have happened is said here.
 func TestSplitMeetsFaults(t *testing.T) {
 	for _, s := range []scenario{
-		{"trap1_16_leaders_change", func(c *Config) { c.Faults.Transfer, c.Faults.Partition = 2*time.Second, 20*time.Second },
-			func(s Stats) bool { return s.Splits > 3 && s.Elections > 30 && s.Wide > 50 }},
-		{"trap1_16_nodes_are_down_and_replaced", func(c *Config) {
+		{"trap1_16_leaders_change", func(c *plan.Config) { c.Faults.Transfer, c.Faults.Partition = 2*time.Second, 20*time.Second },
+			func(s witness.Stats) bool { return s.Splits > 3 && s.Elections > 30 && s.Wide > 50 }},
+		{"trap1_16_nodes_are_down_and_replaced", func(c *plan.Config) {
 			c.Faults.Crash, c.Faults.Down, c.Mesh.ReplaceAfter = 8*time.Second, 15*time.Second, 3*time.Second
-		}, func(s Stats) bool { return s.Splits > 3 && s.ConfChanges > 10 && s.Crashes > 5 }},
-		{"node_slept_through_several_splits", func(c *Config) {
+		}, func(s witness.Stats) bool { return s.Splits > 3 && s.ConfChanges > 10 && s.Crashes > 5 }},
+		{"node_slept_through_several_splits", func(c *plan.Config) {
 			c.Mesh.KeepEntries, c.Faults.Split, c.Faults.Crash, c.Faults.Down, c.Mesh.ReplaceAfter = 0, 5*time.Second, 40*time.Second, 60*time.Second, time.Hour
-		}, func(s Stats) bool { return s.Splits > 3 && s.Snapshots > 3 }},
-		{"ce5a_power_cuts", func(c *Config) {
+		}, func(s witness.Stats) bool { return s.Splits > 3 && s.Snapshots > 3 }},
+		{"ce5a_power_cuts", func(c *plan.Config) {
 			c.Faults.PowerCut, c.Faults.Down, c.Faults.Split = 3*time.Second, time.Second, 5*time.Second
 		},
-			func(s Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
-		{"ce4_22_windows_and_homes", func(c *Config) {
+			func(s witness.Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
+		{"ce4_22_windows_and_homes", func(c *plan.Config) {
 			c.Mesh.Window, c.Faults.Transfer, c.Link.LatencyMean, c.Mesh.InflightBatches = 2, time.Second, 10*time.Millisecond, 4
-		}, func(s Stats) bool { return s.Splits > 3 && s.Stamped > 200 && s.Elections > 50 }},
-		{"ce13_sleeping_segments", func(c *Config) {
+		}, func(s witness.Stats) bool { return s.Splits > 3 && s.Stamped > 200 && s.Elections > 50 }},
+		{"ce13_sleeping_segments", func(c *plan.Config) {
 			c.Mesh.SleepTicks, c.Load.Clients, c.Load.Think, c.Faults.Crash = 5, 1, 2*time.Second, 30*time.Second
-		}, func(s Stats) bool { return s.Splits > 3 && s.Slept > 50 }},
-		{"all_nodes_at_once", func(c *Config) {
+		}, func(s witness.Stats) bool { return s.Splits > 3 && s.Slept > 50 }},
+		{"all_nodes_at_once", func(c *plan.Config) {
 			c.Faults.Blackout, c.Faults.Down, c.Faults.Split = 8*time.Second, time.Second, 5*time.Second
 		},
-			func(s Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
+			func(s witness.Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			shown := false
@@ -77,11 +80,11 @@ func TestCounterexample5a(t *testing.T) {
 				cfg.Length, cfg.Faults.Split, cfg.Faults.Down = time.Minute, 5*time.Second, 2*time.Second
 				cfg.Load.Clients, cfg.Load.Watchers = 2, 1
 				cut := 0
-				_, err := run(cfg, map[string]func(*process){act: func(p *process) {
-					if cut < 6 && !p.mesh.healed {
+				_, err := run(cfg, map[string]func(*node.Process){act: func(p *node.Process) {
+					if cut < 6 && !p.Mesh.Healed {
 						cut++
-						p.fuse = step
-						p.mesh.later(2*time.Second, p.defuse)
+						p.Fuse = step
+						p.Mesh.Later(2*time.Second, p.Defuse)
 					}
 				}})
 				if err != nil {
@@ -98,26 +101,26 @@ func TestCounterexample5a(t *testing.T) {
 
 // TestPlantedSplitFaultsAreFound is TestPlantedFaultsAreFound for splits.
 func TestPlantedSplitFaultsAreFound(t *testing.T) {
-	for plant, c := range map[Plant]struct {
-		with func(*Config)
+	for plant, c := range map[plan.Plant]struct {
+		with func(*plan.Config)
 		want []error
 	}{
-		PlantEarlyChild: {func(c *Config) {
+		plan.PlantEarlyChild: {func(c *plan.Config) {
 			c.Faults.Split, c.Faults.PowerCut, c.Faults.Crash, c.Faults.Down, c.Mesh.CommitEvery = 5*time.Second, 3*time.Second, 3*time.Second, time.Second, time.Minute
-		}, []error{errIncomplete}},
-		PlantNoBarrier: {func(c *Config) {
+		}, []error{node.ErrIncomplete}},
+		plan.PlantNoBarrier: {func(c *plan.Config) {
 			c.Load.Clients, c.Load.Think, c.Link.LatencyMean = 8, 50*time.Millisecond, 10*time.Millisecond
 		}, []error{check.ErrRead, check.ErrRealTime}},
-		PlantNoRound: {func(c *Config) {
+		plan.PlantNoRound: {func(c *plan.Config) {
 			c.Faults.Partition, c.Faults.Pause, c.Mesh.ElectionTicks = 5*time.Second, 5*time.Second, 5
 		}, []error{check.ErrRead, check.ErrRealTime, check.ErrEvents, check.ErrDiverged, check.ErrNotLinearizable}},
-		PlantDense:       {func(*Config) {}, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
-		PlantDenseExpiry: {func(c *Config) { c.Load.Grant, c.Load.TTLMax, c.Load.Get = 8, 2, 12 }, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
-		PlantLeadersOnly: {func(c *Config) { c.Faults.Cut, c.Faults.Crash = 3*time.Second, 10*time.Second }, []error{ErrStuck}},
-		PlantRacingBirth: {func(c *Config) {
+		plan.PlantDense:       {func(*plan.Config) {}, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
+		plan.PlantDenseExpiry: {func(c *plan.Config) { c.Load.Grant, c.Load.TTLMax, c.Load.Get = 8, 2, 12 }, []error{check.ErrRead, check.ErrRealTime, check.ErrAnswer}},
+		plan.PlantLeadersOnly: {func(c *plan.Config) { c.Faults.Cut, c.Faults.Crash = 3*time.Second, 10*time.Second }, []error{ErrStuck}},
+		plan.PlantRacingBirth: {func(c *plan.Config) {
 			c.Faults.Split, c.Mesh.KeepEntries = 5*time.Second, 0
 		}, []error{&errPanic{}}},
-		PlantWatchPastSplit: {func(c *Config) { c.Load.Watchers = 8 }, []error{check.ErrReliable, check.ErrResumable}},
+		plan.PlantWatchPastSplit: {func(c *plan.Config) { c.Load.Watchers = 8 }, []error{check.ErrReliable, check.ErrResumable}},
 	} {
 		t.Run(string(plant), func(t *testing.T) {
 			var last error

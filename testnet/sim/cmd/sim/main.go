@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/sim"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
 func main() {
@@ -27,11 +28,11 @@ func main() {
 		if *limit > 0 && time.Since(begin) > *limit {
 			break
 		}
-		cfg := sim.Swarm(s)
+		cfg := plan.Swarm(s)
 		if *hours > 0 {
-			cfg = sim.Calm(s, time.Duration(*hours*float64(time.Hour)))
+			cfg = plan.Calm(s, time.Duration(*hours*float64(time.Hour)))
 		}
-		cfg.Plant = sim.Plant(*plant)
+		cfg.Plant = plan.Plant(*plant)
 		report, err := sim.Run(cfg)
 		runs++
 		simulated += report.Elapsed

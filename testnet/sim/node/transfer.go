@@ -1,4 +1,4 @@
-package sim
+package node
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 // transfer is a snapshot on its way: package node/transfer's stream, one step at a
 // time. Export and install are the real ones.
 type transfer struct {
-	from, to *process
+	from, to *Process
 	segment  anchormesh.SegmentID
 	replica  anchormesh.ReplicaID
 	export   *mvcc.Export
@@ -25,30 +25,30 @@ type transfer struct {
 
 // sendSnapshot streams a segment's state. The log behind it is kept until the
 // replica has had an election timeout to connect to it.
-func (p *process) sendSnapshot(s shard.Snapshot) {
-	g := p.groups[s.Segment]
+func (p *Process) sendSnapshot(s shard.Snapshot) {
+	g := p.Groups[s.Segment]
 	if g == nil {
 		return
 	}
 	g.pins[s.To] = s.Index
 	t := &transfer{from: p, segment: s.Segment, replica: s.To}
 	t.done = func(ok bool) {
-		if p.proc != p {
+		if p.Proc != p {
 			return
 		}
-		p.with(s.Segment, func(r *replica.Replica) { r.SnapshotDone(s.To, ok) })
-		p.after(p.mesh.electionTimeout(), func() { delete(g.pins, s.To) })
+		p.With(s.Segment, func(r *replica.Replica) { r.SnapshotDone(s.To, ok) })
+		p.After(p.Mesh.electionTimeout(), func() { delete(g.pins, s.To) })
 	}
-	n := p.mesh.find(s.Node)
-	r := p.host.held[s.Segment]
-	if n == nil || n.proc == nil || r == nil {
-		p.after(p.moment(), func() { t.done(false) })
+	n := p.Mesh.Find(s.Node)
+	r := p.Host.Held[s.Segment]
+	if n == nil || n.Proc == nil || r == nil {
+		p.After(p.Moment(), func() { t.done(false) })
 		return
 	}
-	t.to = n.proc
-	export, err := r.machine.Segment().Export()
+	t.to = n.Proc
+	export, err := r.Machine.Segment().Export()
 	if err != nil {
-		p.after(p.moment(), func() { t.done(false) })
+		p.After(p.Moment(), func() { t.done(false) })
 		return
 	}
 	t.export = export
@@ -58,10 +58,10 @@ func (p *process) sendSnapshot(s shard.Snapshot) {
 
 // watch ends the transfer if a side is gone in the middle of a step.
 func (t *transfer) watch() {
-	t.from.mesh.k.After(time.Second, func() {
+	t.from.Mesh.K.After(time.Second, func() {
 		switch {
 		case t.over:
-		case t.from.proc != t.from || t.to.proc != t.to:
+		case t.from.Proc != t.from || t.to.Proc != t.to:
 			t.end(false)
 		default:
 			t.watch()
@@ -70,20 +70,20 @@ func (t *transfer) watch() {
 }
 
 // step goes on after the time that bytes take. If one side or the connection is
-// gone by then, both give up.
+// Gone by then, both give up.
 func (t *transfer) step(f func()) {
-	m := t.from.mesh
-	wait := m.net.Latency()
-	if m.rng.IntN(10) == 0 {
-		wait += time.Duration(m.rng.Int64N(int64(3 * time.Second))) // a slow stream
+	m := t.from.Mesh
+	wait := m.Net.Latency()
+	if m.Rng.IntN(10) == 0 {
+		wait += time.Duration(m.Rng.Int64N(int64(3 * time.Second))) // a slow stream
 	}
-	m.k.After(wait, func() {
-		whole := t.from.proc == t.from && t.to.proc == t.to && m.net.Open(t.from.idx, t.to.idx) && m.net.Open(t.to.idx, t.from.idx)
+	m.K.After(wait, func() {
+		whole := t.from.Proc == t.from && t.to.Proc == t.to && m.Net.Open(t.from.Index, t.to.Index) && m.Net.Open(t.to.Index, t.from.Index)
 		if !whole {
 			t.end(false)
 			return
 		}
-		t.to.do(f)
+		t.to.Do(f)
 	})
 }
 
@@ -93,12 +93,12 @@ func (t *transfer) end(ok bool) {
 	}
 	t.over = true
 	t.export.Close()
-	if !ok && t.into != nil && t.to.proc == t.to {
+	if !ok && t.into != nil && t.to.Proc == t.to {
 		into := t.into
 		t.into = nil
-		t.to.do(into.abort)
+		t.to.Do(into.abort)
 	}
-	t.from.do(func() { t.done(ok) })
+	t.from.Do(func() { t.done(ok) })
 }
 
 func (t *transfer) offer() {

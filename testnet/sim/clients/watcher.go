@@ -1,4 +1,4 @@
-package sim
+package clients
 
 import (
 	"context"
@@ -13,78 +13,76 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/wire"
 )
 
-// errMoved ends the watches of a replica that leaves.
-var errMoved = errors.New("sim: the segment left this node")
-
-var background = context.Background()
-
-// watcher keeps one watch after the other, each on a replica of its choice, and
+// Watcher keeps one watch after the other, each on a replica of its choice, and
 // reads them at its own pace.
-type watcher struct {
-	m      *mesh
+type Watcher struct {
+	m      *node.Mesh
 	rng    *rand.Rand
-	p      *process
-	here   *replicaHere
+	p      *node.Process
+	here   *node.ReplicaHere
 	stream *watch.Stream
 	watch  check.Watch
 	next   int64 // where to resume
 	until  time.Duration
 }
 
-func newWatcher(m *mesh, idx int) *watcher {
-	return &watcher{m: m, rng: m.k.Stream(fmt.Sprintf("watcher %d", idx))}
+func NewWatcher(m *node.Mesh, idx int) *Watcher {
+	return &Watcher{m: m, rng: m.K.Stream(fmt.Sprintf("watcher %d", idx))}
 }
 
-func (w *watcher) start() { w.m.k.After(w.pause(), w.act) }
+func (w *Watcher) Start() { w.m.K.After(w.pause(), w.act) }
 
-func (w *watcher) pause() time.Duration {
+func (w *Watcher) pause() time.Duration {
 	if w.rng.IntN(20) == 0 {
 		return time.Duration(w.rng.Int64N(int64(10 * time.Second))) // a slow reader
 	}
 	return time.Duration(w.rng.ExpFloat64() * float64(200*time.Millisecond))
 }
 
-func (w *watcher) act() {
+func (w *Watcher) act() {
 	switch {
 	case w.stream == nil:
 		w.open()
-	case w.p.proc != w.p:
+	case w.p.Proc != w.p:
 		w.finish(0) // the connection broke: what was not read is lost
-	case w.p.paused:
+	case w.p.Paused:
 	default:
 		w.read()
-		if w.stream != nil && w.m.k.Now() > w.until {
+		if w.stream != nil && w.m.K.Now() > w.until {
 			w.stream.Close()
-			w.here.hub.kick()
+			w.here.Hub.Kick()
 			w.finish(0)
 		}
 	}
-	if !w.m.healed {
-		w.start()
+	if !w.m.Healed {
+		w.Start()
 	}
 }
 
 // open begins a watch: where the last one ended, from now, or from the past.
-func (w *watcher) open() {
-	running := w.m.running()
+func (w *Watcher) open() {
+	running := w.m.Running()
 	if len(running) == 0 {
 		return
 	}
-	w.p = pick(w.rng, running...)
-	held := w.p.host.sorted()
-	if len(held) == 0 || w.p.paused {
+	w.p = plan.Pick(w.rng, running...)
+	held := w.p.Host.Sorted()
+	if len(held) == 0 || w.p.Paused {
 		return
 	}
-	w.here = pick(w.rng, held...)
-	segment := w.here.machine.Segment()
-	line, keys := w.here.hub.line, segment.KeyRange()
-	letter := segment0(w.m, segment.ID()).letter()
+	w.here = plan.Pick(w.rng, held...)
+	segment := w.here.Machine.Segment()
+	line, keys := w.here.Hub.Line, segment.KeyRange()
+	letter := node.Segment0(w.m, segment.ID()).Letter()
 	req := watch.Request{PrevKV: w.rng.IntN(2) == 0, NoPut: w.rng.IntN(10) == 0, NoDelete: w.rng.IntN(10) == 0}
 	ck := check.Watch{Line: line, Key: letter, End: letter + "0", Prev: req.PrevKV, NoPut: req.NoPut, NoDelete: req.NoDelete}
 	if w.rng.IntN(3) == 0 {
-		ck.Key, ck.End = fmt.Sprintf("%s/%02d", letter, w.rng.IntN(w.m.cfg.Load.Keys)), ""
+		ck.Key, ck.End = fmt.Sprintf("%s/%02d", letter, w.rng.IntN(w.m.Cfg.Load.Keys)), ""
 	}
 	req.Range = anchormesh.RequestRange([]byte(ck.Key), []byte(ck.End)).Intersect(keys)
 	if req.Range.Empty() {
@@ -103,27 +101,22 @@ func (w *watcher) open() {
 	}
 	ck.Start = req.StartRevision
 	w.watch = ck
-	w.stream = w.here.hub.hub.NewStream()
-	if _, _, err := w.stream.Create(now, req); err != nil {
-		w.m.fail(fmt.Errorf("watch: %w", err))
+	w.stream = w.here.Hub.Hub.NewStream()
+	if _, _, err := w.stream.Create(node.Now, req); err != nil {
+		w.m.Fail(fmt.Errorf("watch: %w", err))
 	}
-	w.here.hub.kick()
-	w.until = w.m.k.Now() + time.Duration(w.rng.Int64N(int64(2*time.Minute)))
-}
-
-// segment0 is the first segment of a segment's scope.
-func segment0(m *mesh, id anchormesh.SegmentID) segment {
-	return segment{id: m.scopeOf[id]}
+	w.here.Hub.Kick()
+	w.until = w.m.K.Now() + time.Duration(w.rng.Int64N(int64(2*time.Minute)))
 }
 
 // read takes what is there.
-func (w *watcher) read() {
+func (w *Watcher) read() {
 	if w.rng.IntN(10) == 0 {
 		w.stream.RequestProgress()
 	}
-	w.here.hub.kick()
+	w.here.Hub.Kick()
 	for range 1 + w.rng.IntN(20) {
-		r, err := w.stream.Next(now)
+		r, err := w.stream.Next(node.Now)
 		if errors.Is(err, context.Canceled) {
 			return
 		}
@@ -140,17 +133,17 @@ func (w *watcher) read() {
 	}
 }
 
-func (w *watcher) take(r watch.Response) {
+func (w *Watcher) take(r watch.Response) {
 	out := check.Response{Rev: r.Revision, Created: r.Created, Progress: r.Progress || r.ID == watch.StreamID, Canceled: r.Canceled, Compact: r.CompactRevision}
 	for _, ev := range r.Events {
 		var pb mvccpb.Event
 		if err := proto.Unmarshal(ev.Message(w.watch.Prev), &pb); err != nil {
-			w.m.fail(fmt.Errorf("watch event: %w", err))
+			w.m.Fail(fmt.Errorf("watch event: %w", err))
 			return
 		}
-		e := check.Event{Rev: ev.Revision(), Delete: pb.GetType() == mvccpb.Event_DELETE, KV: convertKV(pb.GetKv())}
+		e := check.Event{Rev: ev.Revision(), Delete: pb.GetType() == mvccpb.Event_DELETE, KV: wire.ConvertKV(pb.GetKv())}
 		if pb.GetPrevKv() != nil {
-			prev := convertKV(pb.GetPrevKv())
+			prev := wire.ConvertKV(pb.GetPrevKv())
 			e.Prev = &prev
 		}
 		out.Events = append(out.Events, e)
@@ -159,28 +152,28 @@ func (w *watcher) take(r watch.Response) {
 	if out.Progress {
 		w.next = max(w.next, out.Rev+1)
 	}
-	w.m.stats.WatchEvents += uint64(len(out.Events))
-	w.m.k.Note("watch", w.p.idx, uint64(out.Rev), uint64(len(out.Events)), 0, 0)
+	w.m.Stats.WatchEvents += uint64(len(out.Events))
+	w.m.K.Note("watch", w.p.Index, uint64(out.Rev), uint64(len(out.Events)), 0, 0)
 	w.watch.Responses = append(w.watch.Responses, out)
 }
 
 // finish hands the watch to the checkers.
-func (w *watcher) finish(through int64) {
+func (w *Watcher) finish(through int64) {
 	w.watch.Through = through
-	w.m.history.Watches = append(w.m.history.Watches, w.watch)
+	w.m.History.Watches = append(w.m.History.Watches, w.watch)
 	w.stream = nil
 }
 
-// drain reads everything at the end of the run: a watch that is still open must have
+// Drain reads everything at the end of the run: a watch that is still open must have
 // shown all that its replica applied.
-func (w *watcher) drain() {
-	if w.stream == nil || w.p.proc != w.p {
+func (w *Watcher) Drain() {
+	if w.stream == nil || w.p.Proc != w.p {
 		return
 	}
-	current, _ := w.here.machine.Segment().Revision()
+	current, _ := w.here.Machine.Segment().Revision()
 	for range 10_000 {
-		w.here.hub.run()
-		r, err := w.stream.Next(now)
+		w.here.Hub.Run()
+		r, err := w.stream.Next(node.Now)
 		if errors.Is(err, context.Canceled) {
 			break
 		}

@@ -1,23 +1,21 @@
-package sim
+package dispatch
 
 import (
-	"bytes"
-	"slices"
-
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
 )
 
 // several answers a call whose keys are in several segments of one scope: ranges only.
-func (p *process) several(c *call, done func([]byte, error)) {
-	parts, whole := p.table.Covering(c.keys)
+func (p *dispatcher) several(c *Call, done func([]byte, error)) {
+	parts, whole := p.Table.Covering(c.keys)
 	switch {
 	case !whole:
-		done(nil, errRetry)
+		done(nil, node.ErrRetry)
 		return
-	case c.op.Kind != check.Range:
+	case c.Op.Kind != check.Range:
 		done(nil, errSpans)
 		return
 	}
@@ -26,7 +24,7 @@ func (p *process) several(c *call, done func([]byte, error)) {
 		done(nil, err)
 		return
 	}
-	p.lines.ask(parts[0].Line, func(at anchormesh.Revision, err error) {
+	p.lines.Ask(parts[0].Line, func(at anchormesh.Revision, err error) {
 		switch {
 		case err != nil:
 			done(nil, lineFailed(err))
@@ -39,10 +37,10 @@ func (p *process) several(c *call, done func([]byte, error)) {
 }
 
 // rangeOver reads all parts at one revision of the scope's line.
-func (p *process) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequest, at anchormesh.Revision, done func([]byte, error)) {
+func (p *dispatcher) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequest, at anchormesh.Revision, done func([]byte, error)) {
 	merge := codec.NewRangeMerge(q)
 	answers, left, over := make([][]byte, len(parts)), len(parts), false
-	p.mesh.stats.Wide++
+	p.Mesh.Stats.Wide++
 	for i, desc := range parts {
 		part := merge.Part()
 		part.Serializable = false
@@ -67,9 +65,9 @@ func (p *process) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequest
 					return
 				}
 			}
-			done(merge.Finish(codec.Header{ClusterID: uint64(meshID), Revision: at}).Bytes(), nil)
+			done(merge.Finish(codec.Header{ClusterID: uint64(node.MeshID), Revision: at}).Bytes(), nil)
 		}
-		if r := p.host.held[desc.Segment]; r != nil {
+		if r := p.Host.Held[desc.Segment]; r != nil {
 			p.readHere(r, desc, req, end)
 		} else {
 			p.forward(desc, req, p.anchor(desc, 0), new(bool), end)
@@ -87,30 +85,4 @@ func clip(q *codec.RangeRequest, to anchormesh.KeyRange) {
 	if len(q.RangeEnd) == 0 {
 		q.RangeEnd = []byte{0}
 	}
-}
-
-// compactScope compacts every segment of a scope that was split, the home at last.
-func (p *process) compactScope(scope anchormesh.KeyRange) {
-	parts, whole := p.table.Covering(scope)
-	if !whole || !bytes.Equal(parts[0].Range.Start, scope.Start) {
-		return
-	}
-	slices.Reverse(parts)
-	p.lines.ask(parts[0].Line, func(at anchormesh.Revision, err error) {
-		if rev := at - p.rng.Int64N(20); err == nil && rev > 1 {
-			p.compactParts(parts, &request{op: keyspace.OpCompact, raw: marshal(compaction(rev)), at: at})
-		}
-	})
-}
-
-func (p *process) compactParts(parts []*anchormesh.Descriptor, req *request) {
-	if len(parts) == 0 {
-		return
-	}
-	p.lines.barrier(parts[0], req.at, func(_ uint64, err error) {
-		if err != nil {
-			return
-		}
-		p.toSegment(parts[0], req, 0, new(bool), func(uint64, []byte, error) { p.compactParts(parts[1:], req) })
-	})
 }

@@ -1,4 +1,4 @@
-package sim
+package stamps
 
 import (
 	"errors"
@@ -10,11 +10,13 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
 // scope is one scope's cores on a node.
 type scope struct {
-	lines     *lines
+	lines     *Lines
 	prefix    []byte
 	home      *line.Home
 	homeAt    anchormesh.SegmentID
@@ -30,14 +32,14 @@ type scope struct {
 }
 
 // line is the configuration of the lines: windows may be small, so that they end.
-func (m *mesh) line() line.Config {
+func lineConfig(m *node.Mesh) line.Config {
 	c := line.DefaultConfig()
-	c.Window = max(2, m.cfg.Mesh.Window)
+	c.Window = max(2, m.Cfg.Mesh.Window)
 	return c
 }
 
-func newScope(l *lines, prefix []byte) *scope {
-	cfg := l.p.mesh.line()
+func newScope(l *Lines, prefix []byte) *scope {
+	cfg := lineConfig(l.p.Mesh)
 	return &scope{
 		lines: l, prefix: prefix, home: line.NewHome(cfg), collector: line.NewCollector[*stampedWrite](cfg),
 		known: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
@@ -49,7 +51,7 @@ func (s *scope) stir(h *line.Holder[*stampedWrite]) { s.stirred = append(s.stirr
 func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at standing) {
 	h := s.collector.Holder(segment)
 	if h == nil {
-		h = line.NewHolder[*stampedWrite](s.lines.p.mesh.line())
+		h = line.NewHolder[*stampedWrite](lineConfig(s.lines.p.Mesh))
 		s.collector.Add(segment, h)
 	}
 	seat := line.Seat{Line: at.line, Segment: segment, Generation: at.d.Generation, Term: term}
@@ -60,7 +62,7 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at standing) {
 	h.Lead(seat, at.d.Range, nil)
 	s.stir(h)
 	if at.d.LineHome() {
-		s.lines.p.mesh.k.Note("home", s.lines.p.idx, uint64(segment), term, uint64(at.window), uint64(at.last))
+		s.lines.p.Mesh.K.Note("home", s.lines.p.Index, uint64(segment), term, uint64(at.window), uint64(at.last))
 		s.home.Lead(line.Lead{Seat: seat, Range: at.d.Range, Window: at.window, Last: at.last})
 		s.homeAt = segment
 		s.collector.SetHome(segment)
@@ -81,7 +83,7 @@ func (s *scope) depose(segment anchormesh.SegmentID) {
 	}
 }
 
-func (s *scope) changed(segment anchormesh.SegmentID, now standing) {
+func (s *scope) Changed(segment anchormesh.SegmentID, now standing) {
 	if now.applied <= s.known[segment] {
 		return
 	}
@@ -198,7 +200,7 @@ func (s *scope) collect() {
 
 func (s *scope) pause() { s.notBefore = s.lines.now.Add(linePause) }
 
-// ask sends the next question, for all who wait.
+// Ask sends the next question, for all who wait.
 func (s *scope) ask() {
 	if s.asked || len(s.asking) == 0 || s.lines.now.Before(s.notBefore) {
 		return
@@ -219,7 +221,7 @@ func (s *scope) ask() {
 // send takes a request to the home's leader.
 func (s *scope) send(req line.Request, done func(line.Answer)) {
 	l, p := s.lines, s.lines.p
-	d, ok := p.table.Lookup(s.prefix)
+	d, ok := p.Table.Lookup(s.prefix)
 	if !ok || !d.LineHome() {
 		done(line.Answer{Err: errNoHome})
 		return
@@ -232,7 +234,7 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 		s.home.Request(token, req)
 		return
 	}
-	if g := p.groups[d.Segment]; g != nil && g.leads() {
+	if g := p.Groups[d.Segment]; g != nil && g.Leads() {
 		l.again(d.Segment)
 		done(line.Answer{Err: errNoHome})
 		return
@@ -244,9 +246,9 @@ func (s *scope) send(req line.Request, done func(line.Answer)) {
 			done(a)
 		})
 	}
-	p.call(to, func(q *process, reply func(func())) {
-		q.lines.serve(req, func(a line.Answer) { reply(func() { heard(a) }) })
-	}, func() { heard(line.Answer{Err: errNoAnswer}) })
+	p.Call(to, func(q *node.Process, reply func(func())) {
+		LinesAt(q).serve(req, func(a line.Answer) { reply(func() { heard(a) }) })
+	}, func() { heard(line.Answer{Err: node.ErrNoAnswer}) })
 }
 
 // carryOut does what a holder wants.
@@ -282,9 +284,9 @@ func (s *scope) carryOut(h *line.Holder[*stampedWrite]) (next time.Time) {
 // submit puts a stamped write into the log.
 func (s *scope) submit(seat line.Seat, rev anchormesh.Revision, w *stampedWrite) {
 	l := s.lines
-	l.p.mesh.stats.Stamped++
-	l.p.submit(seat.Segment, replica.Proposal{
-		Generation: seat.Generation, Term: seat.Term, Payload: stamp(rev, w.command),
+	l.p.Mesh.Stats.Stamped++
+	l.p.Submit(seat.Segment, replica.Proposal{
+		Generation: seat.Generation, Term: seat.Term, Payload: Stamp(rev, w.command),
 		Done: func(r consensus.Result) {
 			w.done(r)
 			if !errors.Is(r.Err, consensus.ErrUnknown) {
@@ -322,11 +324,11 @@ func (s *scope) carryOutHome() bool {
 // extend proposes a new window.
 func (s *scope) extend(w anchormesh.Revision) {
 	l, seat := s.lines, s.collector.Holder(s.homeAt).Seat()
-	l.p.submit(seat.Segment, replica.Proposal{
+	l.p.Submit(seat.Segment, replica.Proposal{
 		Generation: seat.Generation, Term: seat.Term, Alone: true, Payload: machine.Window(w),
 		Done: func(r consensus.Result) {
 			if r.Err != nil {
-				l.p.after(linePause, func() { l.do(s.home.WindowFailed) })
+				l.p.After(linePause, func() { l.do(s.home.WindowFailed) })
 			}
 		},
 	})
@@ -338,15 +340,15 @@ func (s *scope) round(seat line.Seat, done func(term uint64, err error)) {
 	end := func(err error) {
 		l.do(func() {
 			term := uint64(0)
-			if g := l.p.groups[seat.Segment]; g != nil && g.leads() && g.status.Term == seat.Term {
+			if g := l.p.Groups[seat.Segment]; g != nil && g.Leads() && g.Status.Term == seat.Term {
 				term = seat.Term
 			}
 			done(term, err)
 		})
 	}
-	if l.p.mesh.cfg.Plant == PlantNoRound {
+	if l.p.Mesh.Cfg.Plant == plan.PlantNoRound {
 		l.do(func() { done(seat.Term, nil) })
 		return
 	}
-	l.p.readIndex(seat.Segment, func(_ uint64, err error) { end(err) })
+	l.p.ReadIndex(seat.Segment, func(_ uint64, err error) { end(err) })
 }

@@ -1,43 +1,45 @@
-package sim
+package node
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
-// hub drives the real watch hub of one replica. Hub.Run is a loop that ends each
+// Hub drives the real watch hub of one replica. Hub.Run is a loop that ends each
 // round by waiting for its wake-up or its context; as a coroutine whose context
 // hands control back where it would wait, it runs exactly when the simulation says.
 type hub struct {
-	p    *process
-	line string
-	hub  *watch.Hub
+	p    *Process
+	Line string
+	Hub  *watch.Hub
 	due  bool
 	next func() (struct{}, bool)
-	stop func()
+	Stop func()
 	over bool
 }
 
-func newHub(p *process, segment *mvcc.Segment) (*hub, error) {
+func newHub(p *Process, segment *mvcc.Segment) (*hub, error) {
 	limits := watch.DefaultLimits()
-	size := p.mesh.cfg.Mesh.WatchBytes
+	size := p.Mesh.Cfg.Mesh.WatchBytes
 	limits.QueueBytes, limits.StepBytes, limits.StreamBytes, limits.ResponseBytes = size, size, size, size/2
 	limits.ProgressInterval = time.Hour // real time, which must not show
 	h, err := watch.NewHub(segment, limits)
 	if err != nil {
 		return nil, err
 	}
-	out := &hub{p: p, line: p.mesh.lineOf(segment.ID()), hub: h}
-	out.next, out.stop = iter.Pull(func(yield func(struct{}) bool) {
+	out := &hub{p: p, Line: p.Mesh.LineOf(segment.ID()), Hub: h}
+	out.next, out.Stop = iter.Pull(func(yield func(struct{}) bool) {
 		ctx := &turn{Context: context.Background(), yield: yield}
 		err := h.Run(ctx)
 		if ctx.err == nil {
-			p.mesh.fail(err)
+			p.Mesh.Fail(err)
 		}
 	})
 	return out, nil
@@ -69,33 +71,33 @@ func (t *turn) Err() error { return t.err }
 // Publish implements mvcc.Publisher: the simulation sees every event, too.
 func (h *hub) Publish(events []mvcc.Event, rev int64) {
 	for i := range events {
-		h.p.mesh.published(h.line, &events[i])
+		h.p.Mesh.Published(h.Line, &events[i])
 	}
-	if h.p.mesh.cfg.Plant == PlantSkipEvent && h.p.rng.IntN(20) == 0 {
+	if h.p.Mesh.Cfg.Plant == plan.PlantSkipEvent && h.p.Rng.IntN(20) == 0 {
 		events = slices.Clone(events[:len(events)-1])
 	}
-	h.hub.Publish(events, rev)
-	h.kick()
+	h.Hub.Publish(events, rev)
+	h.Kick()
 }
 
-// kick lets the hub run soon; sometimes it is late, so that watches lag.
-func (h *hub) kick() {
+// Kick lets the hub run soon; sometimes it is late, so that watches lag.
+func (h *hub) Kick() {
 	if h.due || h.over {
 		return
 	}
 	h.due = true
-	wait := h.p.moment()
-	if h.p.rng.IntN(20) == 0 {
-		wait += time.Duration(h.p.rng.Int64N(int64(time.Second)))
+	wait := h.p.Moment()
+	if h.p.Rng.IntN(20) == 0 {
+		wait += time.Duration(h.p.Rng.Int64N(int64(time.Second)))
 	}
-	h.p.after(wait, func() {
+	h.p.After(wait, func() {
 		h.due = false
-		h.run()
+		h.Run()
 	})
 }
 
-// run lets the hub work until it would wait.
-func (h *hub) run() {
+// Run lets the hub work until it would wait.
+func (h *hub) Run() {
 	if !h.over {
 		h.next()
 	}
@@ -105,15 +107,18 @@ func (h *hub) run() {
 func (h *hub) close() {
 	if !h.over {
 		h.over = true
-		h.hub.Stop(errMoved)
+		h.Hub.Stop(errMoved)
 		h.next()
-		h.stop()
+		h.Stop()
 	}
 }
 
-// now is a context that never waits.
-var now = func() context.Context {
+// Now is a context that never waits.
+var Now = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
+
+// errMoved ends the watches of a replica that leaves.
+var errMoved = errors.New("sim: the segment left this node")

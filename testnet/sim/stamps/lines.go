@@ -1,4 +1,4 @@
-package sim
+package stamps
 
 import (
 	"errors"
@@ -8,29 +8,28 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
-	"github.com/anchormesh/anchormesh/consensus/replica"
-	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
 // This file and scope.go are package node/stamps with its waits turned into events.
 // The cores are the real ones; requests between nodes travel as values.
 
 var (
-	errNoHome   = errors.New("sim: the home of the scope's revisions does not answer")
-	errNoAnswer = errors.New("sim: a call ended without an answer")
+	errNoHome = errors.New("sim: the home of the scope's revisions does not answer")
 )
 
 const (
-	callTimeout = 2 * time.Second
-	linePause   = 20 * time.Millisecond
+	linePause = 20 * time.Millisecond
 )
 
-// lines runs the lines of all scopes on a node.
-type lines struct {
-	p       *process
+// Lines runs the lines of all scopes on a node.
+type Lines struct {
+	node.Quiet
+	p       *node.Process
 	in      linesInbox
 	due     bool
 	timer   time.Duration // of the event that will look again; 0: none
@@ -75,47 +74,54 @@ type standing struct {
 	applied, term uint64
 }
 
-func (l *lines) init(p *process) {
+func NewLines(p *node.Process) node.Shell {
+	l := &Lines{}
 	l.turn = make(map[anchormesh.SegmentID]int)
 	l.p, l.flights = p, make(map[barrierKey]*barrierFlight)
 	l.scopes, l.led = make(map[string]*scope), make(map[anchormesh.SegmentID]*scope)
+	return l
 }
 
-func (p *process) standing(id anchormesh.SegmentID) (standing, bool) {
-	r := p.host.held[id]
+func (l *Lines) standing(id anchormesh.SegmentID) (standing, bool) {
+	r := l.p.Host.Held[id]
 	if r == nil {
 		return standing{}, false
 	}
-	applied, term := r.machine.Segment().Applied()
-	return r.standing(r.machine.State(), applied, term), true
+	applied, term := r.Machine.Segment().Applied()
+	return standingOf(r, r.Machine.State(), applied, term), true
 }
 
-func (r *replicaHere) standing(s *machine.State, applied, term uint64) standing {
-	last, _ := r.machine.Segment().Revision()
+func standingOf(r *node.ReplicaHere, s *machine.State, applied, term uint64) standing {
+	last, _ := r.Machine.Segment().Revision()
 	return standing{d: s.Descriptor, line: line.ID(s.Line), window: s.Window, last: last, applied: applied, term: term}
 }
 
-// propose puts a command into the log of a segment of a scope that was split.
-func (l *lines) propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
+// Propose puts a command into the log of a segment of a scope that was split.
+func (l *Lines) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
 	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &stampedWrite{command, done}})
 	l.nudge()
 }
 
 // statusChanged follows the leaders of this node's segments.
-func (l *lines) statusChanged(segment anchormesh.SegmentID, leads bool, term uint64) {
-	if !leads {
+func (l *Lines) Follows(g *node.Group) {
+	segment, term := g.Segment, g.Status.Term
+	if !g.Leads() {
 		l.do(func() { l.depose(segment) })
 		return
 	}
 	l.seek(segment, term)
 }
 
-// changed tells that a replica here has applied a change of structure or of its
+// Changed tells that a replica here has applied a change of structure or of its
 // window.
-func (l *lines) changed(segment anchormesh.SegmentID, now standing) {
+func (l *Lines) Changed(r *node.ReplicaHere, c machine.Change) {
+	if c.State.Line == 0 {
+		return
+	}
+	segment, now := c.State.Descriptor.Segment, standingOf(r, c.State, c.Place.Index, c.Place.Term)
 	l.do(func() {
 		if s := l.led[segment]; s != nil {
-			s.changed(segment, now)
+			s.Changed(segment, now)
 			return
 		}
 		l.again(segment)
@@ -123,11 +129,11 @@ func (l *lines) changed(segment anchormesh.SegmentID, now standing) {
 }
 
 // seek leads the segment's cores once an entry of the term is applied here.
-func (l *lines) seek(segment anchormesh.SegmentID, term uint64) {
-	if at, ok := l.p.standing(segment); !ok || at.line == 0 {
+func (l *Lines) seek(segment anchormesh.SegmentID, term uint64) {
+	if at, ok := l.standing(segment); !ok || at.line == 0 {
 		return
 	}
-	l.p.readIndex(segment, func(_ uint64, err error) {
+	l.p.ReadIndex(segment, func(_ uint64, err error) {
 		if err == nil {
 			l.do(func() { l.lead(segment, term) })
 		}
@@ -135,15 +141,15 @@ func (l *lines) seek(segment anchormesh.SegmentID, term uint64) {
 }
 
 // do runs f in the next step.
-func (l *lines) do(f func()) {
+func (l *Lines) do(f func()) {
 	l.in.calls = append(l.in.calls, f)
 	l.nudge()
 }
 
-func (l *lines) nudge() {
+func (l *Lines) nudge() {
 	if !l.due {
 		l.due = true
-		l.p.after(l.p.moment(), func() {
+		l.p.After(l.p.Moment(), func() {
 			l.due = false
 			l.step()
 		})
@@ -151,10 +157,10 @@ func (l *lines) nudge() {
 }
 
 // step empties the inbox and carries out what follows.
-func (l *lines) step() {
+func (l *Lines) step() {
 	in := l.in
 	l.in = linesInbox{}
-	l.now = time.Unix(0, 0).Add(l.p.mesh.k.Now()) // monotonic: clocks that are set do not show
+	l.now = time.Unix(0, 0).Add(l.p.Mesh.K.Now()) // monotonic: clocks that are set do not show
 	for _, f := range in.calls {
 		f()
 	}
@@ -174,16 +180,16 @@ func (l *lines) step() {
 }
 
 // wakeAt steps again then, if nothing else does before.
-func (l *lines) wakeAt(next time.Time) {
+func (l *Lines) wakeAt(next time.Time) {
 	if next.IsZero() {
 		return
 	}
-	at := max(next.Sub(time.Unix(0, 0)), l.p.mesh.k.Now()+time.Microsecond)
+	at := max(next.Sub(time.Unix(0, 0)), l.p.Mesh.K.Now()+time.Microsecond)
 	if l.timer != 0 && l.timer <= at {
 		return
 	}
 	l.timer = at
-	l.p.after(at-l.p.mesh.k.Now(), func() {
+	l.p.After(at-l.p.Mesh.K.Now(), func() {
 		if l.timer == at {
 			l.timer = 0
 			l.nudge()
@@ -191,7 +197,7 @@ func (l *lines) wakeAt(next time.Time) {
 	})
 }
 
-func (l *lines) takeWrite(w incoming) {
+func (l *Lines) takeWrite(w incoming) {
 	s := l.led[w.segment]
 	if s == nil {
 		w.write.done(consensus.Result{Err: consensus.ErrNotLeader})
@@ -203,20 +209,20 @@ func (l *lines) takeWrite(w incoming) {
 
 // again leads a segment whose cores do not lead although its replica does: perhaps
 // the round behind the last change of leaders failed.
-func (l *lines) again(segment anchormesh.SegmentID) {
+func (l *Lines) again(segment anchormesh.SegmentID) {
 	if s := l.led[segment]; s != nil && s.collector.Holder(segment).Seat().Term != 0 {
 		return
 	}
-	if g := l.p.groups[segment]; g != nil && g.leads() {
-		l.seek(segment, g.status.Term)
+	if g := l.p.Groups[segment]; g != nil && g.Leads() {
+		l.seek(segment, g.Status.Term)
 	}
 }
 
 // lead starts a term of a segment here.
-func (l *lines) lead(segment anchormesh.SegmentID, term uint64) {
-	g := l.p.groups[segment]
-	at, here := l.p.standing(segment)
-	if g == nil || !here || !g.leads() || g.status.Term != term || at.line == 0 {
+func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
+	g := l.p.Groups[segment]
+	at, here := l.standing(segment)
+	if g == nil || !here || !g.Leads() || g.Status.Term != term || at.line == 0 {
 		return
 	}
 	s := l.scope(at.d.Line)
@@ -224,7 +230,7 @@ func (l *lines) lead(segment anchormesh.SegmentID, term uint64) {
 	s.lead(segment, term, at)
 }
 
-func (l *lines) depose(segment anchormesh.SegmentID) {
+func (l *Lines) depose(segment anchormesh.SegmentID) {
 	if s := l.led[segment]; s != nil {
 		delete(l.led, segment)
 		s.depose(segment)
@@ -232,7 +238,7 @@ func (l *lines) depose(segment anchormesh.SegmentID) {
 }
 
 // scope returns the cores of a scope.
-func (l *lines) scope(prefix []byte) *scope {
+func (l *Lines) scope(prefix []byte) *scope {
 	s := l.scopes[string(prefix)]
 	if s == nil {
 		s = newScope(l, prefix)
@@ -241,16 +247,16 @@ func (l *lines) scope(prefix []byte) *scope {
 	return s
 }
 
-func (l *lines) token() uint64 {
+func (l *Lines) token() uint64 {
 	l.tokens++
 	return l.tokens
 }
 
-// ask asks for the line's largest number.
-func (l *lines) ask(scope []byte, done func(anchormesh.Revision, error)) {
+// Ask asks for the line's largest number.
+func (l *Lines) Ask(scope []byte, done func(anchormesh.Revision, error)) {
 	l.do(func() {
 		s := l.scope(scope)
-		if len(s.asking) >= l.p.mesh.line().RequestsMax {
+		if len(s.asking) >= lineConfig(l.p.Mesh).RequestsMax {
 			done(0, line.ErrOverloaded)
 			return
 		}
@@ -271,8 +277,8 @@ type barrierFlight struct {
 	over    bool
 }
 
-// barrier calls done when nothing at or below t can appear in the segment any more.
-func (l *lines) barrier(d *anchormesh.Descriptor, t anchormesh.Revision, done func(index uint64, err error)) {
+// Barrier calls done when nothing at or below t can appear in the segment any more.
+func (l *Lines) Barrier(d *anchormesh.Descriptor, t anchormesh.Revision, done func(index uint64, err error)) {
 	key := barrierKey{d.Segment, d.Generation, t}
 	f := l.flights[key]
 	if f != nil {
@@ -291,20 +297,20 @@ func (l *lines) barrier(d *anchormesh.Descriptor, t anchormesh.Revision, done fu
 			done(index, err)
 		}
 	}
-	l.p.after(callTimeout, func() { end(0, errNoAnswer) })
-	l.p.after(l.p.moment(), func() {
+	l.p.After(node.CallTimeout, func() { end(0, node.ErrNoAnswer) })
+	l.p.After(l.p.Moment(), func() {
 		l.fly(line.Barrier{Segment: key.segment, Generation: key.generation, T: t}, end)
 	})
 }
 
 // fly carries one barrier to the segment's leader.
-func (l *lines) fly(b line.Barrier, end func(uint64, error)) {
+func (l *Lines) fly(b line.Barrier, end func(uint64, error)) {
 	p := l.p
-	if g := p.groups[b.Segment]; g != nil && g.leads() {
+	if g := p.Groups[b.Segment]; g != nil && g.Leads() {
 		l.barHere(b, end)
 		return
 	}
-	d, ok := p.table.Segment(b.Segment)
+	d, ok := p.Table.Segment(b.Segment)
 	if !ok {
 		end(0, line.ErrNotLeader)
 		return
@@ -314,22 +320,22 @@ func (l *lines) fly(b line.Barrier, end func(uint64, error)) {
 		l.heard(b.Segment, to, err)
 		end(index, err)
 	}
-	p.call(to, func(q *process, reply func(func())) {
-		q.lines.barHere(b, func(index uint64, err error) { reply(func() { heard(index, err) }) })
-	}, func() { heard(0, errNoAnswer) })
+	p.Call(to, func(q *node.Process, reply func(func())) {
+		LinesAt(q).barHere(b, func(index uint64, err error) { reply(func() { heard(index, err) }) })
+	}, func() { heard(0, node.ErrNoAnswer) })
 }
 
 // whom is who leads a segment elsewhere: the leader if it is known, best to a replica
 // here, else its voters in turn.
-func (l *lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
-	if g := l.p.groups[d.Segment]; g != nil && g.status.Leader != "" && l.p.mesh.cfg.Plant != PlantLeadersOnly {
-		return g.status.Leader
+func (l *Lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
+	if g := l.p.Groups[d.Segment]; g != nil && g.Status.Leader != "" && l.p.Mesh.Cfg.Plant != plan.PlantLeadersOnly {
+		return g.Status.Leader
 	}
-	if leader, ok := l.p.table.Leader(d.Segment); ok && leader != l.p.id {
+	if leader, ok := l.p.Table.Leader(d.Segment); ok && leader != l.p.ID {
 		return leader
 	}
 	voters := d.Voters()
-	if l.p.mesh.cfg.Plant == PlantLeadersOnly || len(voters) == 0 {
+	if l.p.Mesh.Cfg.Plant == plan.PlantLeadersOnly || len(voters) == 0 {
 		return ""
 	}
 	l.turn[d.Segment]++
@@ -337,19 +343,19 @@ func (l *lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
 }
 
 // heard remembers who led, or that this one did not.
-func (l *lines) heard(segment anchormesh.SegmentID, from anchormesh.NodeID, err error) {
-	known, ok := l.p.table.Leader(segment)
-	switch here := l.p.groups[segment] != nil; {
+func (l *Lines) heard(segment anchormesh.SegmentID, from anchormesh.NodeID, err error) {
+	known, ok := l.p.Table.Leader(segment)
+	switch here := l.p.Groups[segment] != nil; {
 	case here: // the replica knows better
 	case err == nil:
-		l.p.table.SetLeader(segment, from)
+		l.p.Table.SetLeader(segment, from)
 	case ok && known == from:
-		l.p.table.SetLeader(segment, "")
+		l.p.Table.SetLeader(segment, "")
 	}
 }
 
 // barHere takes a barrier to the holder on this node.
-func (l *lines) barHere(b line.Barrier, done func(uint64, error)) {
+func (l *Lines) barHere(b line.Barrier, done func(uint64, error)) {
 	l.do(func() {
 		s := l.led[b.Segment]
 		if s == nil {
@@ -360,7 +366,7 @@ func (l *lines) barHere(b line.Barrier, done func(uint64, error)) {
 		h := s.collector.Holder(b.Segment)
 		b.Token, b.Line = l.token(), h.Seat().Line
 		s.passed[b.Token] = func(err error) {
-			at, ok := l.p.standing(b.Segment)
+			at, ok := l.standing(b.Segment)
 			if err == nil && !ok {
 				err = line.ErrNotLeader
 			}
@@ -372,7 +378,7 @@ func (l *lines) barHere(b line.Barrier, done func(uint64, error)) {
 }
 
 // serve answers another node's request for numbers.
-func (l *lines) serve(req line.Request, done func(line.Answer)) {
+func (l *Lines) serve(req line.Request, done func(line.Answer)) {
 	l.do(func() {
 		s := l.led[req.Segment]
 		if s == nil || s.homeAt != req.Segment {
@@ -386,43 +392,9 @@ func (l *lines) serve(req line.Request, done func(line.Answer)) {
 	})
 }
 
-// call is a mesh call: ask runs on the other node and may reply once; failed says
-// that the node cannot be reached, or did not answer in time.
-func (p *process) call(to anchormesh.NodeID, ask func(q *process, reply func(func())), failed func()) {
-	n := p.mesh.find(to)
-	if n == nil || n.proc == nil || !p.mesh.net.Open(p.idx, n.idx) {
-		p.after(p.moment(), failed)
-		return
-	}
-	over := false
-	once := func(f func()) {
-		if !over {
-			over = true
-			f()
-		}
-	}
-	p.after(callTimeout, func() { once(failed) })
-	p.mesh.net.Stream(p.idx, n.idx, func() {
-		q := n.proc
-		if q == nil {
-			return
-		}
-		q.do(func() {
-			ask(q, func(f func()) {
-				p.mesh.net.Stream(n.idx, p.idx, func() { p.do(func() { once(f) }) })
-			})
-		})
-	})
-}
-
-// submit puts a proposal into a segment's log.
-func (p *process) submit(segment anchormesh.SegmentID, proposal replica.Proposal) {
-	w := p.worker(segment)
-	w.inbox.Proposals = append(w.inbox.Proposals, shard.Proposal{Segment: segment, Proposal: proposal})
-	w.kick()
-}
-
-// stamp returns a command with its revision in front.
-func stamp(rev anchormesh.Revision, command []byte) []byte {
+// Stamp returns a command with its revision in front.
+func Stamp(rev anchormesh.Revision, command []byte) []byte {
 	return append(keyspace.AppendStamp(make([]byte, 0, keyspace.StampBytes+len(command)), rev), command...)
 }
+
+func LinesAt(p *node.Process) *Lines { return node.Part[*Lines](p) }

@@ -1,4 +1,4 @@
-package sim
+package steward
 
 import (
 	"maps"
@@ -12,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
 )
 
 // tended is what a leader's node remembers of a segment, as in package
@@ -24,77 +25,77 @@ type tended struct {
 	pending   bool
 }
 
-func (m *mesh) recruiting() recruit.Config {
+func recruiting() recruit.Config {
 	c := recruit.DefaultConfig()
 	c.SettleAfter, c.RetryAfter, c.SurplusAfter = time.Second, 5*time.Second, 20*time.Second
 	return c
 }
 
-func (p *process) steward() {
-	for _, segment := range slices.Sorted(maps.Keys(p.groups)) {
-		p.tend(p.groups[segment])
+func (p *steward) round() {
+	for _, segment := range slices.Sorted(maps.Keys(p.Groups)) {
+		p.tend(p.Groups[segment])
 	}
 }
 
-func (p *process) tend(g *group) {
-	if !g.leads() {
-		delete(p.stewards, g.segment)
+func (p *steward) tend(g *node.Group) {
+	if !g.Leads() {
+		delete(p.tended, g.Segment)
 		return
 	}
-	term := g.status.Term
-	t := p.stewards[g.segment]
+	term := g.Status.Term
+	t := p.tended[g.Segment]
 	if t == nil || t.term != term {
-		t = &tended{recruiter: recruit.New(p.mesh.recruiting()), term: term, since: p.now(), contact: make(map[anchormesh.ReplicaID]time.Time)}
-		p.stewards[g.segment] = t
+		t = &tended{recruiter: recruit.New(recruiting()), term: term, since: p.Now(), contact: make(map[anchormesh.ReplicaID]time.Time)}
+		p.tended[g.Segment] = t
 	}
-	w := p.worker(g.segment)
-	w.inbox.Commands = append(w.inbox.Commands, func(s *shard.Shard) {
-		s.Look(g.segment, func(r *replica.Replica) {
+	w := p.Worker(g.Segment)
+	w.Inbox.Commands = append(w.Inbox.Commands, func(s *shard.Shard) {
+		s.Look(g.Segment, func(r *replica.Replica) {
 			if !r.Leads() {
 				return
 			}
 			commit := r.Status().Commit
 			peers := make(map[anchormesh.ReplicaID]replica.PeerProgress)
 			r.Progress(func(id anchormesh.ReplicaID, pr replica.PeerProgress) { peers[id] = pr })
-			p.after(p.moment(), func() { p.decide(g, t, commit, peers) })
+			p.After(p.Moment(), func() { p.decide(g, t, commit, peers) })
 		})
 	})
-	w.kick()
+	w.Kick()
 }
 
-func (p *process) decide(g *group, t *tended, commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress) {
-	now := p.now()
-	state := g.machine.State()
-	_, term := g.machine.Segment().Applied()
+func (p *steward) decide(g *node.Group, t *tended, commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress) {
+	now := p.Now()
+	state := g.Machine.State()
+	_, term := g.Machine.Segment().Applied()
 	s := recruit.Situation{
-		Descriptor: state.Descriptor, Self: p.id, Commit: commit,
-		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: p.mesh.cfg.Mesh.ReplaceAfter},
+		Descriptor: state.Descriptor, Self: p.ID, Commit: commit,
+		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: p.Mesh.Cfg.Mesh.ReplaceAfter},
 		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending || state.Joint(),
 	}
 	for _, a := range state.Descriptor.Anchors {
 		heard := peers[a.Replica].RecentActive
-		if g.asleep { // what the group knows of the others is as old as its sleep
+		if g.Asleep { // what the group knows of the others is as old as its sleep
 			heard = p.connected(a.Node)
 		}
-		if heard || a.Node == p.id {
+		if heard || a.Node == p.ID {
 			t.contact[a.Replica] = now
 		}
 		s.Progress = append(s.Progress, recruit.Progress{Replica: a.Replica, Match: peers[a.Replica].Match, LastContact: t.contact[a.Replica]})
 	}
-	s.Members = p.mesh.gossip(p, now)
+	s.Members = p.Mesh.Gossip(p.Process, now)
 	for _, e := range t.recruiter.Step(now, s).Effects {
 		p.carryOut(g, t, e)
 	}
 }
 
 // connected reports whether a connection to a node is open.
-func (p *process) connected(id anchormesh.NodeID) bool {
-	n := p.mesh.find(id)
-	return n != nil && n.proc != nil && p.mesh.net.Open(p.idx, n.idx) && p.mesh.net.Open(n.idx, p.idx)
+func (p *steward) connected(id anchormesh.NodeID) bool {
+	n := p.Mesh.Find(id)
+	return n != nil && n.Proc != nil && p.Mesh.Net.Open(p.Index, n.Index) && p.Mesh.Net.Open(n.Index, p.Index)
 }
 
-func (p *process) carryOut(g *group, t *tended, e recruit.Effect) {
-	d := g.machine.Descriptor()
+func (p *steward) carryOut(g *node.Group, t *tended, e recruit.Effect) {
+	d := g.Machine.Descriptor()
 	switch e.Kind {
 	case recruit.Invite:
 		p.invite(t, d, e.Node)
@@ -127,73 +128,52 @@ func single(kind raftpb.ConfChangeType, id anchormesh.ReplicaID) *raftpb.ConfCha
 	return &raftpb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(uint64(id))}
 }
 
-func (p *process) changeConf(g *group, t *tended, next *anchormesh.Descriptor, changes ...*raftpb.ConfChangeSingle) {
+func (p *steward) changeConf(g *node.Group, t *tended, next *anchormesh.Descriptor, changes ...*raftpb.ConfChangeSingle) {
 	t.pending = true
-	p.mesh.stats.ConfChanges++
-	p.with(g.segment, func(r *replica.Replica) {
+	p.Mesh.Stats.ConfChanges++
+	p.With(g.Segment, func(r *replica.Replica) {
 		r.ProposeConfChange(next.Generation, &raftpb.ConfChangeV2{Changes: changes}, meshpb.EncodeDescriptor(next), func(replica.Result) {
 			t.pending = false
-			p.after(p.moment(), p.steward)
+			p.After(p.Moment(), p.round)
 		})
 	})
 }
 
 // invite asks a node, which accepts.
-func (p *process) invite(t *tended, d *anchormesh.Descriptor, node anchormesh.NodeID) {
-	to := p.mesh.find(node)
-	p.mesh.net.Stream(p.idx, to.idx, func() {
-		q := to.proc
+func (p *steward) invite(t *tended, d *anchormesh.Descriptor, whom anchormesh.NodeID) {
+	to := p.Mesh.Find(whom)
+	p.Mesh.Net.Stream(p.Index, to.Index, func() {
+		q := to.Proc
 		if q == nil {
 			return
 		}
-		q.do(func() {
-			ok, _ := recruit.Accept(recruit.Load{Mesh: meshID}, recruit.Invitation{Mesh: d.Mesh, Segment: d.Segment, From: p.id})
-			p.mesh.net.Stream(to.idx, p.idx, func() {
-				p.do(func() { t.recruiter.Answer(p.now(), node, ok) })
+		q.Do(func() {
+			ok, _ := recruit.Accept(recruit.Load{Mesh: node.MeshID}, recruit.Invitation{Mesh: d.Mesh, Segment: d.Segment, From: p.ID})
+			p.Mesh.Net.Stream(to.Index, p.Index, func() {
+				p.Do(func() { t.recruiter.Answer(p.Now(), whom, ok) })
 			})
 		})
 	})
 }
 
-// exchange asks somebody for descriptors.
-func (p *process) exchange() {
-	var others []*computer
-	for _, n := range p.mesh.computers {
-		if n.idx != p.idx && n.proc != nil {
-			others = append(others, n)
-		}
-	}
-	if len(others) > 0 {
-		p.ask(pick(p.rng, others...))
-	}
+// steward tends the segments that are led here.
+type steward struct {
+	node.Quiet
+	*node.Process
+	tended map[anchormesh.SegmentID]*tended
 }
 
-// stranger asks a node that spoke to a replica which is not here.
-func (p *process) stranger(from anchormesh.NodeID) {
-	n := p.mesh.find(from)
-	now := p.mesh.k.Now()
-	if last, ok := p.asked[n.idx]; ok && now-last < 200*time.Millisecond {
-		return
-	}
-	p.asked[n.idx] = now
-	p.ask(n)
+func NewSteward(p *node.Process) node.Shell {
+	return &steward{Process: p, tended: make(map[anchormesh.SegmentID]*tended)}
 }
 
-func (p *process) ask(n *computer) {
-	p.mesh.net.Stream(p.idx, n.idx, func() {
-		q := n.proc
-		if q == nil {
-			return
-		}
-		q.do(func() {
-			told := slices.Clone(q.table.All())
-			p.mesh.net.Stream(n.idx, p.idx, func() {
-				p.do(func() {
-					for _, d := range told {
-						p.hint(d.Clone())
-					}
-				})
-			})
-		})
-	})
+func (p *steward) Booted() {
+	p.Every(time.Second, p.round)
+	p.Every(5*time.Second, p.Exchange)
+}
+
+func (p *steward) Follows(g *node.Group) {
+	if g.Leads() {
+		p.After(p.Moment(), p.round)
+	}
 }

@@ -1,4 +1,4 @@
-package sim
+package wire
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
 
-// protoMessage is one of etcd's.
-type protoMessage = proto.Message
+// ProtoMessage is one of etcd's.
+type ProtoMessage = proto.Message
 
-func marshal(m protoMessage) []byte {
+func Marshal(m ProtoMessage) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		panic("sim: a request cannot be encoded: " + err.Error())
@@ -26,15 +27,14 @@ func marshal(m protoMessage) []byte {
 // tagField is a field that no request has: parsers skip it.
 const tagField = 2000
 
-// tagged makes a request unlike every other one of the run, so that its command is
+// Tagged makes a request unlike every other one of the run, so that its command is
 // known again in the log.
-func (m *mesh) tagged(raw []byte) []byte {
-	m.tags++
-	return protowire.AppendVarint(protowire.AppendTag(raw, tagField, protowire.VarintType), m.tags)
+func Tagged(tag uint64, raw []byte) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(raw, tagField, protowire.VarintType), tag)
 }
 
 func encodeOp(r *check.Request) *pb.RequestOp {
-	switch m := encode(r, 0).(type) {
+	switch m := Encode(r, 0).(type) {
 	case *pb.PutRequest:
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: m}}
 	case *pb.DeleteRangeRequest:
@@ -65,15 +65,15 @@ func encodeCompare(c *check.Compare) *pb.Compare {
 	return out
 }
 
-// ops of the commands that writes become.
-var ops = map[check.Kind]keyspace.Op{
+// Ops of the commands that writes become.
+var Ops = map[check.Kind]keyspace.Op{
 	check.Put: keyspace.OpPut, check.Delete: keyspace.OpDeleteRange, check.Txn: keyspace.OpTxn,
 	check.Grant: keyspace.OpLeaseGrant, check.Revoke: keyspace.OpLeaseRevoke,
 }
 
-// decode reads etcd's answer to a request.
-func decode(kind check.Kind, b []byte) (*check.Result, error) {
-	var m protoMessage
+// Decode reads etcd's answer to a request.
+func Decode(kind check.Kind, b []byte) (*check.Result, error) {
+	var m ProtoMessage
 	switch kind {
 	case check.Put:
 		m = &pb.PutResponse{}
@@ -95,7 +95,7 @@ func decode(kind check.Kind, b []byte) (*check.Result, error) {
 	return &res, nil
 }
 
-func convert(m protoMessage) check.Result {
+func convert(m ProtoMessage) check.Result {
 	switch m := m.(type) {
 	case *pb.PutResponse:
 		out := check.Result{Rev: m.GetHeader().GetRevision()}
@@ -126,7 +126,7 @@ func convert(m protoMessage) check.Result {
 	panic(fmt.Sprintf("sim: %T is no answer", m))
 }
 
-func convertKV(kv *mvccpb.KeyValue) check.KV {
+func ConvertKV(kv *mvccpb.KeyValue) check.KV {
 	return check.KV{Key: string(kv.GetKey()), Value: string(kv.GetValue()), Create: kv.GetCreateRevision(),
 		Mod: kv.GetModRevision(), Version: kv.GetVersion(), Lease: kv.GetLease()}
 }
@@ -134,7 +134,59 @@ func convertKV(kv *mvccpb.KeyValue) check.KV {
 func convertKVs(kvs ...*mvccpb.KeyValue) []check.KV {
 	var out []check.KV
 	for _, kv := range kvs {
-		out = append(out, convertKV(kv))
+		out = append(out, ConvertKV(kv))
 	}
 	return out
+}
+
+// Encode turns a request into etcd's.
+func Encode(r *check.Request, ttl int64) ProtoMessage {
+	switch r.Kind {
+	case check.Put:
+		return &pb.PutRequest{Key: []byte(r.Key), Value: []byte(r.Value), Lease: r.Lease, PrevKv: r.Prev}
+	case check.Delete:
+		return &pb.DeleteRangeRequest{Key: []byte(r.Key), RangeEnd: []byte(r.End), PrevKv: r.Prev}
+	case check.Range:
+		return &pb.RangeRequest{Key: []byte(r.Key), RangeEnd: []byte(r.End), Limit: r.Limit, Revision: r.Rev, Serializable: r.Serializable}
+	case check.Grant:
+		return &pb.LeaseGrantRequest{ID: r.Lease, TTL: ttl}
+	case check.Revoke:
+		return &pb.LeaseRevokeRequest{ID: r.Lease}
+	}
+	out := &pb.TxnRequest{}
+	for i := range r.If {
+		out.Compare = append(out.Compare, encodeCompare(&r.If[i]))
+	}
+	for i := range r.Then {
+		out.Success = append(out.Success, encodeOp(&r.Then[i]))
+	}
+	for i := range r.Else {
+		out.Failure = append(out.Failure, encodeOp(&r.Else[i]))
+	}
+	return out
+}
+
+// KeysOf is the range of keys that a request names; of leases it is none.
+func KeysOf(r *check.Request) anchormesh.KeyRange {
+	switch r.Kind {
+	case check.Grant, check.Revoke:
+		return anchormesh.KeyRange{}
+	case check.Txn:
+		var all []string
+		for _, c := range r.If {
+			all = append(all, c.Key, c.Key+"\x00")
+		}
+		for _, list := range [][]check.Request{r.Then, r.Else} {
+			for i := range list {
+				k := KeysOf(&list[i])
+				all = append(all, string(k.Start), string(k.End))
+			}
+		}
+		low, high := all[0], all[0]
+		for _, k := range all {
+			low, high = min(low, k), max(high, k)
+		}
+		return anchormesh.KeyRange{Start: []byte(low), End: []byte(high)}
+	}
+	return anchormesh.RequestRange([]byte(r.Key), []byte(r.End))
 }

@@ -1,4 +1,4 @@
-package sim
+package node
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
@@ -6,6 +6,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
 // writer is package consensus's log writer: all that gathered while the disk was
@@ -23,14 +24,14 @@ func newLazy() map[anchormesh.SegmentID]*raftpb.HardState {
 }
 
 // update makes a record of the log durable that is not Raft's, then calls done.
-func (p *process) update(u wal.Update, done func()) {
+func (p *Process) update(u wal.Update, done func()) {
 	p.writer.updates = append(p.writer.updates, u)
 	p.writer.done = append(p.writer.done, done)
 	p.write()
 }
 
 // write starts the disk, if it is idle and something waits.
-func (p *process) write() {
+func (p *Process) write() {
 	w := &p.writer
 	if w.busy || len(w.appends)+len(w.updates) == 0 {
 		return
@@ -39,7 +40,7 @@ func (p *process) write() {
 	appends, updates, done := w.appends, w.updates, w.done
 	w.appends, w.updates, w.done = nil, nil, nil
 	batch := w.batch(appends, updates)
-	if p.mesh.cfg.Plant == PlantAckEarly {
+	if p.Mesh.Cfg.Plant == plan.PlantAckEarly {
 		for i := range appends {
 			p.sendFrames(appends[i].Frames)
 			appends[i].Frames = nil
@@ -51,10 +52,10 @@ func (p *process) write() {
 		p.write()
 	}
 	if len(batch) == 0 {
-		p.after(0, finish)
+		p.After(0, finish)
 		return
 	}
-	p.after(p.disk.Sync(), func() {
+	p.After(p.Disk.Sync(), func() {
 		if err := p.log.Append(batch); err != nil {
 			p.broken("log", err)
 			return
@@ -84,15 +85,15 @@ func (w *writer) batch(appends []shard.Append, updates []wal.Update) []wal.Updat
 }
 
 // deliver says what may be said now.
-func (p *process) deliver(appends []shard.Append, done []func()) {
+func (p *Process) deliver(appends []shard.Append, done []func()) {
 	for i := range appends {
 		p.sendFrames(appends[i].Frames)
 	}
 	for i := range appends {
 		if d := appends[i].Done; len(d.Local) > 0 {
-			w := p.worker(d.Segment)
-			w.inbox.Appended = append(w.inbox.Appended, d)
-			w.kick()
+			w := p.Worker(d.Segment)
+			w.Inbox.Appended = append(w.Inbox.Appended, d)
+			w.Kick()
 		}
 	}
 	for _, f := range done {

@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+)
+
+// proposeSplit cuts the segment that holds a key, if this node leads it. Who does not
+// look lets the log refuse what is not allowed.
+func proposeSplit(p *node.Process, at []byte, look bool) bool {
+	for _, r := range p.Host.Sorted() {
+		state := r.Machine.State()
+		d := state.Descriptor
+		g := p.Groups[d.Segment]
+		if g == nil || !g.Leads() || !d.Range.Contains(at) {
+			continue
+		}
+		p.Mesh.Names++
+		split := &machine.Split{At: at, Right: node.ChildID(p.Mesh.Names),
+			Evidence: lineage.Evidence{Reason: lineage.Operator, Operator: fmt.Sprint(p.ID)}}
+		if look && state.Allows(split) != nil || bytes.Equal(at, d.Range.Start) {
+			return false
+		}
+		p.Submit(d.Segment, replica.Proposal{
+			Generation: d.Generation, Alone: true, Payload: split.Command(), Done: func(replica.Result) {},
+		})
+		return true
+	}
+	return false
+}
+
+// splitSomewhere is a random split: at a random key, by whoever leads there.
+func (m *world) splitSomewhere() {
+	if m.Cfg.Mesh.SplitsMax <= m.Stats.Splits {
+		return
+	}
+	s := plan.Pick(m.Rng, m.Segments...)
+	at := fmt.Appendf(nil, "%s/%02d", s.Letter(), m.Rng.IntN(m.Cfg.Load.Keys+1))
+	if m.Rng.IntN(4) == 0 {
+		at = append(at, '+')
+	}
+	look := m.Rng.IntN(4) > 0
+	times := plan.Pick(m.Rng, 1, 1, 2, 3)
+	for range times { // several in a row, of one generation or of more
+		for _, p := range m.Running() {
+			if !p.Paused {
+				p.Do(func() { proposeSplit(p, at, look) })
+			}
+		}
+		at = fmt.Appendf(nil, "%s/%02d", s.Letter(), m.Rng.IntN(m.Cfg.Load.Keys+1))
+	}
+}
