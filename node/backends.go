@@ -244,18 +244,29 @@ func (b *backends) Header() codec.Header {
 func (b *backends) KeysLed(keys anchormesh.KeyRange) bool {
 	covering, whole := b.table.Covering(keys)
 	for _, d := range covering {
-		if _, ok := b.table.Leader(d.Segment); !ok && !b.anchoredElsewhere(d) {
+		if !b.led(d) {
 			return false
 		}
 	}
 	return whole
 }
 
-// anchoredElsewhere reports whether this node holds no anchor of the segment: it
-// hears of leaders only when it forwards, and asks then.
-func (b *backends) anchoredElsewhere(d *anchormesh.Descriptor) bool {
-	_, here := b.host.Get(d.Segment)
-	return !here
+// led reports whether a segment has a leader, as far as this node can tell. Of one that
+// is anchored elsewhere it hears only when it forwards, and asks then; but while too many
+// of the voters' nodes are gone nobody leads it.
+func (b *backends) led(d *anchormesh.Descriptor) bool {
+	if _, here := b.host.Get(d.Segment); here {
+		_, ok := b.table.Leader(d.Segment)
+		return ok
+	}
+	voters, there := d.Voters(), 0
+	view := b.mesh.View()
+	for _, v := range voters {
+		if m, ok := view.Get(v.Node); ok && m.State == mesh.Alive {
+			there++
+		}
+	}
+	return there > len(voters)/2
 }
 
 // LeasesLed implements etcdapi.Node.

@@ -94,6 +94,9 @@ func TestMerge(t *testing.T) {
 	if s := c.m.State(); s.Line != 9 || s.Left.Open || !s.Left.Absorbed || s.Chain.Last().Kind != lineage.Merge {
 		t.Errorf("the merged state: %+v", s)
 	}
+	if !d.Stamped || c.m.State().Counts() {
+		t.Error("back to one segment, the scope counts by itself again (counterexample 22k)")
+	}
 	if z, a := value(t, c.m.Segment(), "z"), value(t, c.m.Segment(), "a"); z != "last" || a != "left" {
 		t.Errorf("z is %q, a is %q", z, a)
 	}
@@ -163,6 +166,28 @@ func TestAnAbortedMergeChangesNothing(t *testing.T) {
 	next := merge.Attempt{Generation: 2, Number: 2}
 	if out := c.apply(2, Open(next, &pair)); out.Err != nil {
 		t.Errorf("the next attempt: %v", out.Err)
+	}
+}
+
+// Trap 14: the repair of a group that lost its majority does not go into a merge: the
+// left may hold the keys already.
+func TestAFrozenSegmentDoesNotBeginAnew(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 1}, c.pair()
+	c.apply(2, Open(n, &pair))
+	if err := c.applyRight(Freeze(n, &pair)); err != nil {
+		t.Fatal(err)
+	}
+	before, self := c.right.State(), c.right.Descriptor().Anchors[0].Node
+	at := lineage.Place{Index: 1000, Term: 9}
+	if _, err := c.right.Recover(self, at, lineage.Rule{}, lineage.Evidence{Reason: lineage.Recovery}); !errors.Is(err, ErrRefused) || c.right.State() != before {
+		t.Errorf("a frozen segment began anew: %v", err)
+	}
+	if err := c.applyRight(Thaw(n, merge.Aborted)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.right.Recover(self, at, lineage.Rule{}, lineage.Evidence{Reason: lineage.Recovery}); err != nil || s.Descriptor.Generation <= before.Descriptor.Generation+1 {
+		t.Errorf("thawed, it did not: %v", err)
 	}
 }
 

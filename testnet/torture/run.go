@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/torture/audit"
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 	"github.com/anchormesh/anchormesh/testnet/torture/govern"
 	"github.com/anchormesh/anchormesh/testnet/torture/structure"
@@ -39,6 +40,8 @@ type run struct {
 
 	governor *govern.Governor // nil: there are no scopes
 	scopes   []*tenant
+	keeper   *audit.Keeper
+	lineage  audit.Lineage // that it found
 }
 
 // Run tortures a mesh that serves. The report is valid if the error is nil; it says
@@ -85,11 +88,14 @@ func (r *run) begin(ctx context.Context, load traffic.Config) (err error) {
 	return r.operate(ctx)
 }
 
-func (r *run) end() error {
+func (r *run) end() (err error) {
 	if r.governor == nil {
 		return nil
 	}
-	return r.governor.Close()
+	if r.keeper != nil {
+		_, err = r.keeper.Stop()
+	}
+	return errors.Join(err, r.governor.Close())
 }
 
 // operate begins to change the structure, if that is wanted.

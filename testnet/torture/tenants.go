@@ -36,6 +36,9 @@ func (r *run) tenants(ctx context.Context, load traffic.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if r.keeper, err = audit.Keep(context.WithoutCancel(ctx), r.target.Endpoints); err != nil {
+		return err
+	}
 	load.Lean, load.Bad, load.Rate = true, govern.Bad, load.Rate/2
 	for i, s := range r.governor.Scopes {
 		load.Prefix, load.Seed = s.Prefix, r.cfg.Seed+uint64(i)+1
@@ -124,6 +127,7 @@ func (r *run) audit(ctx context.Context) {
 		return
 	}
 	var stopped error
+	r.lineage, stopped = r.keeper.Stop()
 	for i := range r.target.Names {
 		stopped = errors.Join(stopped, r.target.Machines.Stop(ctx, i))
 	}
@@ -141,12 +145,13 @@ func (r *run) auditors(dirs []string) error {
 	if err != nil {
 		return err
 	}
+	books.Lineage = r.lineage
 	r.contracts(books)
 	c := &audit.Case{Books: books, Verify: audit.Signed}
 	for _, a := range r.report.Policies.Asked {
-		hash, err := audit.PolicyHash(a.Document, a.Scope)
-		if err != nil {
-			return fmt.Errorf("audit: what %s asked for: %w", a.Operator, err)
+		hash, err := audit.PolicyHash(a.Document, a.Scope) // of none, if it was no policy: nothing in force is that
+		if err != nil && a.Told != 0 {
+			return fmt.Errorf("audit: %s was told that what is no policy is in force: %w", a.Operator, err)
 		}
 		c.Asked = append(c.Asked, audit.Asked{Scope: a.Scope, Operator: a.Operator, Policy: hash, Told: a.Told})
 	}

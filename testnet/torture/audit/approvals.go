@@ -21,14 +21,15 @@ type write struct{ key, value string }
 type admitted struct {
 	writes  map[write]bool
 	refused map[write]string
-	unknown int // batches whose policy, voters or ledger are not kept any more
+	maybe   map[write]bool // in batches that cannot be judged
+	unknown int            // batches whose policy, voters or ledger are not kept any more
 	judged  int
 }
 
 // approvals makes sure that what was shown was approved.
 func approvals(c *Case, p *past, l *ledgers) Verdict {
 	v := Verdict{Name: "approvals: nothing was written without the votes that the policy asks for"}
-	in := admitted{writes: make(map[write]bool), refused: make(map[write]string)}
+	in := admitted{writes: make(map[write]bool), refused: make(map[write]string), maybe: make(map[write]bool)}
 	whole := true
 	for _, id := range c.Books.segments() {
 		log := c.Books.Logs[id]
@@ -42,9 +43,11 @@ func approvals(c *Case, p *past, l *ledgers) Verdict {
 		switch why, seen := in.refused[w]; {
 		case in.writes[w]:
 			v.Judged++
+		case in.maybe[w]:
+			v.Unknown++
 		case seen:
 			v.broken("%q was written at revision %d, and its votes did not suffice: %s", put.Key, put.Revision, why)
-		case !whole || in.unknown > 0:
+		case !whole:
 			v.Unknown++
 		default:
 			v.broken("%q was written at revision %d, and no log has votes on that", put.Key, put.Revision)
@@ -69,6 +72,11 @@ func (in *admitted) log(id anchormesh.SegmentID, log *Log, p *past, l *ledgers, 
 		held, known := p.at(id, e.Index)
 		if !known || !l.of(id).whole {
 			in.unknown++
+			for i := range batch.Slots {
+				for _, w := range writes(batch.Slots[i].Request()) {
+					in.maybe[w] = true
+				}
+			}
 			continue
 		}
 		in.judged++

@@ -35,6 +35,8 @@ type Log struct {
 type Books struct {
 	Logs   map[anchormesh.SegmentID]*Log
 	States []*machine.State // of each replica on each node
+	// Lineage is what a Keeper found while the mesh ran.
+	Lineage Lineage
 	// Forks are places at which two nodes committed different entries.
 	Forks []string
 }

@@ -29,6 +29,9 @@ func newPast(b *Books) *past {
 		entries: make(map[anchormesh.Hash]*lineage.Entry), own: make(map[anchormesh.SegmentID][]*lineage.Entry),
 		births: make(map[anchormesh.SegmentID]*lineage.Entry), policies: map[anchormesh.Hash]*policy.Policy{{}: nil},
 	}
+	for _, e := range b.Lineage {
+		p.keep(e)
+	}
 	for _, s := range b.States {
 		for _, e := range s.Chain.Entries() {
 			p.keep(e)

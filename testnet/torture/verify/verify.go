@@ -51,9 +51,16 @@ func verdict(name string, h *check.History, judge func(*check.History) (int, err
 }
 
 // expiries returns what happened to leases, in order of time, without ends of leases that their holder revoked, or
-// tried to: a revoke may end a lease at any time, and promises nothing.
+// tried to: a revoke may end a lease at any time, and promises nothing. The end of a lease whose only put never was
+// done shows nowhere; that none is left is asked at the end.
 func expiries(h *check.History) []check.Lease {
-	revoked := map[int64]bool{}
+	revoked, empty := map[int64]bool{}, map[int64]bool{}
+	for i := range h.Ops {
+		empty[h.Ops[i].Lease] = h.Ops[i].Kind == check.Put && h.Ops[i].Result == nil
+	}
+	for i := range h.Events {
+		empty[h.Events[i].KV.Lease] = false
+	}
 	for _, l := range h.Leases {
 		if l.What == check.Revoke {
 			revoked[l.ID] = true
@@ -61,7 +68,7 @@ func expiries(h *check.History) []check.Lease {
 	}
 	var out []check.Lease
 	for _, l := range h.Leases {
-		if l.What != check.Expire || !revoked[l.ID] {
+		if !empty[l.ID] && (l.What != check.Expire || !revoked[l.ID]) {
 			out = append(out, l)
 		}
 	}

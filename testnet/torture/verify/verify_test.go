@@ -135,6 +135,19 @@ func TestGoodHistoryIsGood(t *testing.T) {
 	}
 }
 
+// The end of a lease whose put never was done shows nowhere.
+func TestALeaseThatHeldNothingEndsUnseen(t *testing.T) {
+	l := good()
+	l.Leases = append(l.Leases, check.Lease{What: check.Grant, ID: 11, TTL: 5, Sent: second(15), At: second(16)})
+	if err := Problems(All(l, bounds)); !errors.Is(err, check.ErrLeaseForever) {
+		t.Errorf("a lease that nobody put anything on: %v", err)
+	}
+	l.Ops = append(l.Ops, op(17, check.Request{Kind: check.Put, Key: "t/lease/3", Value: "u", Lease: 11}, nil))
+	if err := Problems(All(l, bounds)); err != nil {
+		t.Error(err)
+	}
+}
+
 // A lease may expire after the last event that is known.
 func TestWatchMaySeeMoreThanIsKnown(t *testing.T) {
 	l := good()
