@@ -61,16 +61,25 @@ func AnchorMesh(ctx context.Context) (string, error) {
 	if path := os.Getenv("TESTNET_ANCHORMESH"); path != "" {
 		return path, nil
 	}
+	return build(ctx, "")
+}
+
+// Failpoints is AnchorMesh with the tag "failpoints": its nodes obey
+// ANCHORMESH_FAILPOINTS. What the environment names in place of a build is not it.
+func Failpoints(ctx context.Context) (string, error) { return build(ctx, "failpoints") }
+
+// build builds cmd/anchormesh under build tags.
+func build(ctx context.Context, tags string) (string, error) {
 	anchormesh.Lock()
 	defer anchormesh.Unlock()
-	if anchormesh.path != "" {
-		return anchormesh.path, nil
+	if path := anchormesh.paths[tags]; path != "" {
+		return path, nil
 	}
 	root, err := sourceRoot()
 	if err != nil {
 		return "", err
 	}
-	if !HasAnchorMesh() {
+	if _, err := os.Stat(filepath.Join(root, "cmd", "anchormesh")); err != nil {
 		return "", ErrNoCommand
 	}
 	dir, err := os.MkdirTemp("", "anchormesh-bin-")
@@ -78,18 +87,18 @@ func AnchorMesh(ctx context.Context) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "anchormesh")
-	if err := goBuild(ctx, root, "-o", path, "./cmd/anchormesh"); err != nil {
+	if err := goBuild(ctx, root, "-tags", tags, "-o", path, "./cmd/anchormesh"); err != nil {
 		return "", err
 	}
-	anchormesh.path = path
+	anchormesh.paths[tags] = path
 	return path, nil
 }
 
 // anchormesh remembers what this process built.
-var anchormesh struct {
+var anchormesh = struct {
 	sync.Mutex
-	path string
-}
+	paths map[string]string // by build tags
+}{paths: map[string]string{}}
 
 // goBuild runs "go build" in dir. CGO is off as in etcd's own releases, so that
 // both programs are built alike and run anywhere.

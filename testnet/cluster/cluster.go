@@ -34,6 +34,9 @@ type Config struct {
 	Size int      // nodes
 	Dir  string   // parent of data directories and logs; must exist and is not removed
 	Args []string // further arguments for every node
+	// Failpoints is what the nodes' ANCHORMESH_FAILPOINTS says; they are built to obey it
+	// then. Only of a mesh.
+	Failpoints string
 	// Started, if set, is called with each process as soon as it exists, at
 	// restarts too, to limit or observe it. Its error ends the start.
 	Started func(n *Node, pid int) error
@@ -46,6 +49,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cluster: unknown kind %q, known are %q and %q", c.Kind, Etcd, Mesh)
 	case c.Size < 1:
 		return fmt.Errorf("cluster: size is %d, must be at least 1", c.Size)
+	case c.Failpoints != "" && c.Kind != Mesh:
+		return fmt.Errorf("cluster: a cluster of %s has no failpoints", c.Kind)
 	case c.Dir == "":
 		return errors.New("cluster: no directory given")
 	}
@@ -104,6 +109,7 @@ func (c *Cluster) layOut(cfg Config) error {
 			Gossip:  loopback(p[2].port),
 			HTTP:    loopback(p[3].port),
 			hook:    cfg.Started,
+			points:  cfg.Failpoints,
 		})
 	}
 	return nil

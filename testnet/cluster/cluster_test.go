@@ -99,7 +99,7 @@ func TestConfigValidate(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []Config{{Kind: "zookeeper", Size: 1, Dir: "."}, {Kind: Etcd, Dir: "."}, {Kind: Mesh, Size: 3}} {
+	for _, bad := range []Config{{Kind: "zookeeper", Size: 1, Dir: "."}, {Kind: Etcd, Dir: "."}, {Kind: Mesh, Size: 3}, {Kind: Etcd, Size: 1, Dir: ".", Failpoints: "a=panic"}} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v was accepted", bad)
 		}

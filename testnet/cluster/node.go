@@ -30,6 +30,7 @@ type Node struct {
 	// command gives program and arguments; first is true until a start succeeded.
 	command func(n *Node, first bool) (path string, args []string)
 	hook    func(n *Node, pid int) error // Config.Started
+	points  string                       // Config.Failpoints
 
 	mu      sync.Mutex
 	current *process
@@ -48,7 +49,7 @@ func (n *Node) Start() error {
 		return fmt.Errorf("%w: %s", ErrRunning, n.Name)
 	}
 	path, args := n.command(n, !n.started)
-	p, err := startProcess(path, args, n.LogPath)
+	p, err := startProcess(path, args, n.LogPath, n.points)
 	if err != nil {
 		return err
 	}

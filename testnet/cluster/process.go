@@ -22,7 +22,7 @@ type process struct {
 }
 
 // startProcess runs path with output appended to logPath.
-func startProcess(path string, args []string, logPath string) (*process, error) {
+func startProcess(path string, args []string, logPath, failpoints string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
@@ -32,6 +32,9 @@ func startProcess(path string, args []string, logPath string) (*process, error) 
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = cleanEnviron()
+	if failpoints != "" {
+		cmd.Env = append(cmd.Env, "ANCHORMESH_FAILPOINTS="+failpoints)
+	}
 	cmd.SysProcAttr = endWithParent()
 
 	p := &process{done: make(chan struct{})}

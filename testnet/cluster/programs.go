@@ -43,7 +43,11 @@ func prepareEtcd(ctx context.Context, c *Cluster, cfg Config) error {
 // everyone joins through everyone else, so that any node can return while any
 // other is away.
 func prepareMesh(ctx context.Context, c *Cluster, cfg Config) error {
-	path, err := binaries.AnchorMesh(ctx)
+	program := binaries.AnchorMesh
+	if cfg.Failpoints != "" {
+		program = binaries.Failpoints
+	}
+	path, err := program(ctx)
 	if err != nil {
 		return err
 	}

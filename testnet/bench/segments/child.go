@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"github.com/anchormesh/anchormesh/testnet/load"
 )
@@ -37,13 +38,31 @@ func (c Config) flood(ctx context.Context, l load.Config) (load.Result, error) {
 		return load.Result{}, err
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, c.Flood[0], c.Flood[1:]...)
+	command := c.flooding()
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return load.Result{}, fmt.Errorf("segments: load process: %w", err)
 	}
 	var result load.Result
 	return result, json.Unmarshal(out.Bytes(), &result)
+}
+
+// flooding is the command line of the flood, which may stand behind nodes and probe for
+// the CPU.
+func (c Config) flooding() []string {
+	if c.FloodNice == 0 {
+		return c.Flood
+	}
+	return append([]string{"nice", "-n", strconv.Itoa(c.FloodNice)}, c.Flood...)
+}
+
+// floods says how the flood runs.
+func (c Config) floods() string {
+	if c.FloodNice == 0 {
+		return "a process of its own"
+	}
+	return fmt.Sprintf("a process of its own at nice %d", c.FloodNice)
 }
 
 // load returns the load that the benchmarks' settings say.

@@ -77,8 +77,11 @@ func (b Classes) Run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	report.Method = fmt.Sprintf("medians of %d rounds, fresh clusters of %d nodes; puts of %d bytes by %d closed-loop clients into each scope in turn, windows of %s; strong is acks by all anchors, without approvals; the flood is %d clients that put into the light scope as fast as it goes, from a process of their own, and the probe of the strong scope %d puts per second on a timetable",
-		b.Rounds, b.Nodes, b.ValueSize, b.Clients, b.Duration, b.Clients, b.Probe)
+	report.Method = fmt.Sprintf("medians of %d rounds, fresh clusters of %d nodes; puts of %d bytes by %d closed-loop clients into each scope in turn, windows of %s; strong is acks by all anchors, without approvals; the flood is %d clients that put into the light scope as fast as it goes, from %s, and the probe of the strong scope %d puts per second on a timetable",
+		b.Rounds, b.Nodes, b.ValueSize, b.Clients, b.Duration, b.Clients, b.floods(), b.Probe)
+	if b.SyncDelay > 0 {
+		report.Method += fmt.Sprintf("; each sync of a node's log is preceded by a sleep of %s (a failpoint), the stores' commits are not", b.SyncDelay)
+	}
 	var samples classSamples
 	for round := 1; round <= b.Rounds && err == nil; round++ {
 		err = b.round(ctx, round, &samples)

@@ -24,9 +24,11 @@ type Config struct {
 	Duration  time.Duration // of each measured window
 	Keys      int           // size of a key space
 	ValueSize int
-	Clients   int      // closed-loop writers
-	MeshArgs  []string // further arguments of mesh nodes
-	Flood     []string // command of a child process that takes a load's configuration, see Child
+	Clients   int           // closed-loop writers
+	MeshArgs  []string      // further arguments of mesh nodes
+	SyncDelay time.Duration // added to each sync of a mesh node's log, by a failpoint; 0: none
+	FloodNice int           // of the flood's process, where it shares cores with the nodes; 0: as all others
+	Flood     []string      // command of a child process that takes a load's configuration, see Child
 	Progress  io.Writer
 }
 
@@ -45,6 +47,10 @@ func (c Config) Validate() error {
 		return errors.New("segments: at least one node, one round and one client are needed")
 	case c.Duration <= 0 || c.Warmup < 0:
 		return errors.New("segments: the window must be longer than 0 and the warm-up not negative")
+	case c.FloodNice < 0 || c.FloodNice > 19:
+		return errors.New("segments: the flood's nice goes from 0 to 19")
+	case c.SyncDelay < 0:
+		return errors.New("segments: a sync cannot be made faster than it is")
 	case c.Keys < 1 || c.ValueSize < 8:
 		return fmt.Errorf("segments: %d keys of %d bytes is not possible", c.Keys, c.ValueSize)
 	}
@@ -78,9 +84,13 @@ func start(ctx context.Context, cfg Config, kind cluster.Kind, size int, limiter
 	if kind == cluster.Mesh {
 		args = append([]string{"--log-level", "warn"}, cfg.MeshArgs...)
 	}
+	points := ""
+	if cfg.SyncDelay > 0 && kind == cluster.Mesh {
+		points = fmt.Sprintf("wal/before-sync=sleep(%s)", cfg.SyncDelay)
+	}
 	ctx, cancel := context.WithTimeout(ctx, clusterStart)
 	defer cancel()
-	c, err := cluster.Start(ctx, cluster.Config{Kind: kind, Size: size, Dir: dir, Args: args, Started: func(n *cluster.Node, pid int) error {
+	c, err := cluster.Start(ctx, cluster.Config{Kind: kind, Size: size, Dir: dir, Args: args, Failpoints: points, Started: func(n *cluster.Node, pid int) error {
 		return r.enter(limiter, n.Name, pid)
 	}})
 	if err == nil {

@@ -84,8 +84,8 @@ func (b Neighbour) Run(ctx context.Context) (*Report, error) {
 	if b.FloodRate > 0 {
 		speed = fmt.Sprintf("at %d per second", b.FloodRate)
 	}
-	report.Method = fmt.Sprintf("medians of %d alternating rounds, fresh clusters of %d nodes; a probe of %d puts and %d gets per second on a timetable, first at rest, then while a process of its own floods another prefix with puts, %d clients, %s; values of %d bytes; windows of %s; latency from the moment a request was due",
-		b.Rounds, b.Nodes, b.Probe, b.Probe, b.Clients, speed, b.ValueSize, b.Duration)
+	report.Method = fmt.Sprintf("medians of %d alternating rounds, fresh clusters of %d nodes; a probe of %d puts and %d gets per second on a timetable, first at rest, then while %s floods another prefix with puts, %d clients, %s; values of %d bytes; windows of %s; latency from the moment a request was due",
+		b.Rounds, b.Nodes, b.Probe, b.Probe, b.floods(), b.Clients, speed, b.ValueSize, b.Duration)
 	var samples []neighbourSample
 	err = inTurns(ctx, b.Rounds, b.sides(), func(round int, s neighbourSide) error {
 		sample, err := b.measure(ctx, s)

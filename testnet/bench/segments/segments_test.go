@@ -287,3 +287,29 @@ func TestReportsAreWhole(t *testing.T) {
 		t.Errorf("%s\n%s", text.String(), markdown.String())
 	}
 }
+
+// What a benchmark cannot do is refused before anything is started.
+func TestSettingsThatCannotWork(t *testing.T) {
+	for want, with := range map[string]func(*Config){
+		"made faster":   func(c *Config) { c.SyncDelay = -1 },
+		"from 0 to 19":  func(c *Config) { c.FloodNice = 20 },
+		"at least one ": func(c *Config) { c.Nodes = 0 },
+	} {
+		c := Default()
+		with(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
+
+func TestTheFloodStandsBehind(t *testing.T) {
+	c := Config{Flood: []string{"bench", "load-child"}}
+	if got := c.flooding(); !slices.Equal(got, c.Flood) {
+		t.Errorf("%q", got)
+	}
+	c.FloodNice = 19
+	if got := c.flooding(); !slices.Equal(got, []string{"nice", "-n", "19", "bench", "load-child"}) {
+		t.Errorf("%q", got)
+	}
+}

@@ -101,6 +101,7 @@ func setupNeighbour(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark
 	probe := flags.Int("probe", 20, "puts per second of the probe, and as many gets")
 	rate := flags.Int("flood-rate", 0, "puts per second of the flood; 0: as fast as it goes")
 	etcd := flags.Bool("etcd", true, "measure an etcd as well")
+	floodNice(flags, cfg)
 	return func() (benchmark, error) {
 		return segments.Neighbour{Config: *cfg, Probe: *probe, FloodRate: *rate, Etcd: *etcd}, nil
 	}
@@ -138,9 +139,17 @@ func setupIdle(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, err
 	return func() (benchmark, error) { return segments.Idle{Config: *cfg, Segments: *n, Rest: *rest}, nil }
 }
 
+func floodNice(flags *flag.FlagSet, cfg *segments.Config) {
+	flags.IntVar(&cfg.FloodNice, "flood-nice", 0, "of the process that floods, 1 to 19: it gets the CPU that nodes and probe leave, where they share a machine")
+}
+
 func setupClasses(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
 	cfg.Clients = 8
 	probe := flags.Int("probe", 20, "puts per second of the probe of the strong scope")
 	etcd := flags.Bool("etcd", true, "measure an etcd as well")
-	return func() (benchmark, error) { return segments.Classes{Config: *cfg, Probe: *probe, Etcd: *etcd}, nil }
+	floodNice(flags, cfg)
+	flags.DurationVar(&cfg.SyncDelay, "sync-delay", 0, "added to each sync of the nodes' logs, of all three classes alike, as on a slower disk; there is no etcd beside it then")
+	return func() (benchmark, error) {
+		return segments.Classes{Config: *cfg, Probe: *probe, Etcd: *etcd && cfg.SyncDelay == 0}, nil
+	}
 }
