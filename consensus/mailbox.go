@@ -9,6 +9,7 @@ type mailbox[T any] struct {
 	mu     sync.Mutex
 	full   *T
 	used   bool
+	left   bool // something is there that does not wake the receiver
 	closed bool
 	wake   chan struct{}
 }
@@ -34,17 +35,29 @@ func (m *mailbox[T]) put(f func(*T)) bool {
 	return true
 }
 
+// leave is put for what can wait: it comes with the next bundle, or the last.
+func (m *mailbox[T]) leave(f func(*T)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	f(m.full)
+	m.left = true
+	return true
+}
+
 // take waits for a bundle and leaves an empty one. It returns nil when the
 // mailbox is closed and empty.
 func (m *mailbox[T]) take(empty *T) *T {
 	<-m.wake
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.used {
+	if !m.used && !m.left {
 		return nil
 	}
 	full := m.full
-	m.full, m.used = empty, false
+	m.full, m.used, m.left = empty, false, false
 	if m.closed {
 		m.wake <- struct{}{}
 	}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/anchormesh/anchormesh"
@@ -68,9 +69,7 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	for _, f := range fx.Frames {
 		w.engine.transport.Send(f.To, f.Data)
 	}
-	if len(fx.Appends) > 0 {
-		w.engine.writer.inbox.put(func(in *writes) { in.appends = append(in.appends, fx.Appends...) })
-	}
+	w.hand(fx.Appends)
 	if len(fx.Applies) > 0 {
 		w.apply.inbox.put(func(in *applies) { in.list = append(in.list, fx.Applies...) })
 	}
@@ -86,6 +85,19 @@ func (w *worker) carryOut(fx *shard.Effects) {
 	for _, s := range fx.Snapshots {
 		w.engine.sendSnapshot(s)
 	}
+}
+
+// hand gives appends to the log's writer. What is only a commit index, which nobody waits
+// for, does not wake it.
+func (w *worker) hand(appends []shard.Append) {
+	if len(appends) == 0 {
+		return
+	}
+	put := w.engine.writer.inbox.leave
+	if slices.ContainsFunc(appends, func(a shard.Append) bool { return a.Sync || len(a.Frames)+len(a.Done.Local) > 0 }) {
+		put = w.engine.writer.inbox.put
+	}
+	put(func(in *writes) { in.appends = append(in.appends, appends...) })
 }
 
 // inboundPerGroup is what a tick may bring to a group of a few anchors: a heartbeat or

@@ -141,6 +141,7 @@ func (r *Replica) appendOf(m *raftpb.Message) *Append {
 			a.Remote = append(a.Remote, resp)
 		}
 	}
+	r.dropKnown(a)
 	return a
 }
 

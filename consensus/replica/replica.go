@@ -26,6 +26,7 @@ type outbox struct {
 	touched       bool // something was stepped since the last Ready
 	statusChanged bool // and not reported yet
 	term, vote    uint64
+	answered      answered
 	// committedTerm is the term of the newest entry handed out for apply. A
 	// leader answers reads only when it equals its own term: what an earlier
 	// leader acknowledged is then below the commit index. raft itself skips
