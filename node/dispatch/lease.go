@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
@@ -76,9 +78,27 @@ func (d *Dispatcher) endLease(ctx context.Context, r *host.Replica, desc *anchor
 	if err := d.leases.EndLease(ctx, r, id); err != nil {
 		return nil, err
 	}
-	at, err := d.now(ctx, desc.Line)
-	if err != nil { // it has ended all the same
-		at, _ = r.Machine.Segment().Revision()
+	at, err := insist(ctx, func(ctx context.Context) (anchormesh.Revision, error) { return d.now(ctx, desc.Line) })
+	if err != nil {
+		return nil, err
 	}
 	return codec.Chunks{codec.AppendHeader(nil, 1, d.header(desc, at))}, nil
+}
+
+// insist asks for the newest revision until it is told, or ctx ends. What was asked for is done, in other segments
+// too, so any smaller revision would be one at which it does not show.
+func insist(ctx context.Context, now func(context.Context) (anchormesh.Revision, error)) (anchormesh.Revision, error) {
+	for {
+		at, err := now(ctx)
+		if !errors.Is(err, errRetry) {
+			return at, err
+		}
+		timer := time.NewTimer(retryWait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, gaveUp(ctx, err)
+		}
+	}
 }
