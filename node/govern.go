@@ -9,6 +9,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/node/charter"
 	"github.com/anchormesh/anchormesh/node/governor"
+	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
 
@@ -21,8 +22,9 @@ func (n *Node) newGovernor(a *assembly) *governor.Governor {
 			return err
 		},
 		Group: a.group, Proof: func(_ anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof { return a.proofs.Proof(entry) },
-		Recover: func(id anchormesh.SegmentID, rule lineage.Rule, why lineage.Evidence) (*anchormesh.Descriptor, error) {
-			d, err := a.host.Recover(id, rule, why)
+		Number: a.lines.Number,
+		Recover: func(id anchormesh.SegmentID, how host.Order) (*anchormesh.Descriptor, error) {
+			d, err := a.host.Recover(id, how)
 			if err == nil {
 				a.proofs.Changed(id)
 				a.exchange.Announce(id)

@@ -3,6 +3,7 @@ package classes
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,11 @@ const Method = 15
 const (
 	interval    = 2 * time.Second
 	callTimeout = time.Second
+	// patience is how long a group has to remove a replica before its keeper hears of it:
+	// one that works needs a second or two.
+	patience = 5 * time.Second
+	// buryTimeout bounds one report to the keeper.
+	buryTimeout = 3 * time.Second
 	// wordsAtOnce bounds the calls of one round that run side by side.
 	wordsAtOnce = 8
 	// malformed is the code of answers to what is no word.
@@ -39,6 +45,9 @@ type Config struct {
 	// Forgot hands on that a replica on another node may have forgotten something. It is
 	// asked on every anchor's node; the segment's leader acts.
 	Forgot func(from anchormesh.NodeID, segment anchormesh.SegmentID, replica anchormesh.ReplicaID) bool
+	// Dead tells the keeper of the segment, whose group did not remove the replica within
+	// patience.
+	Dead   func(ctx context.Context, f host.Forgetful) error
 	Logger *slog.Logger
 }
 
@@ -54,6 +63,8 @@ type Reporter struct {
 
 	mu   sync.Mutex
 	hard map[anchormesh.SegmentID]hardened
+
+	since map[anchormesh.SegmentID]time.Time // of Run: when a group was first told of a replica
 }
 
 // hardened is a replica here that was asked to be on disk under a version of its policy.
@@ -66,7 +77,7 @@ type hardened struct {
 func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Caller) *Reporter {
 	return &Reporter{
 		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1),
-		hard: make(map[anchormesh.SegmentID]hardened),
+		hard: make(map[anchormesh.SegmentID]hardened), since: make(map[anchormesh.SegmentID]time.Time),
 	}
 }
 
@@ -103,11 +114,22 @@ func (r *Reporter) round(ctx context.Context) {
 			r.say(ctx, to, w)
 		})
 	}
-	for _, f := range r.host.Forgotten() {
+	forgotten := r.host.Forgotten()
+	for _, f := range forgotten {
 		for _, node := range r.anchors(f.Segment, f.State) {
 			say(node, word{forgot, f.Segment, f.Replica})
 		}
+		if r.overdue(f) {
+			room <- struct{}{}
+			calls.Go(func() {
+				defer func() { <-room }()
+				r.bury(ctx, f)
+			})
+		}
 	}
+	maps.DeleteFunc(r.since, func(id anchormesh.SegmentID, _ time.Time) bool {
+		return !slices.ContainsFunc(forgotten, func(f host.Forgetful) bool { return f.Segment == id })
+	})
 	for _, id := range r.host.Segments() {
 		switch rep, ok := r.host.Get(id); {
 		case ok && rep.Machine.State().Hardening():
@@ -117,6 +139,26 @@ func (r *Reporter) round(ctx context.Context) {
 		}
 	}
 	calls.Wait()
+}
+
+// overdue reports whether the group had its time to remove a replica. What nothing is left
+// of is of no segment that is known.
+func (r *Reporter) overdue(f host.Forgetful) bool {
+	first, told := r.since[f.Segment]
+	if !told {
+		first = time.Now()
+		r.since[f.Segment] = first
+	}
+	return f.State != nil && time.Since(first) >= patience
+}
+
+// bury tells the keeper.
+func (r *Reporter) bury(ctx context.Context, f host.Forgetful) {
+	ctx, cancel := context.WithTimeout(ctx, buryTimeout)
+	defer cancel()
+	if err := r.cfg.Dead(ctx, f); err != nil {
+		r.cfg.Logger.Info("the keeper does not hear yet that a replica may have forgotten something", "segment", f.Segment, "replica", f.Replica, "err", err)
+	}
 }
 
 // anchors returns the other nodes that may lead a segment, as far as is known here.

@@ -7,6 +7,8 @@
 //   - A replica that its host calls forgetful is reported to the anchors of its segment until
 //     the group has removed it; who leads acts on it (package steward). Answers bring the
 //     newest descriptor that the other knows, so that the reporter learns of its removal.
+//   - One that its group does not remove within patience is reported to the segment's keeper
+//     (package anchors/keeper), again until it is removed or has begun anew.
 //   - Every replica that a segment waits for to be on disk says so once it is, and again
 //     until the segment's log has it. Only the node that holds a replica is believed.
 //

@@ -44,6 +44,9 @@ type Record struct {
 	// acknowledged from memory, because the machine stopped; 0: whichever it is that the
 	// segment names on this node. It must not vote or acknowledge any more.
 	Forgotten map[anchormesh.SegmentID]anchormesh.ReplicaID
+	// Keepers holds, per segment whose replica here is forgotten, the segment that it was
+	// reported to: no other one may hear of it.
+	Keepers map[anchormesh.SegmentID]anchormesh.SegmentID
 	// Scopes are the prefixes of the scopes whose store files this directory
 	// must hold: one that is gone took acknowledged writes with it.
 	Scopes []string
@@ -62,6 +65,7 @@ type stored struct {
 	Frozen  map[string]uint64 `json:"frozen_replicas,omitempty"`
 	Boot    string            `json:"boot,omitempty"`
 	Forgot  map[string]uint64 `json:"forgotten_replicas,omitempty"`
+	Keepers map[string]string `json:"reported_to,omitempty"`
 }
 
 // Record returns a copy of the record.
@@ -76,6 +80,8 @@ func (d *Dir) Record() Record {
 	maps.Copy(r.Frozen, d.record.Frozen)
 	r.Forgotten = make(map[anchormesh.SegmentID]anchormesh.ReplicaID, len(d.record.Forgotten))
 	maps.Copy(r.Forgotten, d.record.Forgotten)
+	r.Keepers = make(map[anchormesh.SegmentID]anchormesh.SegmentID, len(d.record.Keepers))
+	maps.Copy(r.Keepers, d.record.Keepers)
 	return r
 }
 
@@ -85,6 +91,7 @@ func (d *Dir) Save(r Record) error {
 		Format: format, Node: string(r.Node), Leaving: r.Leaving,
 		Retired: make(map[string]uint64, len(r.Retired)), Snaps: make(map[string]uint64, len(r.Installed)),
 		Frozen: make(map[string]uint64, len(r.Frozen)), Boot: r.Boot, Forgot: make(map[string]uint64, len(r.Forgotten)),
+		Keepers: make(map[string]string, len(r.Keepers)),
 	}
 	if r.Mesh != 0 {
 		s.Mesh = r.Mesh.String()
@@ -106,6 +113,9 @@ func (d *Dir) Save(r Record) error {
 	}
 	for segment, id := range r.Forgotten {
 		s.Forgot[segment.String()] = uint64(id)
+	}
+	for segment, keeper := range r.Keepers {
+		s.Keepers[segment.String()] = keeper.String()
 	}
 	data, err := json.MarshalIndent(&s, "", "  ")
 	if err != nil {
@@ -189,6 +199,9 @@ func (d *Dir) parse(name string, s *stored) error {
 	if d.record.Forgotten, err = replicas(s.Forgot); err != nil {
 		return bad(err)
 	}
+	if d.record.Keepers, err = keepers(s.Keepers); err != nil {
+		return bad(err)
+	}
 	d.record.Installed = make(map[anchormesh.SegmentID]uint64, len(s.Snaps))
 	for key, index := range s.Snaps {
 		segment, err := anchormesh.ParseSegmentID(key)
@@ -208,6 +221,20 @@ func replicas(stored map[string]uint64) (map[anchormesh.SegmentID]anchormesh.Rep
 			return nil, err
 		}
 		out[segment] = anchormesh.ReplicaID(id)
+	}
+	return out, nil
+}
+
+func keepers(stored map[string]string) (map[anchormesh.SegmentID]anchormesh.SegmentID, error) {
+	out := make(map[anchormesh.SegmentID]anchormesh.SegmentID, len(stored))
+	for key, value := range stored {
+		segment, err := anchormesh.ParseSegmentID(key)
+		if err != nil {
+			return nil, err
+		}
+		if out[segment], err = anchormesh.ParseSegmentID(value); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

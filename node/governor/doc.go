@@ -24,6 +24,12 @@
 // meets another scope in its place is abandoned; the cuts stay, and merge when dormant.
 // When the answers of leaders cover all the scope's keys, it notes the version in force.
 //
+// # Losses
+//
+// The home of a scope keeps the losses of the light scopes inside (package
+// anchors/keeper): its leader takes reports, has the log choose who begins a lost segment
+// anew, and tells that node. Operators' recoveries of light segments stand in the same log.
+//
 // # What it does not do
 //
 // It does not merge, and moves no anchors: the steward follows the policies.

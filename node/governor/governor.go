@@ -62,7 +62,9 @@ type Config struct {
 	// Proof returns what proves an entry of a lineage, nil if it is not complete yet.
 	Proof func(segment anchormesh.SegmentID, entry anchormesh.Hash) *lineage.Proof
 	// Recover makes the replica of a segment here the only one of a new generation.
-	Recover  func(segment anchormesh.SegmentID, rule lineage.Rule, why lineage.Evidence) (*anchormesh.Descriptor, error)
+	Recover func(segment anchormesh.SegmentID, how host.Order) (*anchormesh.Descriptor, error)
+	// Number returns a number of a line that is above all that it gave before.
+	Number   func(ctx context.Context, line []byte) (anchormesh.Revision, error)
 	Listener Listener
 }
 
@@ -99,6 +101,7 @@ type task struct {
 	home anchormesh.SegmentID
 	term uint64 // 0: a vote
 	id   uint64
+	lost anchormesh.SegmentID // which is to begin anew
 }
 
 // New returns a governor; Run starts it.
@@ -152,15 +155,16 @@ func (g *Governor) Changed(c machine.Change) {
 			g.cfg.Listener.Ended(e.Kind.String(), e.Outcome.String())
 		}
 	}
-	if pending(c.State.Scope) {
+	if pending(c.State) {
 		g.activate(c.State.Descriptor.Segment)
 		g.Kick()
 	}
 }
 
-// pending reports whether something is open, or not in force everywhere.
-func pending(r *scope.Record) bool {
-	return len(r.Open) > 0 || r.Doing != nil || r.InForce < r.Newest().Number
+// pending reports whether something is open at a home, or not in force everywhere.
+func pending(s *machine.State) bool {
+	r := s.Scope
+	return len(r.Open) > 0 || r.Doing != nil || r.InForce < r.Newest().Number || s.Keeper != nil && len(s.Keeper.Cases) > 0
 }
 
 func (g *Governor) activate(id anchormesh.SegmentID) {
@@ -174,7 +178,7 @@ func (g *Governor) activate(id anchormesh.SegmentID) {
 // version.
 func (g *Governor) sweep() {
 	for _, id := range g.host.ScopeHomes() {
-		if h, ok := g.homeOf(id); ok && (pending(h.Scope) || h.leads && !h.asleep && g.stray(h)) {
+		if h, ok := g.homeOf(id); ok && (pending(h.State) || h.leads && !h.asleep && g.stray(h)) {
 			g.activate(id)
 		}
 	}
@@ -258,18 +262,19 @@ func (g *Governor) look(now time.Time) {
 		g.voteFor(h)
 		r := h.Scope
 		stray := h.leads && g.stray(h)
-		if !pending(r) && !stray {
+		if !pending(h.State) && !stray {
 			g.rested(h.segment)
 		}
 		if !h.leads || h.Merging() {
 			continue
 		}
 		g.expire(now, h)
+		g.keep(h)
 		switch {
 		case r.Doing != nil:
-			g.run(task{h.segment, h.term, r.Doing.ID}, func(ctx context.Context) { g.carryOut(ctx, h) })
+			g.run(task{home: h.segment, term: h.term, id: r.Doing.ID}, func(ctx context.Context) { g.carryOut(ctx, h) })
 		case r.InForce < r.Newest().Number || stray:
-			g.run(task{h.segment, h.term, 0}, func(ctx context.Context) { g.spread(ctx, h) })
+			g.run(task{home: h.segment, term: h.term}, func(ctx context.Context) { g.spread(ctx, h) })
 		}
 	}
 }
@@ -300,7 +305,7 @@ func (g *Governor) expire(now time.Time, h home) {
 		}
 	}
 	for _, p := range h.Scope.Open {
-		t := task{h.segment, h.term, p.ID}
+		t := task{home: h.segment, term: h.term, id: p.ID}
 		if first, ok := g.seen[t]; !ok {
 			g.seen[t] = now
 		} else if now.Sub(first) >= limit {

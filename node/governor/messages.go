@@ -20,6 +20,8 @@ const (
 	askAlive   = 8  // to a segment's leader: does a read round succeed?
 	askWhere   = 10 // to who leads, or led, the segment that holds a key: what holds it now?
 	askRecover = 9  // to a survivor: begin the segment anew; the answer is its descriptor
+	askDead    = 11 // to a keeper's leader: enter what is reported of a replica
+	askReach   = 12 // to who has a replica: where does it end? the answer is term and index
 )
 
 // Codes of failed answers.

@@ -10,6 +10,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/node/host"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
 
@@ -17,12 +18,19 @@ import (
 const aliveWait = 2 * time.Second
 
 // arbiter returns the scope in whose home a segment's recovery is decided: its own, or
-// for a home the one around it.
+// for a home the one around it; of a light segment the nearest that is not light, which
+// also decides without an operator.
 func (g *Governor) arbiter(segment anchormesh.SegmentID) ([]byte, error) {
 	d, ok := g.table.Segment(segment)
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("%w: this node knows no segment %s", ErrRefused, segment)
+	case d.Class == anchormesh.Light:
+		o, err := g.keeperOf(d)
+		if err != nil {
+			return nil, err
+		}
+		return o.Scope, nil
 	case !d.Home():
 		return d.Scope, nil
 	case len(d.Scope) == 0:
@@ -69,6 +77,11 @@ func (g *Governor) recover(ctx context.Context, h home, p *scope.Proposal) error
 		return err
 	}
 	g.table.Learn(d)
+	if d.Class == anchormesh.Light { // of what is reported of the old generation nothing is to come any more
+		if _, err := g.propose(ctx, h, machine.Begun(d.Segment, d.Generation)); err != nil {
+			return err
+		}
+	}
 	return g.finish(ctx, h, p, scope.Decided, "")
 }
 
@@ -77,38 +90,42 @@ func (g *Governor) recover(ctx context.Context, h home, p *scope.Proposal) error
 // sure that no other node is told the same. The errors are ErrRefused, ErrUnavailable and
 // the context's.
 func (g *Governor) RecoverHere(ctx context.Context, segment anchormesh.SegmentID, operator string) (*anchormesh.Descriptor, error) {
-	return g.beginAnew(ctx, segment, lineage.Rule{}, operator)
+	return g.beginAnew(ctx, segment, host.Order{Why: lineage.Evidence{Reason: lineage.Recovery, Operator: operator}})
 }
 
 // ordered begins anew by the decision of a scope's home.
 func (g *Governor) ordered(ctx context.Context, q *question) ([]byte, error) {
-	var rule lineage.Rule
-	if len(q.body) < len(rule.Decision) {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, errMalformed)
+	o, err := terms(q)
+	if err != nil {
+		return nil, err
 	}
-	copy(rule.Decision[:], q.body)
-	rule.Scope = q.body[len(rule.Decision):]
-	rule.From = rule.Scope
-	d, err := g.beginAnew(ctx, q.segment, rule, string(q.text))
+	d, err := g.beginAnew(ctx, q.segment, o)
 	if err != nil {
 		return nil, err
 	}
 	return meshpb.EncodeDescriptor(d), nil
 }
 
-func (g *Governor) beginAnew(ctx context.Context, segment anchormesh.SegmentID, rule lineage.Rule, operator string) (*anchormesh.Descriptor, error) {
-	r, here := g.host.Get(segment)
-	if !here {
+func (g *Governor) beginAnew(ctx context.Context, segment anchormesh.SegmentID, o host.Order) (*anchormesh.Descriptor, error) {
+	state, _, ok := g.host.Reach(segment)
+	if !ok {
 		return nil, fmt.Errorf("%w: this node has no replica of segment %s", ErrRefused, segment)
 	}
-	if rule.Decision.IsZero() || !r.Machine.State().RecoveredBy(rule.Decision) {
+	if !o.Rule.Decision.IsZero() && state.RecoveredBy(o.Rule.Decision) {
+		return state.Descriptor, nil
+	}
+	if o.Generation == 0 { // an operator may be mistaken
 		alive, cancel := context.WithTimeout(ctx, aliveWait)
 		defer cancel()
 		if g.readIndex(alive, segment) == nil {
 			return nil, fmt.Errorf("%w: segment %s has its majority, and nothing is to be recovered", ErrRefused, segment)
 		}
 	}
-	d, err := g.cfg.Recover(segment, rule, lineage.Evidence{Reason: lineage.Recovery, Operator: operator})
+	var err error
+	if o.Above, err = g.above(ctx, state.Descriptor); err != nil {
+		return nil, err
+	}
+	d, err := g.cfg.Recover(segment, o)
 	if errors.Is(err, machine.ErrRefused) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}

@@ -24,7 +24,7 @@ var codes = []struct {
 }{{codeRefused, ErrRefused}, {codeNoScope, ErrNoScope}, {codeUnknown, ErrUnknown}, {codeNotNow, ErrNotNow}}
 
 // Serve answers another node's question; it does not block.
-func (g *Governor) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder) {
+func (g *Governor) Serve(from anchormesh.NodeID, payload []byte, to mesh.Responder) {
 	q, err := parseQuestion(payload)
 	if err != nil {
 		to.Fail(codeRefused, err.Error())
@@ -39,7 +39,7 @@ func (g *Governor) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder)
 	g.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, stepTimeout)
 		defer cancel()
-		answer, err := g.answer(ctx, q)
+		answer, err := g.answer(ctx, from, q)
 		if err == nil {
 			to.Reply(answer)
 			return
@@ -57,7 +57,7 @@ func (g *Governor) Serve(_ anchormesh.NodeID, payload []byte, to mesh.Responder)
 // call asks a node, this one included.
 func (g *Governor) call(ctx context.Context, node anchormesh.NodeID, q *question) ([]byte, error) {
 	if node == g.cfg.Self {
-		return g.answer(ctx, q)
+		return g.answer(ctx, node, q)
 	}
 	answer, err := g.mesh.Call(ctx, node, Method, q.encode())
 	var remote *mesh.RemoteError
@@ -163,7 +163,7 @@ func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *q
 }
 
 // answer answers a question that is for this node.
-func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
+func (g *Governor) answer(ctx context.Context, from anchormesh.NodeID, q *question) ([]byte, error) {
 	switch q.kind {
 	case askAdopt, askCut:
 		return g.change(ctx, q)
@@ -177,6 +177,8 @@ func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
 		return nil, g.readIndex(ctx, q.segment)
 	case askRecover:
 		return g.ordered(ctx, q)
+	case askReach:
+		return g.reach(q)
 	}
 	h, ok := g.homeOf(q.segment)
 	switch {
@@ -188,6 +190,8 @@ func (g *Governor) answer(ctx context.Context, q *question) ([]byte, error) {
 	switch q.kind {
 	case askPropose:
 		return g.take(ctx, h, q.body)
+	case askDead:
+		return nil, g.hearDead(ctx, from, h, q.body)
 	case askVote:
 		_, err := g.propose(ctx, h, append([]byte{byte(machine.OpVote)}, q.body...))
 		return nil, err

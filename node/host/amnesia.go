@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/keeper"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
@@ -19,7 +20,8 @@ type Forgetful struct {
 	// State is what was on disk; nil if nothing was.
 	State   *machine.State
 	Applied uint64 // log index of State
-	Last    uint64 // of the log that is left
+	// Left is where its log ends, or its store where that is ahead.
+	Left keeper.Position
 }
 
 // recall finds out, before any replica is opened, whether the machine was stopped since
@@ -50,14 +52,18 @@ func (h *Host) forgot(segment *mvcc.Segment, id anchormesh.ReplicaID, state *mac
 	if !forgotten {
 		return false, nil
 	}
-	last, err := h.log.Group(segment.ID()).LastIndex()
+	if known != 0 && id > known { // it began anew as that one, and was stopped before it noted so
+		return false, h.remember(segment.ID())
+	}
+	left, err := h.ends(segment.ID(), segment.Meta())
 	if err != nil {
 		return true, err
 	}
-	f := Forgetful{Segment: segment.ID(), Replica: id, State: state, Applied: segment.Meta().Applied, Last: last}
+	f := Forgetful{Segment: segment.ID(), Replica: id, State: state, Applied: segment.Meta().Applied, Left: left}
 	h.forgetful[f.Segment] = f
+	h.table.Learn(state.Descriptor) // a hint, for who looks for the segment
 	h.cfg.Logger.Warn("the machine was stopped: a replica of a light segment may have forgotten what it acknowledged, and gives way to a new one",
-		"segment", f.Segment, "replica", id, "applied", f.Applied, "log", f.Last)
+		"segment", f.Segment, "replica", id, "applied", f.Applied, "log", f.Left.Index)
 	if known == id {
 		return true, nil
 	}
@@ -107,6 +113,7 @@ func (h *Host) release(segment anchormesh.SegmentID, id anchormesh.ReplicaID) er
 	rec := h.dir.Record()
 	rec.Retired[segment] = max(rec.Retired[segment], id)
 	delete(rec.Forgotten, segment)
+	delete(rec.Keepers, segment)
 	delete(rec.Installed, segment)
 	delete(rec.Frozen, segment)
 	if err := h.dir.Save(rec); err != nil {

@@ -112,6 +112,7 @@ func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) er
 	delete(rec.Installed, segment)
 	delete(rec.Frozen, segment)
 	delete(rec.Forgotten, segment)
+	delete(rec.Keepers, segment)
 	return h.dir.Save(rec)
 }
 

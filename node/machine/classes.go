@@ -21,15 +21,16 @@ func Hardened(id anchormesh.ReplicaID) []byte {
 }
 
 // MustLast reports whether a command has to be on disk before it is acknowledged, in a
-// light segment, too: all that is structural, and the parts of transactions over several
-// segments, whose other parts may be in a segment that is not light. What cannot be told
-// must last.
+// light segment, too: all that is structural, the parts of transactions over several
+// segments, whose other parts may be in a segment that is not light, and the end of a
+// lease, which its home forgets then: a key that came back on it would stay for ever. What
+// cannot be told must last.
 func MustLast(command []byte) bool {
 	for len(command) > 0 {
 		switch op := keyspace.Op(command[0]); {
 		case op >= keyspace.OpStructural:
 			return true
-		case op >= keyspace.OpPrepare && op <= keyspace.OpForget:
+		case op >= keyspace.OpPrepare && op <= keyspace.OpForget, op == keyspace.OpLeaseEnd:
 			return true
 		case op == keyspace.OpStamped && len(command) > 9:
 			command = command[9:] // the stamp, then another command

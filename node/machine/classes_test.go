@@ -16,7 +16,7 @@ func TestWhatMustLast(t *testing.T) {
 	stamped := func(op keyspace.Op) []byte { return append(keyspace.AppendStamp(nil, 7), byte(op), 1) }
 	for op, want := range map[keyspace.Op]bool{
 		keyspace.OpPut: false, keyspace.OpDeleteRange: false, keyspace.OpTxn: false, keyspace.OpLeaseGrant: false, keyspace.OpLeaseOpen: false,
-		keyspace.OpPrepare: true, keyspace.OpCommit: true, keyspace.OpAbort: true, keyspace.OpDecide: true, keyspace.OpForget: true,
+		keyspace.OpPrepare: true, keyspace.OpCommit: true, keyspace.OpAbort: true, keyspace.OpDecide: true, keyspace.OpForget: true, keyspace.OpLeaseEnd: true,
 		OpSplit: true, OpWindow: true, OpFreeze: true, OpAdopt: true, OpVote: true, OpTrust: true, OpHardened: true,
 	} {
 		if got := MustLast([]byte{byte(op), 1}); got != want {

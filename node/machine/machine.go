@@ -241,6 +241,8 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyHardened(e, body)
 	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce, OpAffirm:
 		err = m.applyScope(op, e, body)
+	case OpDead, OpChoose, OpBegun, OpUnheard:
+		err = m.applyKeeper(op, e, body)
 	case OpTurn, OpSwitch, OpBegin, OpSettle:
 		err = m.applyTurn(e, op, body)
 	case OpLift:

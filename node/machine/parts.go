@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/keeper"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/anchors/trust"
@@ -39,6 +40,8 @@ const (
 
 	partTurn = 26 // see Turn
 	partSoft = 31 // uvarints: replicas, ascending
+
+	partKeeper = 32 // package keeper
 )
 
 type part struct {
@@ -78,6 +81,7 @@ func (s *State) parts() []part {
 		{partTrust, s.Trust.Encode()},
 		{partTurn, s.Turn.encode()},
 		{partSoft, appendReplicas(nil, s.Soft)},
+		{partKeeper, s.Keeper.Encode()},
 	}
 	if s.Scope != nil {
 		all = slices.Insert(all, partScope-1, part{partScope, s.Scope.Encode()})
@@ -133,6 +137,8 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 		s.Trust, err = trust.Decode(b)
 	case partSoft:
 		s.Soft, err = replicas(b)
+	case partKeeper:
+		s.Keeper, err = keeper.Decode(b)
 	case partTurn:
 		err = s.Turn.decode(b)
 	default:

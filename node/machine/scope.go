@@ -170,6 +170,9 @@ func (s *State) propose(place lineage.Place, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if p.Kind == scope.Delete && s.Keeper.Busy() {
+		return fmt.Errorf("%w: a light segment begins anew, and this scope's home decides about it", scope.ErrBusy)
+	}
 	s.Scope, err = s.Scope.Propose(s.Descriptor.Scope, p, at(place))
 	return err
 }
@@ -204,6 +207,11 @@ func (s *State) decided(place lineage.Place, d *scope.Decision) error {
 		rule.Scope = rule.From
 		rule.Version, rule.Policy = s.Descriptor.Policy, scope.PolicyHash(s.Policy)
 		why.Reason, why.Numbers = lineage.Recovery, append(why.Numbers, uint64(d.Segment))
+		if c, is := s.Keeper.Case(d.Segment); is { // the operator's word stands
+			if ended, err := s.Keeper.End(d.Segment, c.Generation()+RecoveredGenerations-1); err == nil {
+				s.Keeper = ended
+			}
+		}
 	}
 	if err := s.chained(place, rule, false, why); err != nil {
 		return err
@@ -268,6 +276,9 @@ func (s *State) finish(place lineage.Place, body []byte) error {
 	if doing != nil && doing.Kind == scope.Delete && len(s.Descriptor.Line) > len(doing.Subject) {
 		return fmt.Errorf("the scope's line of revisions has not gone back to that of %q yet", doing.Subject)
 	}
+	if doing != nil && doing.Kind == scope.Delete && s.Keeper.Busy() {
+		return fmt.Errorf("%w: a light segment begins anew, and this scope's home decides about it", scope.ErrBusy)
+	}
 	if s.Scope, err = s.Scope.Finish(id, o, note, at(place)); err != nil || doing.Kind != scope.Delete {
 		return err
 	}
@@ -279,7 +290,7 @@ func (s *State) finish(place lineage.Place, body []byte) error {
 		return err
 	}
 	s.rule(&rule, doing.Policy, doing.Anchors)
-	s.Scope = nil
+	s.Scope, s.Keeper = nil, nil
 	return nil
 }
 

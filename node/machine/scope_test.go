@@ -136,7 +136,7 @@ func TestRecovered(t *testing.T) {
 	b := newBench(t)
 	b.apply(1, put("a", "v"))
 	before := b.m.State()
-	s, err := b.m.Recover("b", lineage.Place{Index: 100, Term: 9}, lineage.Rule{}, lineage.Evidence{Reason: lineage.Recovery})
+	s, err := b.m.Recover(Recovery{Self: "b", At: lineage.Place{Index: 100, Term: 9}, Why: lineage.Evidence{Reason: lineage.Recovery}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestRecovered(t *testing.T) {
 		s.Window < 1<<32 || !d.Stamped || !s.Chain.Last().Describes(d) || len(s.Conf.GetVoters()) != 1 {
 		t.Errorf("%+v", s)
 	}
-	if _, err := before.recovered("x", 1, lineage.Place{Index: 100, Term: 9}, lineage.Rule{}, lineage.Evidence{}); err == nil {
+	if _, err := before.recovered(&Recovery{Self: "x", At: lineage.Place{Index: 100, Term: 9}}, 1); err == nil {
 		t.Error("a node that is no anchor survived")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/keeper"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/anchors/policy"
@@ -52,6 +53,9 @@ type State struct {
 	// Soft names the replicas, ascending, that may have acknowledged writes which are not
 	// on their disks, in a segment that is light no more.
 	Soft []anchormesh.ReplicaID
+	// Keeper is what the segment keeps of losses in light scopes inside, where it is a
+	// scope's home; nil: nothing.
+	Keeper *keeper.Record
 	// Turn is the last hand-over from one line to another that reached the segment.
 	Turn Turn
 }

@@ -134,7 +134,7 @@ func (s *State) split(split *Split, place lineage.Place, at anchormesh.Revision)
 	d.Range.End = bytes.Clone(split.At)
 	d.Changed, d.Stamped, d.Lineage = place.Index, true, leftChain.Head()
 	left = &State{Descriptor: d, Conf: s.Conf, Want: s.Want, Leaving: s.Leaving, Chain: leftChain, Line: s.Line, Window: s.Window,
-		Right: s.Right, Policy: s.Policy, Scope: s.Scope, Trust: s.Trust, Soft: s.Soft, Turn: s.Turn}
+		Right: s.Right, Policy: s.Policy, Scope: s.Scope, Trust: s.Trust, Soft: s.Soft, Turn: s.Turn, Keeper: s.Keeper}
 	if left.Line == 0 {
 		left.Line, left.Window = uint64(d.Segment), at
 	}

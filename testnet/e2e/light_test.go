@@ -41,14 +41,18 @@ func createLight(ctx context.Context, client *clientv3.Client) error {
 
 // until repeats f until it has no error.
 func until(ctx context.Context, f func() error) error {
+	var last error // but for that of ctx's own end
 	for {
 		err := f()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+			return fmt.Errorf("%w: %w", ctx.Err(), last)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
