@@ -179,14 +179,14 @@ func TestAFrozenSegmentDoesNotBeginAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, self := c.right.State(), c.right.Descriptor().Anchors[0].Node
-	at := lineage.Place{Index: 1000, Term: 9}
-	if _, err := c.right.Recover(self, at, lineage.Rule{}, lineage.Evidence{Reason: lineage.Recovery}); !errors.Is(err, ErrRefused) || c.right.State() != before {
+	how := Recovery{Self: self, At: lineage.Place{Index: 1000, Term: 9}, Above: 1 << 20, Why: lineage.Evidence{Reason: lineage.Recovery}}
+	if _, err := c.right.Recover(how); !errors.Is(err, ErrRefused) || c.right.State() != before {
 		t.Errorf("a frozen segment began anew: %v", err)
 	}
 	if err := c.applyRight(Thaw(n, merge.Aborted)); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := c.right.Recover(self, at, lineage.Rule{}, lineage.Evidence{Reason: lineage.Recovery}); err != nil || s.Descriptor.Generation <= before.Descriptor.Generation+1 {
+	if s, err := c.right.Recover(how); err != nil || s.Descriptor.Generation <= before.Descriptor.Generation+1 {
 		t.Errorf("thawed, it did not: %v", err)
 	}
 }
