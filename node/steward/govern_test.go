@@ -1,6 +1,7 @@
 package steward_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
+	"github.com/anchormesh/anchormesh/mesh/meshtest"
 	"github.com/anchormesh/anchormesh/node/hosttest"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/steward"
@@ -237,6 +239,39 @@ func TestOrders(t *testing.T) {
 		}
 		if to, err := w.leader().steward.Yield(t.Context(), segment); err != nil || to == free[0] {
 			t.Errorf("leadership went to %q, %v", to, err)
+		}
+	})
+}
+
+// An ordered transfer whose word to the next leader is lost is ordered again: Raft gives
+// it up after an election timeout and says so to nobody. One that never succeeds ends.
+func TestTransferIsOrderedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.grown()
+		time.Sleep(20 * time.Second)
+		leader := w.leader()
+		to := w.other(leader)
+		deaf := func(loss float64) { w.net.SetLink(leader.ID, to, meshtest.Link{Loss: loss}) }
+		transfer := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			return leader.steward.Transfer(ctx, segment, to)
+		}
+		deaf(1)
+		begin := time.Now()
+		if err := transfer(); err == nil || time.Since(begin) > time.Minute {
+			t.Errorf("leadership for one that hears nothing: %v after %v", err, time.Since(begin))
+		}
+		deaf(0)
+		time.Sleep(20 * time.Second)
+		if w.leader() != leader {
+			t.Fatal("the leadership has moved")
+		}
+		deaf(1)
+		time.AfterFunc(1500*time.Millisecond, func() { deaf(0) })
+		if err := transfer(); err != nil || w.leader().ID != to {
+			t.Errorf("leadership for one that heard nothing at first: %v, %s leads", err, w.leader().ID)
 		}
 	})
 }

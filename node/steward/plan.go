@@ -164,8 +164,18 @@ func (s *Steward) impossible(now time.Time, state *machine.State, from, to ancho
 	return ""
 }
 
-// Transfer hands a segment's leadership to a voter and waits until it leads. The
-// errors are ErrNotLeader, machine.ErrRefused and ErrUnknown.
+const (
+	// transferAgain is how often a transfer is ordered anew: Raft gives one up after an
+	// election timeout, and says so to nobody.
+	transferAgain = time.Second
+	// transferWait bounds the wait for one.
+	transferWait = 10 * time.Second
+)
+
+// Transfer hands a segment's leadership to a voter and waits until it leads. A voter that
+// cannot take it yet, such as one that has just begun, is asked again. The errors are
+// ErrNotLeader, which is also that of one who has lost the leadership to another than
+// whom it was meant for, machine.ErrRefused and ErrUnknown.
 func (s *Steward) Transfer(ctx context.Context, segment anchormesh.SegmentID, to anchormesh.NodeID) error {
 	r, ok := s.leads(segment)
 	if !ok {
@@ -179,9 +189,11 @@ func (s *Steward) Transfer(ctx context.Context, segment anchormesh.SegmentID, to
 		return fmt.Errorf("%w: node %s is no voter of segment %s", machine.ErrRefused, to.Short(), segment)
 	}
 	s.cfg.Logger.Info("leadership is handed over", "segment", segment, "to", to.Short(), "cause", place.ByOrder, "why", "ordered")
-	s.engine.TransferLeader(segment, a.Replica)
+	ctx, cancel := context.WithTimeout(ctx, transferWait)
+	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
+	var ordered time.Time
 	for {
 		switch st, ok := s.engine.Status(segment); {
 		case !ok:
@@ -189,6 +201,11 @@ func (s *Steward) Transfer(ctx context.Context, segment anchormesh.SegmentID, to
 		case st.Status.Leader == a.Replica:
 			tell(s.cfg.Listener.Transferred, place.ByOrder.String())
 			return nil
+		case !st.Leads() && st.Status.Leader != 0:
+			return fmt.Errorf("%w: node %s leads it now", ErrNotLeader, st.Leader.Short())
+		case st.Leads() && time.Since(ordered) >= transferAgain:
+			ordered = time.Now()
+			s.engine.TransferLeader(segment, a.Replica)
 		}
 		select {
 		case <-ctx.Done():
