@@ -379,17 +379,48 @@ func (e *Engine) Load() Load {
 // It is false where this node does not lead. A group that sleeps goes on sleeping:
 // what it knows of the others is as old as its sleep.
 func (e *Engine) Progress(segment anchormesh.SegmentID) (commit uint64, peers map[anchormesh.ReplicaID]replica.PeerProgress, ok bool) {
-	_ = e.worker(segment).do(func(s *shard.Shard) {
-		s.Look(segment, func(r *replica.Replica) {
-			if !r.Leads() {
-				return
+	p, ok := e.ProgressAll([]anchormesh.SegmentID{segment})[segment]
+	return p.Commit, p.Peers, ok
+}
+
+// Progress is a leader's view of its group: see Engine.Progress.
+type Progress struct {
+	Commit uint64
+	Peers  map[anchormesh.ReplicaID]replica.PeerProgress
+}
+
+// ProgressAll is Progress of many groups; those not led here are missing. It waits once for
+// each worker, not once for each group.
+func (e *Engine) ProgressAll(segments []anchormesh.SegmentID) map[anchormesh.SegmentID]Progress {
+	out := make(map[anchormesh.SegmentID]Progress)
+	shares := make(map[*worker][]anchormesh.SegmentID)
+	for _, id := range segments {
+		if g := e.group(id); g != nil && g.status.Load().Leads() {
+			shares[e.worker(id)] = append(shares[e.worker(id)], id)
+		}
+	}
+	for w, share := range shares {
+		_ = w.do(func(s *shard.Shard) {
+			for _, id := range share {
+				s.Look(id, func(r *replica.Replica) {
+					if p, leads := progress(r); leads {
+						out[id] = p
+					}
+				})
 			}
-			commit, ok = r.Status().Commit, true
-			peers = make(map[anchormesh.ReplicaID]replica.PeerProgress)
-			r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) { peers[id] = p })
 		})
-	})
-	return commit, peers, ok
+	}
+	return out
+}
+
+// progress is false for a replica that does not lead.
+func progress(r *replica.Replica) (Progress, bool) {
+	if !r.Leads() {
+		return Progress{}, false
+	}
+	out := Progress{Commit: r.Status().Commit, Peers: make(map[anchormesh.ReplicaID]replica.PeerProgress)}
+	r.Progress(func(id anchormesh.ReplicaID, p replica.PeerProgress) { out.Peers[id] = p })
+	return out, true
 }
 
 // failed ends the process: nothing unsynced may ever be acknowledged.

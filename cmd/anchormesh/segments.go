@@ -30,7 +30,11 @@ decided last, and why, is known to the leader: ask it.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var reply *meshpb.SegmentsReply
 		err := a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
-			reply, err = c.Segments(ctx, &meshpb.SegmentsRequest{})
+			reply = new(meshpb.SegmentsReply) // of this endpoint alone
+			reply.Mesh, err = meshpb.EachSegment(ctx, c, func(s *meshpb.SegmentInfo) error {
+				reply.Segments = append(reply.Segments, s)
+				return nil
+			})
 			return err
 		})
 		if err != nil {

@@ -1490,8 +1490,12 @@ func (x *MergeReply) GetRight() *Descriptor {
 	return nil
 }
 
+// SegmentsRequest asks for one page; with nothing set, for all at once, which is
+// more than a client takes in one message once there are about ten thousand.
 type SegmentsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`  // segments whose range begins at this key or behind it
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // about so many; 0: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1526,10 +1530,25 @@ func (*SegmentsRequest) Descriptor() ([]byte, []int) {
 	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
 }
 
+func (x *SegmentsRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *SegmentsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type SegmentsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mesh          uint64                 `protobuf:"fixed64,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Segments      []*SegmentInfo         `protobuf:"bytes,2,rep,name=segments,proto3" json:"segments,omitempty"`
+	Next          []byte                 `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"` // where the next page starts; empty: this was the last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1574,6 +1593,13 @@ func (x *SegmentsReply) GetMesh() uint64 {
 func (x *SegmentsReply) GetSegments() []*SegmentInfo {
 	if x != nil {
 		return x.Segments
+	}
+	return nil
+}
+
+func (x *SegmentsReply) GetNext() []byte {
+	if x != nil {
+		return x.Next
 	}
 	return nil
 }
@@ -2344,11 +2370,14 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\n" +
 	"MergeReply\x12-\n" +
 	"\x04left\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x04left\x12/\n" +
-	"\x05right\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorR\x05right\"\x11\n" +
-	"\x0fSegmentsRequest\"[\n" +
+	"\x05right\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorR\x05right\"=\n" +
+	"\x0fSegmentsRequest\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"o\n" +
 	"\rSegmentsReply\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\x06R\x04mesh\x126\n" +
-	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\"\xbd\x04\n" +
+	"\bsegments\x18\x02 \x03(\v2\x1a.anchormesh.v1.SegmentInfoR\bsegments\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\fR\x04next\"\xbd\x04\n" +
 	"\vSegmentInfo\x129\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\n" +

@@ -43,8 +43,9 @@ type MeshClient interface {
 	// Nodes lists the members of the asked node's view, itself included, sorted
 	// by node ID.
 	Nodes(ctx context.Context, in *NodesRequest, opts ...grpc.CallOption) (*NodesReply, error)
-	// Segments lists the segments the asked node knows, sorted by range. Figures
-	// that only an anchor or the leader has are zero elsewhere.
+	// Segments lists the segments the asked node knows, sorted by range, in pages if
+	// the request says so. Figures that only an anchor or the leader has are zero
+	// elsewhere.
 	Segments(ctx context.Context, in *SegmentsRequest, opts ...grpc.CallOption) (*SegmentsReply, error)
 	// Status describes the asked node.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
@@ -210,8 +211,9 @@ type MeshServer interface {
 	// Nodes lists the members of the asked node's view, itself included, sorted
 	// by node ID.
 	Nodes(context.Context, *NodesRequest) (*NodesReply, error)
-	// Segments lists the segments the asked node knows, sorted by range. Figures
-	// that only an anchor or the leader has are zero elsewhere.
+	// Segments lists the segments the asked node knows, sorted by range, in pages if
+	// the request says so. Figures that only an anchor or the leader has are zero
+	// elsewhere.
 	Segments(context.Context, *SegmentsRequest) (*SegmentsReply, error)
 	// Status describes the asked node.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)

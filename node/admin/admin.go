@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/place"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -94,19 +96,54 @@ func nodeInfo(m mesh.Member, self bool) *meshpb.NodeInfo {
 	return info
 }
 
-// Segments implements meshpb.MeshServer.
-func (s *Service) Segments(context.Context, *meshpb.SegmentsRequest) (*meshpb.SegmentsReply, error) {
+// Segments implements meshpb.MeshServer. It ends when nobody waits for it any more.
+func (s *Service) Segments(ctx context.Context, req *meshpb.SegmentsRequest) (*meshpb.SegmentsReply, error) {
 	out := &meshpb.SegmentsReply{Mesh: uint64(s.cfg.Host.Mesh())}
-	for _, d := range s.cfg.Table.All() {
-		out.Segments = append(out.Segments, s.segment(d))
+	list, next := page(s.cfg.Table.All(), req.GetStart(), int(req.GetLimit()))
+	out.Next = next
+	for part := range slices.Chunk(list, progressAtOnce) {
+		if err := ctx.Err(); err != nil {
+			return nil, status.FromContextError(err).Err()
+		}
+		var ids []anchormesh.SegmentID
+		for _, d := range part {
+			ids = append(ids, d.Segment)
+		}
+		led := s.cfg.Engine.ProgressAll(ids)
+		for _, d := range part {
+			p, leads := led[d.Segment]
+			out.Segments = append(out.Segments, s.segment(d, p, leads))
+		}
 	}
-	slices.SortFunc(out.Segments, func(a, b *meshpb.SegmentInfo) int {
-		return bytes.Compare(a.GetDescriptor_().GetStart(), b.GetDescriptor_().GetStart())
-	})
 	return out, nil
 }
 
-func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
+// progressAtOnce is of how many segments the engine is asked at a time: its workers do
+// nothing else meanwhile.
+const progressAtOnce = 256
+
+// page returns the descriptors whose range begins at a key or behind it, at most limit of
+// them, or a few more that begin at the same key as the last, and the key at which the
+// next ones begin; nil if there are none. The list is sorted. limit 0 is none.
+func page(all []*anchormesh.Descriptor, start []byte, limit int) (list []*anchormesh.Descriptor, next []byte) {
+	from, _ := slices.BinarySearchFunc(all, start, func(d *anchormesh.Descriptor, key []byte) int {
+		return bytes.Compare(d.Range.Start, key)
+	})
+	list = all[from:]
+	if limit <= 0 || limit >= len(list) {
+		return list, nil
+	}
+	for limit < len(list) && bytes.Equal(list[limit].Range.Start, list[limit-1].Range.Start) {
+		limit++
+	}
+	if limit == len(list) {
+		return list, nil
+	}
+	return list[:limit], list[limit].Range.Start
+}
+
+// segment shows one segment; p is what its leader sees, if this node leads it.
+func (s *Service) segment(d *anchormesh.Descriptor, p consensus.Progress, leads bool) *meshpb.SegmentInfo {
 	leader := s.leading(d.Segment)
 	info := &meshpb.SegmentInfo{Descriptor_: meshpb.ToPB(d), Leader: string(leader)}
 	r, here := s.cfg.Host.Get(d.Segment)
@@ -118,15 +155,14 @@ func (s *Service) segment(d *anchormesh.Descriptor) *meshpb.SegmentInfo {
 	info.Revision, info.CompactRevision = r.Machine.Segment().Revision()
 	info.Asleep, info.Quota = st.Asleep, quotaUse(r)
 	s.cfg.Load(info)
-	commit, peers, leading := s.cfg.Engine.Progress(d.Segment)
-	if !leading {
+	if !leads {
 		return info
 	}
 	for _, a := range d.Anchors {
-		p := peers[a.Replica]
-		lag := &meshpb.AnchorLag{Replica: uint64(a.Replica), Active: p.RecentActive || a.Replica == st.Replica}
-		if p.Match < commit {
-			lag.Entries = commit - p.Match
+		peer := p.Peers[a.Replica]
+		lag := &meshpb.AnchorLag{Replica: uint64(a.Replica), Active: peer.RecentActive || a.Replica == st.Replica}
+		if peer.Match < p.Commit {
+			lag.Entries = p.Commit - peer.Match
 		}
 		info.Lags = append(info.Lags, lag)
 	}

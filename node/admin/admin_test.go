@@ -3,11 +3,15 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/place"
@@ -124,6 +128,55 @@ func TestSegmentsElsewhere(t *testing.T) {
 				(far.Leader == "z") != (want == 1) {
 				t.Errorf("place %d: %v", i, far)
 			}
+		}
+	})
+}
+
+// pager answers as the service does, in memory.
+type pager struct {
+	meshpb.MeshClient
+	service *admin.Service
+	asked   int
+}
+
+func (p *pager) Segments(ctx context.Context, req *meshpb.SegmentsRequest, _ ...grpc.CallOption) (*meshpb.SegmentsReply, error) {
+	p.asked++
+	return p.service.Segments(ctx, req)
+}
+
+// Thousands of segments come in pages that are together what there is; who does not wait
+// any more is not worked for.
+func TestSegmentsInPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "b")
+		s := admin.New(admin.Config{Mesh: n.Mesh, Host: n.Host, Engine: n.Engine, Table: n.Table})
+		const total = 2*meshpb.SegmentsPage + 1
+		key := func(i int) []byte { return fmt.Appendf(nil, "%06d", i) }
+		for i := range total {
+			keys := anchormesh.KeyRange{Start: key(i), End: key(i + 1)}
+			n.Table.Learn(&anchormesh.Descriptor{
+				Mesh: meshID, Segment: anchormesh.SegmentID(i + 1), Generation: 2, Range: keys,
+				Anchors: []anchormesh.Anchor{{Node: "z", Replica: 1, Role: anchormesh.Voter}},
+			})
+		}
+		p, seen := &pager{service: s}, uint64(0)
+		_, err := meshpb.EachSegment(t.Context(), p, func(info *meshpb.SegmentInfo) error {
+			if seen++; info.GetDescriptor_().GetSegment() != seen {
+				t.Fatalf("segment %d comes at place %d", info.GetDescriptor_().GetSegment(), seen)
+			}
+			return nil
+		})
+		if err != nil || seen != total || p.asked != 3 {
+			t.Errorf("%d segments in %d pages, %v", seen, p.asked, err)
+		}
+		reply, err := s.Segments(t.Context(), &meshpb.SegmentsRequest{Start: []byte("0000055"), Limit: 1})
+		if err != nil || len(reply.Segments) != 1 || string(reply.Segments[0].Descriptor_.Start) != "000006" || string(reply.Next) != "000007" {
+			t.Errorf("%v, %v", reply, err)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.Segments(gone, &meshpb.SegmentsRequest{}); status.Code(err) != codes.Canceled {
+			t.Errorf("for one that has gone: %v", err)
 		}
 	})
 }

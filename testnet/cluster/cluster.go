@@ -225,11 +225,7 @@ func checkAnchors(ctx context.Context, conn *grpc.ClientConn, nodes int) error {
 	ctx, cancel := context.WithTimeout(ctx, readyAttempt)
 	defer cancel()
 	want := min(3, nodes-1+nodes%2)
-	reply, err := meshpb.NewMeshClient(conn).Segments(ctx, &meshpb.SegmentsRequest{})
-	if err != nil {
-		return fmt.Errorf("segments: %w", err)
-	}
-	for _, s := range reply.GetSegments() {
+	_, err := meshpb.EachSegment(ctx, meshpb.NewMeshClient(conn), func(s *meshpb.SegmentInfo) error {
 		voters := 0
 		for _, a := range s.GetDescriptor_().GetAnchors() {
 			if a.GetRole() == meshpb.Role_ROLE_VOTER {
@@ -239,6 +235,10 @@ func checkAnchors(ctx context.Context, conn *grpc.ClientConn, nodes int) error {
 		if voters < want {
 			return fmt.Errorf("a segment has %d voting anchors, want %d", voters, want)
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("segments: %w", err)
 	}
 	return nil
 }

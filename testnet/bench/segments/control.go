@@ -98,7 +98,7 @@ func (k *control) split(ctx context.Context, key string) (time.Duration, error) 
 			begin := time.Now()
 			_, err := meshpb.NewMeshClient(conn).Split(ctx, &meshpb.SplitRequest{Boundary: []byte(key), Operator: "bench"})
 			took = time.Since(begin)
-			if status.Code(err) == codes.FailedPrecondition && k.isBoundary(ctx, key) {
+			if status.Code(err) == codes.FailedPrecondition && isBoundary(ctx, conn, key) {
 				return nil // an attempt whose answer was lost
 			}
 			return err
@@ -107,9 +107,10 @@ func (k *control) split(ctx context.Context, key string) (time.Duration, error) 
 	return took, err
 }
 
-func (k *control) isBoundary(ctx context.Context, key string) bool {
-	all, err := k.segments(ctx)
-	return err == nil && slices.ContainsFunc(all, func(s segment) bool { return s.start == key })
+// isBoundary reports whether a node knows a segment that begins at a key.
+func isBoundary(ctx context.Context, conn grpc.ClientConnInterface, key string) bool {
+	reply, err := meshpb.NewMeshClient(conn).Segments(ctx, &meshpb.SegmentsRequest{Start: []byte(key), Limit: 1})
+	return err == nil && len(reply.GetSegments()) > 0 && viewOf(reply.GetSegments()[0]).start == key
 }
 
 // segment is one segment as the node that knows most of it shows it.
@@ -131,15 +132,15 @@ func (k *control) segments(ctx context.Context) ([]segment, error) {
 		if !n.Running() {
 			continue
 		}
-		reply, err := meshpb.NewMeshClient(k.clients[i].ActiveConnection()).Segments(ctx, &meshpb.SegmentsRequest{})
-		if err != nil {
-			return nil, err
-		}
-		for _, info := range reply.GetSegments() {
+		_, err := meshpb.EachSegment(ctx, meshpb.NewMeshClient(k.clients[i].ActiveConnection()), func(info *meshpb.SegmentInfo) error {
 			s := viewOf(info)
 			if old, ok := byStart[s.start]; !ok || s.newer(old) {
 				byStart[s.start] = s
 			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	out := make([]segment, 0, len(byStart))

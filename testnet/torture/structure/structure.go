@@ -132,18 +132,12 @@ func (s *Surgeon) client() meshpb.MeshClient {
 func (s *Surgeon) segments(ctx context.Context, c meshpb.MeshClient) (out []*anchormesh.Descriptor, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	reply, err := c.Segments(ctx, &meshpb.SegmentsRequest{})
-	if err != nil {
-		return nil, err
-	}
-	for _, info := range reply.GetSegments() {
+	_, err = meshpb.EachSegment(ctx, c, func(info *meshpb.SegmentInfo) error {
 		d, err := meshpb.FromPB(info.GetDescriptor_())
-		if err != nil {
-			return nil, err
-		}
 		out = append(out, d)
-	}
-	return out, nil
+		return err
+	})
+	return out, err
 }
 
 // step draws one change and makes it.
