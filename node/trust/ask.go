@@ -19,7 +19,8 @@ type asked struct {
 	hash [32]byte
 }
 
-// ask asks the other voters of every segment that is awake, once.
+// ask asks the other voters of every segment that is awake, once. A node that has not
+// answered yet is asked again the next time.
 func (k *Keeper) ask(ctx context.Context) {
 	byNode := make(map[anchormesh.NodeID][]asked)
 	for _, id := range k.replicas.Segments() {
@@ -36,16 +37,38 @@ func (k *Keeper) ask(ctx context.Context) {
 	}
 	k.forget()
 	for node, list := range byNode {
-		go k.askNode(ctx, node, list)
+		if !k.call(node, true) {
+			continue
+		}
+		go func() {
+			k.askNode(ctx, node, list)
+			k.call(node, false)
+		}()
 	}
 }
 
-// forget drops what was seen of segments that are not here any more.
+// call notes that a node is being asked, or is not any more; false: it is already.
+func (k *Keeper) call(node anchormesh.NodeID, begins bool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if begins && k.calls[node] {
+		return false
+	}
+	k.calls[node] = begins
+	return true
+}
+
+// forget drops what was seen of segments that are not here any more, or that sleep for so
+// long that it is worth nothing.
 func (k *Keeper) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for id := range k.seen {
-		if _, here := k.replicas.Get(id); !here {
+	for id, s := range k.seen {
+		st, runs := k.engine.Status(id)
+		if s.slept++; !st.Asleep {
+			s.slept = 0
+		}
+		if !runs || s.slept > 2*k.cfg.Window {
 			delete(k.seen, id)
 		}
 	}

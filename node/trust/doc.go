@@ -18,7 +18,10 @@
 // # Guarantees
 //
 //   - A segment that sleeps is neither asked about nor woken, and an entry is proposed
-//     only if it changes a weight.
+//     only if it changes a weight, and only if something but the last such entry was
+//     applied since: judging a segment keeps nothing going that nobody uses.
+//   - One round of questions and one call to each node at a time, whatever is awake; a
+//     round that took long is followed by a rest.
 //   - An entry needs the reports of a majority of the voters and no more: it
 //     is made while the others are dead.
 //   - Nothing here decides: every replica verifies the reports and recomputes what follows.

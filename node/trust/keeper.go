@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -75,13 +76,14 @@ type Keeper struct {
 	engine   Engine
 	caller   Caller
 
-	mu   sync.Mutex
-	seen map[anchormesh.SegmentID]*seen
+	mu    sync.Mutex
+	seen  map[anchormesh.SegmentID]*seen
+	calls map[anchormesh.NodeID]bool // nodes that are being asked
 }
 
 // New returns a keeper that Run starts.
 func New(cfg Config, r Replicas, e Engine, c Caller) *Keeper {
-	return &Keeper{cfg: cfg, replicas: r, engine: e, caller: c, seen: make(map[anchormesh.SegmentID]*seen)}
+	return &Keeper{cfg: cfg, replicas: r, engine: e, caller: c, seen: make(map[anchormesh.SegmentID]*seen), calls: make(map[anchormesh.NodeID]bool)}
 }
 
 // Run measures and reports until ctx ends.
@@ -91,13 +93,27 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer report.Stop()
 	var running sync.WaitGroup
 	defer running.Wait()
-	reporting := make(chan struct{}, 1)
+	asking, reporting := make(chan struct{}, 1), make(chan struct{}, 1)
+	var resting atomic.Int64 // nothing is asked before, in nanoseconds since begin
+	begin := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ask.C:
-			running.Go(func() { k.ask(ctx) })
+			if time.Since(begin) < time.Duration(resting.Load()) {
+				continue
+			}
+			select {
+			case asking <- struct{}{}: // one round at a time: with thousands awake it may take longer
+				running.Go(func() {
+					start := time.Now()
+					k.ask(ctx)
+					resting.Store(int64(time.Since(begin) + min(askShare*time.Since(start), askMost)))
+					<-asking
+				})
+			default:
+			}
 		case <-report.C:
 			select {
 			case reporting <- struct{}{}: // the last round may still wait for somebody
@@ -110,6 +126,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// A node with thousands of segments awake spends at most a small part of a core on putting
+// its questions together: a round that took long is followed by a rest so many times as
+// long, of askMost at most.
+const (
+	askShare = 50
+	askMost  = 10 * time.Second
+)
 
 // group is a segment's voters, as the replica here has applied them.
 type group struct {

@@ -67,6 +67,8 @@ type seen struct {
 	applied    []uint64 // here, at the last questions, oldest first
 	cursor     []byte   // the next piece that is compared begins here
 	asked      int      // questions so far
+	slept      int      // questions to others since this one fell asleep
+	reported   uint64   // applied here when reports were asked for last
 }
 
 func (s *seen) record(node anchormesh.NodeID) *record {

@@ -21,13 +21,36 @@ var (
 	errLeader    = errors.New("this node knows another leader of the segment")
 )
 
-// report asks for reports in every segment that is led here and awake.
+// news reports whether anything was applied in a segment since reports were asked for last,
+// but for the entry that came of them: where nobody does anything nobody is judged.
+func (k *Keeper) news(segment anchormesh.SegmentID, applied uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.seen[segment]
+	if s == nil || s.reported >= applied {
+		return false
+	}
+	s.reported = applied
+	return true
+}
+
+// entered notes the entry that came of reports.
+func (k *Keeper) entered(segment anchormesh.SegmentID, index uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.seen[segment]; s != nil && s.reported+1 == index {
+		s.reported = index
+	}
+}
+
+// report asks for reports in every segment that is led here and awake, and in which
+// something was done since.
 func (k *Keeper) report(ctx context.Context) {
 	var running sync.WaitGroup
 	slots := make(chan struct{}, roundsMax)
 	for _, id := range k.replicas.Segments() {
 		g, ok := k.awake(id)
-		if !ok || !g.status.Leads() || g.state.Frozen() {
+		if !ok || !g.status.Leads() || g.state.Frozen() || !k.news(id, g.status.Applied) {
 			continue
 		}
 		slots <- struct{}{}
@@ -66,6 +89,7 @@ func (k *Keeper) round(ctx context.Context, g *group) {
 				k.cfg.Logger.Debug("a trust entry took no effect", "segment", g.segment, "err", res.Err)
 				return
 			}
+			k.entered(g.segment, res.Index)
 			k.tell(g.segment, before, next)
 		},
 	})

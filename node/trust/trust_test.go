@@ -192,6 +192,43 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 	})
 }
 
+// A segment that nobody uses is not judged, even while it is awake: entries about it would
+// keep it awake, and with thousands of them nodes too busy to answer, which brings more.
+func TestNobodyIsJudgedWhereNothingHappens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.use(15 * time.Second)
+		read := func(seconds int) { // it wakes and keeps awake
+			for range seconds {
+				done := make(chan struct{})
+				w.nodes["a"].Engine.ReadIndex(segment, func(uint64, error) { close(done) })
+				<-done
+				<-time.After(time.Second)
+			}
+		}
+		read(20) // what was done last is judged once
+		before := w.ledger().Version()
+		read(600)
+		if now := w.ledger(); now.Version() != before || now.Weight("c") == trust.Cap {
+			t.Errorf("%d entries about a segment that was only read", now.Version()-before)
+		}
+		for _, k := range w.keepers {
+			if len(k.seen) != 1 {
+				t.Errorf("%d segments are remembered", len(k.seen))
+			}
+		}
+		<-time.After(5 * time.Minute)
+		for _, k := range w.keepers {
+			k.mu.Lock()
+			if len(k.seen) != 0 {
+				t.Errorf("%d segments are remembered that slept for minutes", len(k.seen))
+			}
+			k.mu.Unlock()
+		}
+		w.stop()
+	})
+}
+
 // Entries are made while an anchor is dead: by the other two.
 func TestTrustEntriesWhileDegraded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
