@@ -22,10 +22,17 @@ type gate struct {
 	flying  []int
 	waiting []waiting
 
-	prepares map[commit.TxnID]chan struct{} // on their way into the log; closed at the end
+	prepares map[commit.TxnID]*flight // on their way into the log
 	// over are transactions that were released, as long as a request of theirs for locks
 	// may still be on its way.
 	over map[commit.TxnID]time.Duration
+}
+
+// flight is the prepares of one transaction: one for each of its parts here. There are
+// several if its coordinator does not know yet that their segments were merged.
+type flight struct {
+	prepares int
+	done     chan struct{} // closed when there are none any more
 }
 
 type waiting struct {
@@ -36,7 +43,7 @@ type waiting struct {
 func newGate() *gate {
 	return &gate{
 		locks: commit.NewLocks(commit.Place{}), flying: make([]int, 1),
-		prepares: make(map[commit.TxnID]chan struct{}), over: make(map[commit.TxnID]time.Duration),
+		prepares: make(map[commit.TxnID]*flight), over: make(map[commit.TxnID]time.Duration),
 	}
 }
 
@@ -117,27 +124,39 @@ func (g *gate) propose(c *commit.Prepare) error {
 	if err := g.locks.Propose(c.Txn, c.Grant); err != nil {
 		return err
 	}
-	g.prepares[c.Txn] = make(chan struct{})
+	f := g.prepares[c.Txn]
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		g.prepares[c.Txn] = f
+	}
+	f.prepares++
 	return nil
 }
 
-// prepared ends a prepare: what is locked now is in the log.
-func (g *gate) prepared(id commit.TxnID) {
+// prepared ends a prepare: what it locked is in the log now, or free.
+func (g *gate) prepared(c *commit.Prepare) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.locks.Release(id)
-	close(g.prepares[id])
-	delete(g.prepares, id)
+	g.locks.Prepared(c.Txn, c.Grant)
+	if f := g.prepares[c.Txn]; f.prepares > 1 {
+		f.prepares--
+	} else {
+		close(f.done)
+		delete(g.prepares, c.Txn)
+	}
 }
 
-// release ends the locks of a transaction and returns what to wait for if its prepare
-// is on its way into the log, or nil.
+// release ends the locks of a transaction and returns what to wait for if a prepare of
+// it is on its way into the log, or nil.
 func (g *gate) release(now time.Duration, id commit.TxnID) chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.locks.Release(id)
 	g.over[id] = now
-	return g.prepares[id]
+	if f := g.prepares[id]; f != nil {
+		return f.done
+	}
+	return nil
 }
 
 // expire ends the locks that no prepare followed in time.

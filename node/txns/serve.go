@@ -193,7 +193,7 @@ func (x *Txns) prepare(ctx context.Context, r *host.Replica, d *anchormesh.Descr
 				return
 			}
 		}
-		g.prepared(c.Txn)
+		g.prepared(c)
 		done <- res
 	}
 	x.lines.Propose(d, cmd, ended)
