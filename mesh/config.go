@@ -19,7 +19,7 @@ var ErrConfig = errors.New("mesh configuration")
 // defaulted.
 type Config struct {
 	Key     Key               // the mesh key
-	DataDir string            // holds the identity key and the record epoch; must exist
+	DataDir string            // holds the files that doc.go lists; must exist
 	Name    string            // for people; default: the end of the node ID
 	Zone    string            // failure domain
 	Version string            // of the software

@@ -18,6 +18,10 @@
 //     replaced.
 //   - The View is a hint: late, perhaps wrong, different from node to node. It
 //     may cost a hop, never correctness. Dead members stay in it for three days.
+//   - A node finds its mesh again without a join address if one of at most 32 nodes
+//     that it knew is where it was. What it remembers are addresses to try, no members:
+//     a node that the view has forgotten is not remembered, and who does not answer is
+//     not seen. A damaged file is said and not used.
 //   - Delivery is as package wire says: messages may be lost, calls say what is
 //     known of their outcome, nothing is sent twice.
 //   - A node of no mesh adopts none by itself: MeshIDs says what it met,
@@ -35,6 +39,7 @@
 //
 //	identity.key   anchormesh-identity-v1:<base64 of the libp2p private key>, mode 0600
 //	record.epoch   anchormesh-epoch-v1:<decimal>
+//	gossip.known   where others were last seen to gossip, at most 32; see KnownFile
 //
 // # Ports
 //

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/quiet"
 	"github.com/anchormesh/anchormesh/mesh/gossip"
 	"github.com/anchormesh/anchormesh/mesh/meshkey"
 	"github.com/anchormesh/anchormesh/mesh/view"
@@ -65,6 +67,10 @@ type Mesh struct {
 	id     anchormesh.NodeID
 	gossip *gossip.Gossip
 	host   *wire.Host
+	known  *known
+	noise  quiet.Gate
+	done   chan struct{} // closed by Close
+	tasks  sync.WaitGroup
 
 	meshID atomic.Uint64
 	idMu   sync.Mutex // one change of the mesh ID at a time
@@ -95,7 +101,8 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Name == "" {
 		cfg.Name = id.NodeID().Short()
 	}
-	m := &Mesh{cfg: cfg, id: id.NodeID()}
+	m := &Mesh{cfg: cfg, id: id.NodeID(), done: make(chan struct{})}
+	m.known = loadKnown(cfg.FS, cfg.DataDir, m.id, cfg.Members.KeepGone, cfg.Logger)
 	m.meshID.Store(uint64(cfg.Mesh))
 	m.view.Store(&View{})
 	boot := drawBoot()
@@ -116,7 +123,7 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 			Name: cfg.Name, Zone: cfg.Zone, Version: cfg.Version, PeerAddrs: advertise,
 			ClientURLs: cfg.ClientURLs, Mesh: cfg.Mesh, Boot: boot,
 		},
-		Listen: cfg.GossipAddr, Advertise: cfg.AdvertiseGossip, Join: cfg.Join,
+		Listen: cfg.GossipAddr, Advertise: cfg.AdvertiseGossip, Join: cfg.Join, Known: m.known.addrs,
 		Logger: cfg.Logger, Pace: cfg.Gossip, Members: cfg.Members,
 		Events: gossip.Events{View: m.publish, ForeignMesh: cfg.Events.ForeignMesh, IdentityInUse: cfg.Events.IdentityInUse},
 	}); err != nil {
@@ -124,6 +131,7 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.publish(m.gossip.View())
+	m.tasks.Go(func() { m.remember(m.done) })
 	return m, nil
 }
 
@@ -135,7 +143,8 @@ func drawBoot() uint64 {
 }
 
 // Close leaves the mesh and releases everything; it may be called twice. In
-// order, because the later needs the earlier: gossip tells the others that this
+// order, because the later needs the earlier: what others said of themselves is
+// kept for the next start; gossip tells the others that this
 // node goes, so that they stop dialling; the wire ends what is under way;
 // subscribers' channels close.
 func (m *Mesh) Close() error {
@@ -146,6 +155,9 @@ func (m *Mesh) Close() error {
 	}
 	m.closed = true
 	m.mu.Unlock()
+	close(m.done)
+	m.tasks.Wait()
+	m.rememberNow(time.Now())
 	err := errors.Join(m.gossip.Close(), m.host.Close())
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,4 +205,39 @@ func TestGossipPaceOfDefaults(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// All nodes of a mesh stop, and start again without a word about each other: they were
+// met before, and find one another within the pauses of joining. One of them was
+// killed, one has a damaged file.
+func TestAMeshComesTogetherAfterARestartOfAll(t *testing.T) {
+	var cfgs []mesh.Config
+	var nodes []*mesh.Mesh
+	for range 3 {
+		var join []string
+		if len(nodes) > 0 {
+			join = []string{nodes[0].GossipAddr()}
+		}
+		cfg := loopbackConfig(t, join...)
+		m := start(t, cfg)
+		cfg.GossipAddr, cfg.Join = m.GossipAddr(), nil
+		cfgs, nodes = append(cfgs, cfg), append(nodes, m)
+	}
+	together := func() bool {
+		return !slices.ContainsFunc(nodes, func(m *mesh.Mesh) bool { return len(m.View().Alive()) != len(nodes) })
+	}
+	testkit.Eventually(t, "all meet", together)
+	for _, m := range nodes {
+		m.Close()
+	}
+	if err := os.WriteFile(filepath.Join(cfgs[1].DataDir, mesh.KnownFile), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(cfgs[2].DataDir, mesh.KnownFile)); err != nil { // as if killed at once
+		t.Fatal(err)
+	}
+	for i, cfg := range cfgs {
+		nodes[i] = start(t, cfg)
+	}
+	testkit.Eventually(t, "all meet again", together)
 }

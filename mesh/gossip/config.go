@@ -46,10 +46,12 @@ type Config struct {
 	Listen    string      // host:port for UDP and TCP
 	Advertise string      // host:port others use; empty: from Listen
 	Join      []string    // host:port
-	Logger    *slog.Logger
-	Events    Events
-	Pace      Pace
-	Members   view.Limits
+	// Known returns further host:port to try, remembered from an earlier process; nil: none.
+	Known   func() []string
+	Logger  *slog.Logger
+	Events  Events
+	Pace    Pace
+	Members view.Limits
 }
 
 // Pace is how fast gossip goes. Detection of a silent death takes about

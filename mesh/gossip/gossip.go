@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -160,6 +161,13 @@ func (g *Gossip) Addr() string { return g.ml.LocalNode().Address() }
 
 // ListenPort returns the port listened on, for UDP and TCP.
 func (g *Gossip) ListenPort() int { return g.port }
+
+// Addrs returns where the members known now gossip, this node aside.
+func (g *Gossip) Addrs() map[anchormesh.NodeID]string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.addrs)
+}
 
 // View returns the newest published view.
 func (g *Gossip) View() view.View {

@@ -79,7 +79,7 @@ func lockError(path string, err error) error {
 // ours may be in a directory without a record: what an operator or mkfs put
 // there, what a first start cut short leaves, and what a lost record leaves,
 // which has an error of its own.
-var ours = []string{recordName, lockName, identityName, logName, scopesName, "mesh.key", "record.epoch", "lost+found"}
+var ours = []string{recordName, lockName, identityName, logName, scopesName, "mesh.key", "record.epoch", "gossip.known", "lost+found"}
 
 // refuseForeign accepts an empty directory and one that has a node in it; the
 // mesh key may have been put there before the first start.

@@ -34,6 +34,7 @@ func used(t *testing.T) *fsys.Mem {
 	d := open(t, files)
 	write(t, files, at, identityName)
 	write(t, files, at, "record.epoch")
+	write(t, files, at, "gossip.known")
 	write(t, files, d.Log(), "0000000000000001.wal")
 	if err := d.Belongs("me"); err != nil {
 		t.Fatal(err)
@@ -89,6 +90,7 @@ func TestASecondFirstStart(t *testing.T) {
 	d := open(t, files)
 	write(t, files, at, "mesh.key")
 	write(t, files, at, "record.epoch")
+	write(t, files, at, "gossip.known")
 	write(t, files, at, identityName)
 	write(t, files, d.Log(), "0000000000000001.wal")
 	if err := d.Close(); err != nil {

@@ -5,6 +5,7 @@
 //	node.lock      held while a process uses the directory
 //	identity.key   the node's ed25519 key (package mesh)
 //	record.epoch   how often the node's record in gossip was renewed (package mesh)
+//	gossip.known   where other nodes were last seen to gossip (package mesh)
 //	log/           the write-ahead log of all groups (package wal)
 //	scopes/        one store file per scope: root.db, or the prefix in hex
 //
