@@ -32,35 +32,67 @@ var register = (&porcupine.NondeterministicModel{
 	Init: func() []any { return []any{cell{}} },
 	Step: func(st, in, _ any) []any {
 		s, t := st.(cell), in.(touch)
-		if t.kind == Range {
-			switch {
-			case t.value != s.value || s.value != "" && t.rev < s.rev || s.value != "" && !s.loose && t.rev != s.rev:
-				return nil
-			case s.value == "":
-				return []any{s}
-			}
-			return []any{cell{value: s.value, rev: t.rev}}
-		}
-		next := cell{t.value, max(t.rev, s.rev), t.rev == 0}
-		switch late := t.rev != 0 && t.rev <= s.rev; {
-		case t.kind == Delete && s.value == "":
-			next = s // nothing to delete
-		case late && t.sure:
+		next, fits := s.step(&t)
+		switch {
+		case !fits:
 			return nil
-		case late:
-			return []any{s}
-		}
-		if t.sure || next == s {
+		case t.sure || t.kind == Range || next == s:
 			return []any{next}
 		}
 		return []any{s, next}
 	},
-	Equal: func(a, b any) bool { return a.(cell) == b.(cell) },
-	DescribeOperation: func(in, _ any) string {
-		t := in.(touch)
-		return fmt.Sprintf("%s %q", t.kind, t.value)
-	},
+	Equal:             func(a, b any) bool { return a.(cell) == b.(cell) },
+	DescribeOperation: describeTouch,
 }).ToModel()
+
+// certainRegister is the same model for histories in which everything took effect: a
+// step leads to one state, and to no new one if nothing changes.
+var certainRegister = porcupine.Model{
+	Init: func() any { return cell{} },
+	Step: func(st, in, _ any) (bool, any) {
+		s, t := st.(cell), in.(touch)
+		next, fits := s.step(&t)
+		if !fits || next == s {
+			return fits, st
+		}
+		return true, next
+	},
+	Equal:             func(a, b any) bool { return a.(cell) == b.(cell) },
+	DescribeOperation: describeTouch,
+}
+
+func describeTouch(in, _ any) string {
+	t := in.(touch)
+	return fmt.Sprintf("%s %q", t.kind, t.value)
+}
+
+// registerOf is the cheapest model that can judge a history of one key.
+func registerOf(ops []porcupine.Operation) porcupine.Model {
+	if slices.ContainsFunc(ops, func(op porcupine.Operation) bool { return !op.Input.(touch).sure }) {
+		return register
+	}
+	return certainRegister
+}
+
+// step is what a key is after an operation that took effect, and whether it can have.
+func (s cell) step(t *touch) (next cell, fits bool) {
+	if t.kind == Range {
+		switch {
+		case t.value != s.value || s.value != "" && t.rev < s.rev || s.value != "" && !s.loose && t.rev != s.rev:
+			return s, false
+		case s.value == "":
+			return s, true
+		}
+		return cell{value: s.value, rev: t.rev}, true
+	}
+	switch late := t.rev != 0 && t.rev <= s.rev; {
+	case t.kind == Delete && s.value == "":
+		return s, true // nothing to delete
+	case late:
+		return s, !t.sure
+	}
+	return cell{t.value, max(t.rev, s.rev), t.rev == 0}, true
+}
 
 // LinearizableKeys judges every key for itself: a range
 // over several keys reads each of them, a transaction does to each what its answer
@@ -104,7 +136,7 @@ func LinearizableKeys(ops []Op, limit time.Duration) error {
 	})
 	for _, part := range order {
 		list := parts[part]
-		switch porcupine.CheckOperationsTimeout(register, list, limit) {
+		switch porcupine.CheckOperationsTimeout(registerOf(list), list, limit) {
 		case porcupine.Illegal:
 			return fmt.Errorf("line %q, key %q: %w: %d operations", part.line, part.key, ErrNotLinearizable, len(list))
 		case porcupine.Unknown:
