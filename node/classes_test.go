@@ -4,9 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/policy"
@@ -60,6 +65,61 @@ func TestAScopeBecomesLightAndNormalAgainUnderLoad(t *testing.T) {
 		}
 		if k < 10 {
 			t.Errorf("writer %d wrote %d times only", w, k)
+		}
+	}
+}
+
+// A transaction over a light scope and anything else is refused, whatever it does there,
+// with a sentence; one that only has a light scope between its keys is not, nor one inside
+// it. Ranges and watches go over both.
+func TestALightScopeAmongOthers(t *testing.T) {
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	m.mustGovern(ctx, 0, governor.Change{Kind: scope.Create, Prefix: []byte("m/"), Policy: classed(anchormesh.Light)})
+	m.split("m/5")
+	c := m.client()
+	watch := c.Watch(ctx, "a", clientv3.WithFromKey(), clientv3.WithCreatedNotify())
+	<-watch
+	refused := func(what string, err error) {
+		t.Helper()
+		if s, _ := status.FromError(err); s.Code() != codes.FailedPrecondition || !strings.Contains(err.Error(), "must not mix keys of a light scope with others") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := c.Txn(ctx).Then(clientv3.OpPut("a", "1"), clientv3.OpPut("m/1", "1")).Commit()
+	refused("puts on both sides", err)
+	_, err = c.Txn(ctx).If(clientv3.Compare(clientv3.Version("m/1"), "=", 0)).Then(clientv3.OpPut("a", "1")).Commit()
+	refused("a compare in the light scope", err)
+	_, err = c.Txn(ctx).Then(clientv3.OpPut("m/1", "1")).Else(clientv3.OpGet("z")).Commit()
+	refused("a read elsewhere, on a branch that is not taken", err)
+	_, err = c.Delete(ctx, "a", clientv3.WithFromKey())
+	refused("a deletion over both", err)
+	if got, err := c.Get(ctx, "a", clientv3.WithFromKey(), clientv3.WithCountOnly()); err != nil || got.Count != 0 {
+		t.Errorf("%v behind refusals, %v", got, err)
+	}
+	outer, err := c.Txn(ctx).Then(clientv3.OpPut("a", "1"), clientv3.OpPut("z", "1")).Commit()
+	if err != nil {
+		t.Fatalf("a light scope between the keys: %v", err)
+	}
+	inner, err := c.Txn(ctx).Then(clientv3.OpPut("m/1", "1"), clientv3.OpPut("m/7", "1")).Commit()
+	if err != nil {
+		t.Fatalf("two segments of the light scope: %v", err)
+	}
+	got, err := c.Get(ctx, "a", clientv3.WithFromKey())
+	if err != nil || len(got.Kvs) != 4 || got.Kvs[0].ModRevision != outer.Header.Revision || got.Kvs[2].ModRevision != inner.Header.Revision {
+		t.Errorf("a range over both: %v, %v", got, err)
+	}
+	for seen := 0; seen < 4; {
+		resp, ok := <-watch
+		if !ok || resp.Err() != nil {
+			t.Fatalf("a watch over both ended after %d events: %v", seen, resp.Err())
+		}
+		for _, e := range resp.Events {
+			if want := []string{"a", "z", "m/1", "m/7"}[seen]; string(e.Kv.Key) != want {
+				t.Errorf("event %d is of %s, want %s", seen, e.Kv.Key, want)
+			}
+			seen++
 		}
 	}
 }

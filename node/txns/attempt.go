@@ -29,13 +29,13 @@ func (x *Txns) Do(ctx context.Context, call *etcdapi.Call) (codec.Chunks, error)
 	var last error = etcdapi.ErrNoLeader
 	for try := 0; ; try++ {
 		if list, parts := x.spans(call.Keys); list != nil {
-			if mixed(parts) {
-				return nil, etcdapi.ErrLightTxn
-			}
 			home := parts[0]
 			division, err := divide(list)
 			if err != nil {
 				return nil, clients(err)
+			}
+			if mixed(touched(parts, division)) {
+				return nil, etcdapi.ErrLightTxn
 			}
 			a := x.attempt(ctx, &call.From, division, try > 0)
 			switch a.Outcome {
@@ -233,6 +233,17 @@ func (r *run) lines() (out [][]byte) {
 	}
 	slices.SortFunc(out, bytes.Compare)
 	return slices.CompactFunc(out, bytes.Equal)
+}
+
+// touched returns those of a request's segments that it names keys of: between its first
+// key and its last there may be others.
+func touched(parts []*anchormesh.Descriptor, d *commit.Division) (out []*anchormesh.Descriptor) {
+	for _, p := range parts {
+		if slices.ContainsFunc(d.Spans, func(span anchormesh.KeyRange) bool { return p.Range.Contains(span.Start) }) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // mixed reports whether segments are of a light scope and of another: what the one
