@@ -87,9 +87,11 @@ func (k *Keeper) save(now time.Time, wait time.Duration) {
 		k.mu.Unlock()
 		return
 	}
+	begin := time.Now()
 	text := k.render()
 	k.mu.Unlock()
 	k.last = now
+	defer func() { k.saving = time.Since(begin) }()
 	if err := fsys.WriteSmall(k.cfg.Files, k.cfg.Dir, File, text); err != nil {
 		k.cfg.Logger.Warn("proofs were not written", "err", err)
 		return

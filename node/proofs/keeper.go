@@ -27,6 +27,11 @@ const (
 	allEvery = 10 * time.Second
 	// saveWait is how long a change waits for company before it is written.
 	saveWait = 3 * time.Second
+	// The file is written whole: with thousands of segments that takes a while, and is
+	// followed by a rest so many times as long, of saveMost at most. What a crash takes is
+	// gathered again.
+	saveShare = 50
+	saveMost  = 30 * time.Second
 
 	// refused is the code of failed answers; the text says why.
 	refused = 1
@@ -75,6 +80,8 @@ type Keeper struct {
 
 	kick  chan struct{}
 	saved uint64 // the core's changes that the file has
+	// saving is how long the last writing of it took.
+	saving time.Duration
 	last  time.Time
 }
 
@@ -117,6 +124,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
+// saveAfter is how long to wait with the file after it was written, which took so long.
+func saveAfter(took time.Duration) time.Duration { return max(saveWait, min(saveShare*took, saveMost)) }
+
 func (k *Keeper) step(ctx context.Context) {
 	now := time.Now()
 	k.mu.Lock()
@@ -124,7 +134,7 @@ func (k *Keeper) step(ctx context.Context) {
 	asks := k.core.Due(now)
 	k.mu.Unlock()
 	k.ask(ctx, asks)
-	k.save(now, saveWait)
+	k.save(now, saveAfter(k.saving))
 }
 
 // note brings the core up to date with the replicas here: those that changed, and all

@@ -407,3 +407,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// The file of thousands of proofs takes a while to write, and is written more rarely.
+func TestALargeFileIsWrittenMoreRarely(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: saveWait, 20 * time.Millisecond: saveWait, 200 * time.Millisecond: 10 * time.Second, time.Minute: saveMost,
+	} {
+		if got := saveAfter(took); got != want {
+			t.Errorf("after %v: %v, want %v", took, got, want)
+		}
+	}
+}
