@@ -23,6 +23,8 @@ type Config struct {
 	Memory     time.Duration // time constant of the decay: shorter bursts are smoothed away
 	// Spread is the least spread, in thousandths, at which a split helps.
 	Spread uint64
+	// Samples is how many sampled operations, decayed, say where the load falls.
+	Samples uint64
 	// Low is the pressure, in thousandths, up to which a segment is dormant: two of
 	// them together stay clear of 1000 by a factor of two.
 	Low uint64
@@ -50,6 +52,7 @@ func DefaultConfig() Config {
 		},
 		Memory:     20 * time.Second,
 		Spread:     500,
+		Samples:    64,
 		Low:        250,
 		Shed:       2000,
 		SplitAfter: 30 * time.Second,
@@ -69,6 +72,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("entropy: Memory is %v, want more than 0", c.Memory)
 	case c.Spread > 1000:
 		return fmt.Errorf("entropy: Spread is %d, want at most 1000", c.Spread)
+	case c.Samples == 0:
+		return fmt.Errorf("entropy: Samples is 0, want at least 1")
 	case c.Low > 250:
 		return fmt.Errorf("entropy: Low is %d, want at most 250: two merged segments must stay below half of the split threshold", c.Low)
 	case c.Shed < 1000:

@@ -281,7 +281,7 @@ func (c *call) relieve() Decision {
 	at, left := j.sketch.splitKey(j.rng)
 	held, why := c.held()
 	switch {
-	case j.sketch.total < enough:
+	case j.sketch.total < j.config.Samples*unit:
 		return c.say(None, n.Pressing, "%s is at %d ‰ of its threshold, but too few keys were sampled", n.Pressing, n.Pressure)
 	case stick(&j.hot, n.HotKey, hotKey):
 		return c.cool(ByHotKey, "one key, %q, takes %d ‰ of the load", key, n.HotKey)

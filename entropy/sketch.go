@@ -18,8 +18,6 @@ const (
 
 	// unit is the weight of a fresh sample; what falls below faint is forgotten.
 	unit, faint = 1 << 16, 1 << 10
-	// enough is the weight from which on a sketch says something.
-	enough = 64 * unit
 )
 
 // sketch is where in the range the load falls.

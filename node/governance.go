@@ -44,6 +44,24 @@ func defaultGovernance() governance {
 	return g
 }
 
+// hastened is the same with waits that are shorter by a factor of at least 1. What is
+// as long as changes take, or as messages travel, stays above a floor.
+func (g governance) hastened(by time.Duration) governance {
+	shorter := func(floor time.Duration, waits ...*time.Duration) {
+		for _, w := range waits {
+			*w = max(*w/by, min(*w, floor))
+		}
+	}
+	j, p := &g.judge, &g.place
+	shorter(250*time.Millisecond, &g.window, &g.planEvery)
+	shorter(4*time.Second, &j.Memory) // what is sampled meanwhile says where the load falls
+	j.Samples = max(j.Samples/uint64(by), min(j.Samples, 8))
+	shorter(time.Second, &j.SplitAfter, &j.MinAge, &j.SleepAfter, &j.MergeAfter, &g.asleep)
+	shorter(time.Second, &p.Settle, &p.Stay, &p.DeclinedFor, &g.pairing.Again, &g.pairing.Settle, &g.pairing.Backoff.Base, &g.pairing.Backoff.Max)
+	shorter(2*time.Second, &g.recruit.RetryAfter)
+	return g
+}
+
 func (n *Node) newSteward(a *assembly) *steward.Steward {
 	count := a.metrics.Structure()
 	return steward.New(steward.Config{

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/entropy"
@@ -25,5 +27,24 @@ func TestEvidenceFitsTheLineage(t *testing.T) {
 	}
 	if got := inherited(lineage.Split, lineage.Evidence{Reason: lineage.Operator}); got != (entropy.Birth{Cause: entropy.Split}) {
 		t.Errorf("of a split by hand they inherit %+v", got)
+	}
+}
+
+// Without haste a mesh waits as it always did; with any allowed one its judges, its
+// placement and its order of waits still make sense.
+func TestHaste(t *testing.T) {
+	as := defaultGovernance()
+	if got := as.hastened(1); got.judge != as.judge || got.place != as.place || got.recruit != as.recruit ||
+		got.window != as.window || got.asleep != as.asleep || got.planEvery != as.planEvery {
+		t.Errorf("without haste %+v became %+v", as, got)
+	}
+	for by := time.Duration(2); by <= 100; by++ {
+		g := as.hastened(by)
+		if err := errors.Join(g.judge.Validate(), g.place.Validate(), g.recruit.Validate()); err != nil {
+			t.Errorf("haste %d: %v", by, err)
+		}
+		if g.judge.SplitAfter >= as.judge.SplitAfter || g.judge.MergeAfter >= as.judge.MergeAfter || g.window > as.window || g.pairing.Again >= as.pairing.Again {
+			t.Errorf("haste %d makes nothing faster: %+v", by, g)
+		}
 	}
 }

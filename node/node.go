@@ -127,7 +127,7 @@ func New(cfg config.Config, key meshkey.Key, version string, log *slog.Logger) (
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: cfg, key: key, version: version, log: log, governance: defaultGovernance()}, nil
+	return &Node{cfg: cfg, key: key, version: version, log: log, governance: defaultGovernance().hastened(time.Duration(cfg.Recruit.Haste))}, nil
 }
 
 // OnFailure says what happens when the disk fails under a running node: f must

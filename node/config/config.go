@@ -63,6 +63,9 @@ type Recruit struct {
 	AutoSplit bool
 	// AutoMerge lets leaders join neighbouring segments that are dormant. Off, likewise.
 	AutoMerge bool
+	// Haste divides the waits before splits, merges and moves: 1 is how meshes are
+	// meant to run, more is for tests and for looking on.
+	Haste uint
 }
 
 // Listen holds the addresses the node binds. Port 0 takes any free one.
@@ -138,7 +141,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Identity: Identity{Name: "default"},
-		Recruit:  Recruit{Anchors: 3, ReplaceDeadAfter: 5 * time.Minute},
+		Recruit:  Recruit{Anchors: 3, Haste: 1, ReplaceDeadAfter: 5 * time.Minute},
 		Listen: Listen{
 			Client: "127.0.0.1:2379",
 			Peer:   "/ip4/0.0.0.0/tcp/2380",

@@ -30,6 +30,7 @@ func (c *Config) bindIdentity(fs *pflag.FlagSet) {
 	fs.UintVar(&c.Recruit.Anchors, "anchors", c.Recruit.Anchors, "anchors the root scope asks for: 1, 3, 5 or 7; read at genesis only")
 	fs.BoolVar(&c.Recruit.AutoSplit, "auto-split", c.Recruit.AutoSplit, "cut a segment in two when its load or size asks for it; off, say so only")
 	fs.BoolVar(&c.Recruit.AutoMerge, "auto-merge", c.Recruit.AutoMerge, "join neighbouring segments that have been dormant for long; off, say so only")
+	fs.UintVar(&c.Recruit.Haste, "structure-haste", c.Recruit.Haste, "divide the waits before splits, merges and moves by this; above 1 for tests and demonstrations only")
 	fs.DurationVar(&c.Recruit.ReplaceDeadAfter, "replace-dead-after", c.Recruit.ReplaceDeadAfter, "how long an anchor's node must be gone before a free node takes its place")
 }
 

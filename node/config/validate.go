@@ -27,6 +27,8 @@ const (
 	requestBytesMax = 128 << 20
 	// txnOpsMax bounds one transaction's work between two others.
 	txnOpsMax = 1 << 20
+	// hasteMax keeps waits above the time in which a change is carried out.
+	hasteMax = 100
 	// joinMax bounds the addresses tried at start.
 	joinMax = 64
 )
@@ -63,6 +65,9 @@ func (c *Config) validateIdentity(p *problems) {
 	case 1, 3, 5, 7:
 	default:
 		p.add("anchors", "%d is not 1, 3, 5 or 7", c.Recruit.Anchors)
+	}
+	if c.Recruit.Haste < 1 || c.Recruit.Haste > hasteMax {
+		p.add("structure-haste", "%d is not between 1 and %d", c.Recruit.Haste, hasteMax)
 	}
 	if min := 2 * c.Raft.Election; c.Recruit.ReplaceDeadAfter < min {
 		p.add("replace-dead-after", "%v is shorter than two election timeouts (%v)", c.Recruit.ReplaceDeadAfter, min)

@@ -21,7 +21,8 @@ const (
 
 // runLeases takes one lease after the other until ctx ends: grant, attach a key,
 // keep alive for a while, then revoke or forget it. A lease that was granted without
-// our knowing expires unnoticed.
+// our knowing expires unnoticed, and so does one that perhaps has no key: it is not
+// written down.
 func (w *worker) runLeases(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.oneLease(ctx)
@@ -39,18 +40,24 @@ func (w *worker) pause(ctx context.Context, d time.Duration) {
 }
 
 func (w *worker) oneLease(ctx context.Context) {
-	id, ttl, ok := w.grant(ctx)
+	granted, ok := w.grant(ctx)
 	if !ok {
 		return
 	}
+	id := clientv3.LeaseID(granted.ID)
 	key := fmt.Sprintf("%slease/%d/%d", w.cfg.Prefix, w.id, w.seq)
 	res := w.ask(ctx, "put-lease", check.Request{Kind: check.Put, Key: key, Value: w.value(), Lease: int64(id)})
-	if res == nil || res.NoLease {
+	if res == nil {
+		return
+	}
+	w.rec.lease(granted)
+	if res.NoLease {
+		w.rec.lease(check.Lease{What: check.Expire, ID: granted.ID, At: int64(w.rec.now())})
 		return
 	}
 	until := time.Now().Add(time.Duration(w.rng.Int64N(int64(livesMax))))
 	for time.Now().Before(until) && ctx.Err() == nil {
-		w.pause(ctx, time.Duration(ttl)*time.Second/keepAlivesPerTTL)
+		w.pause(ctx, time.Duration(granted.TTL)*time.Second/keepAlivesPerTTL)
 		if !w.keepAlive(ctx, id) {
 			return
 		}
@@ -60,17 +67,16 @@ func (w *worker) oneLease(ctx context.Context) {
 	}
 }
 
-func (w *worker) grant(ctx context.Context) (clientv3.LeaseID, int64, bool) {
+func (w *worker) grant(ctx context.Context) (granted check.Lease, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
 	sent := w.rec.now()
 	resp, err := w.client.Grant(ctx, int64(ttlMin+w.rng.IntN(ttlMax-ttlMin+1)))
 	w.rec.note("grant", judge(err), err)
 	if err != nil {
-		return 0, 0, false
+		return granted, false
 	}
-	w.rec.lease(check.Lease{What: check.Grant, ID: int64(resp.ID), TTL: resp.TTL, Sent: int64(sent), At: int64(w.rec.now())})
-	return resp.ID, resp.TTL, true
+	return check.Lease{What: check.Grant, ID: int64(resp.ID), TTL: resp.TTL, Sent: int64(sent), At: int64(w.rec.now())}, true
 }
 
 // keepAlive renews a lease; false means that it has ended. No answer is no promise,
