@@ -83,8 +83,8 @@ soak: ## simulate for SOAK (1h), then kill at every durable step and compare wit
 	$(GO) test -count=1 -timeout 2h ./testnet/differential -args -seed $$(date +%s) -seeds 1000
 
 .PHONY: soak-structure
-soak-structure: ## 200 splits, merges and moves of real processes under traffic and kills, then the checkers; ARGS="-seed 7"
-	$(GO) run ./testnet/cmd/torture run -target process -nodes 4 -minutes 15 -faults 16 -changes 200 \
+soak-structure: ## 200 splits, merges and moves of real processes, 60 by themselves, under traffic and kills, then the checkers; ARGS="-seed 7"
+	$(GO) run ./testnet/cmd/torture run -target process -nodes 4 -minutes 15 -faults 16 -changes 200 -automatic 60 -policies 0 \
 		-kinds kill,pause,restart,kill-all -out .cache/testnet/structure $(ARGS)
 
 ## Testnet

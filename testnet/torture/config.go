@@ -23,6 +23,9 @@ type Config struct {
 	// Changes is how many splits, merges and moves must be done meanwhile; 0: none are
 	// tried. They are tried four times as often as that needs, for many are refused.
 	Changes int
+	// Automatic is how many of them nodes must have done by themselves; 0: nothing is
+	// done to provoke any. Operators try half as often then.
+	Automatic int
 	// Policies is how many changes of scopes must be in force meanwhile, with users in
 	// scopes of several classes; 0: there are no scopes.
 	Policies int
@@ -56,6 +59,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("torture: recovery is %v, must be positive", c.Recovery)
 	case c.Changes < 0 || c.Changes > changesMax:
 		return fmt.Errorf("torture: %d changes of structure, can be 0 to %d", c.Changes, changesMax)
+	case c.Automatic < 0 || c.Automatic > c.Changes:
+		return fmt.Errorf("torture: %d automatic changes of structure, can be 0 to the %d of all", c.Automatic, c.Changes)
 	case c.Policies < 0 || c.Policies > changesMax:
 		return fmt.Errorf("torture: %d changes of policies, can be 0 to %d", c.Policies, changesMax)
 	case c.OutageGoal < 0:

@@ -51,6 +51,7 @@ type Report struct {
 	Faults    []Injected               `json:"faults"`
 	Structure *structure.Report        `json:"structure,omitempty"`
 	Policies  *govern.Report           `json:"policies,omitempty"`
+	Automatic map[string]int           `json:"automatic,omitempty"` // changes that nodes made by themselves, at least
 	Traffic   map[string]traffic.Count `json:"traffic"`
 	// Scopes is the traffic in each scope.
 	Scopes     map[string]map[string]traffic.Count `json:"scopes,omitempty"`
@@ -197,6 +198,9 @@ func (r *Report) printStructure(w io.Writer) {
 	for _, kind := range slices.Sorted(maps.Keys(r.Structure.Changes)) {
 		c := r.Structure.Changes[kind]
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", kind, c.Done, c.Unknown, c.Refused)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Automatic)) {
+		fmt.Fprintf(w, "%s by the nodes themselves\t%d\n", kind, r.Automatic[kind])
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	finishLimit = 2 * time.Minute  // for the last reads and the watches
 	leaseLate   = 90 * time.Second // after its promise a lease must be gone: times without a leader, and a TTL anew with each
 	fullLinger  = time.Second
+	surge       = 150              // writes per second that provoke splits
 	searchLimit = 20 * time.Second // for one register's history
 )
 
@@ -36,6 +37,7 @@ type run struct {
 	inject  injector
 	traffic *traffic.Traffic
 	surgeon *structure.Surgeon // nil: nothing changes the structure
+	tally   *structure.Tally   // nil: the nodes are not to change it by themselves
 	report  *Report
 
 	governor *govern.Governor // nil: there are no scopes
@@ -82,6 +84,15 @@ func (r *run) begin(ctx context.Context, load traffic.Config) (err error) {
 	if len(r.scopes) > 0 {
 		load.Hold = r.hold
 	}
+	if r.cfg.Automatic > 0 {
+		load.Surge = surge
+		if len(r.target.Metrics) == 0 {
+			return errors.New("torture: this target has no metrics to count automatic changes by")
+		}
+		if err := structure.Touchy(ctx, r.target.Endpoints); err != nil {
+			return err
+		}
+	}
 	if r.traffic, err = traffic.Start(ctx, load); err != nil {
 		return err
 	}
@@ -106,8 +117,13 @@ func (r *run) operate(ctx context.Context) (err error) {
 	if r.cfg.Changes == 0 {
 		return nil
 	}
+	tries := 4
+	if r.cfg.Automatic > 0 {
+		tries = 2
+		r.tally = structure.StartTally(ctx, r.target.Metrics)
+	}
 	r.surgeon, err = structure.Start(ctx, structure.Config{
-		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(4*r.cfg.Changes)),
+		Endpoints: r.target.Endpoints, Seed: r.cfg.Seed, Every: max(100*time.Millisecond, r.cfg.Length/time.Duration(tries*r.cfg.Changes)),
 		Boundary: r.boundary, Beside: 2 * len(r.scopes),
 		Note: func(what string, err error) { r.cfg.Log.Info("structure", "what", what, "err", err) },
 	})
@@ -123,11 +139,23 @@ func (r *run) close() {
 		return
 	}
 	r.report.Structure = r.surgeon.Stop()
-	var err error
-	if done := r.report.Structure.Done(); done < r.cfg.Changes {
-		err = fmt.Errorf("%d of %d splits, merges and moves were done", done, r.cfg.Changes)
+	done := r.report.Structure.Done()
+	if r.tally != nil {
+		r.report.Automatic = r.tally.Stop()
+		alone := r.report.Automatic["split"] + r.report.Automatic["merge"]
+		done += alone
+		r.enough("structure: as many automatic changes as were wanted", alone, r.cfg.Automatic)
 	}
-	r.report.verdict("structure: as many changes as were wanted", r.cfg.Changes, err)
+	r.enough("structure: as many changes as were wanted", done, r.cfg.Changes)
+}
+
+// enough judges how many changes were done.
+func (r *run) enough(name string, done, wanted int) {
+	var err error
+	if done < wanted {
+		err = fmt.Errorf("%d of %d were done", done, wanted)
+	}
+	r.report.verdict(name, done, err)
 }
 
 // perform is the run proper: faults, healing, judgement.

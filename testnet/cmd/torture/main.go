@@ -31,6 +31,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/compose"
 	"github.com/anchormesh/anchormesh/testnet/torture"
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
+	"github.com/anchormesh/anchormesh/testnet/torture/structure"
 	"github.com/anchormesh/anchormesh/testnet/torture/target"
 	"github.com/anchormesh/anchormesh/testnet/torture/traffic"
 	"github.com/anchormesh/anchormesh/testnet/torture/verify"
@@ -113,12 +114,13 @@ type options struct {
 	out      string
 	keep     bool
 	ifDocker bool
+	logs     string // directory of local processes' logs; empty: none
 }
 
 func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.StringVar(&o.compose.Bin, "bin", "", "directory with a static anchormesh; empty: build it into bin/")
 	flags.IntVar(&o.compose.Anchors, "anchors", 3, "anchors of the root scope: 1, 3 or 5")
-	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl if a promise was broken")
+	flags.StringVar(&o.out, "out", filepath.Join(".cache", "testnet", "torture"), "directory of report.json, and of history.jsonl and the processes' logs if a promise was broken")
 	if name != "run" {
 		return
 	}
@@ -132,6 +134,7 @@ func (o *options) bind(flags *flag.FlagSet, name string) {
 	flags.DurationVar(&o.cfg.OutageGoal, "outage-goal", 0, "a longer outage of writes after a fault of a single node is a violation; 0: report only")
 	flags.Float64Var(&o.cfg.Traffic.Rate, "rate", o.cfg.Traffic.Rate, "operations per second and worker")
 	flags.IntVar(&o.cfg.Changes, "changes", 0, "splits, merges and moves that must be done meanwhile; 0: none are tried")
+	flags.IntVar(&o.cfg.Automatic, "automatic", 0, "of -changes: splits and merges that the nodes must make by themselves; needs -target process")
 	flags.IntVar(&o.cfg.Policies, "policies", 4, "changes of scopes that must be in force meanwhile, with users in four scopes of all classes; 0: there are no scopes")
 	flags.BoolVar(&o.keep, "keep", false, "write the history in any case")
 	flags.BoolVar(&o.ifDocker, "if-docker", false, "do nothing, saying so, where no Docker engine answers")
@@ -189,7 +192,12 @@ func (o *options) open(ctx context.Context) (*target.Target, error) {
 		if err != nil {
 			return nil, err
 		}
-		t, err := target.Processes(ctx, cluster.Kind(o.kind), o.nodes, dir)
+		var args []string
+		if o.cfg.Automatic > 0 {
+			args = structure.HasteArgs()
+		}
+		o.logs = dir
+		t, err := target.Processes(ctx, cluster.Kind(o.kind), o.nodes, dir, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -219,7 +227,25 @@ func (o *options) write(report *torture.Report, log *traffic.Log) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(log.Write(f), f.Close())
+	return errors.Join(log.Write(f), f.Close(), o.keepLogs())
+}
+
+// keepLogs copies what local processes logged.
+func (o *options) keepLogs() error {
+	if o.logs == "" {
+		return nil
+	}
+	names, err := filepath.Glob(filepath.Join(o.logs, "*.log"))
+	for _, name := range names {
+		var text []byte
+		if text, err = os.ReadFile(name); err == nil {
+			err = os.WriteFile(filepath.Join(o.out, filepath.Base(name)), text, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // judge runs the checkers on a history that was kept. Its last operation is taken

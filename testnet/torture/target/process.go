@@ -13,8 +13,9 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 )
 
-// Processes starts a cluster of local processes in dir.
-func Processes(ctx context.Context, kind cluster.Kind, size int, dir string) (*Target, error) {
+// Processes starts a cluster of local processes in dir; args are added to every
+// node's command line.
+func Processes(ctx context.Context, kind cluster.Kind, size int, dir string, args ...string) (*Target, error) {
 	t := &Target{Missing: map[fault.Kind]string{}}
 	for i := range size {
 		t.Names = append(t.Names, fmt.Sprintf("n%d", i+1))
@@ -29,11 +30,16 @@ func Processes(ctx context.Context, kind cluster.Kind, size int, dir string) (*T
 	if kind != cluster.Mesh {
 		t.lacks("only nodes of a mesh remember their machine's run", fault.Power)
 	}
-	c, err := cluster.Start(ctx, cluster.Config{Kind: kind, Size: size, Dir: dir})
+	c, err := cluster.Start(ctx, cluster.Config{Kind: kind, Size: size, Dir: dir, Args: args})
 	if err != nil {
 		return nil, errors.Join(err, closeDisks(disks))
 	}
 	t.Endpoints, t.Machines = c.Endpoints(), processes{c}
+	if kind == cluster.Mesh {
+		for _, n := range c.Nodes {
+			t.Metrics = append(t.Metrics, "http://"+n.HTTP+"/metrics")
+		}
+	}
 	t.Reboot = func(node int) error { return reboot(c.Nodes[node].Dir) }
 	t.Books = func(context.Context) (dirs []string, done func(), err error) {
 		for _, n := range c.Nodes {

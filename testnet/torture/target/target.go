@@ -11,6 +11,7 @@ import (
 type Target struct {
 	Names     []string
 	Endpoints []string // client URLs
+	Metrics   []string // URLs of the nodes' metrics; empty: the target has none
 	Machines  Machines
 	Network   Network // nil: all kinds of faults of the network are in Missing
 	Disks     *Disks  // nil: likewise

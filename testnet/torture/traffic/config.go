@@ -15,6 +15,7 @@ type Config struct {
 	Rate      float64       // operations per second and worker
 	Timeout   time.Duration // of a request; its outcome is unknown afterwards
 	Epoch     time.Duration // age at which groups of keys are left behind
+	Surge     float64       // writes per second at the beginning of each epoch, to many keys; 0: none
 	Probe     time.Duration // between two probes of a node
 	// Lean: two workers, one holder of leases and two watches in all, no probes, and nobody compacts.
 	Lean bool
@@ -43,6 +44,8 @@ func (c Config) Validate() error {
 		return errors.New("traffic: the prefix must end with '/'")
 	case c.Rate <= 0 || c.Rate > 1000:
 		return fmt.Errorf("traffic: rate is %v, must be above 0 and at most 1000", c.Rate)
+	case c.Surge < 0 || c.Surge > 10_000:
+		return fmt.Errorf("traffic: surges of %v writes per second, can be 0 to 10000", c.Surge)
 	case c.Timeout <= 0 || c.Epoch <= 0 || c.Probe < 10*time.Millisecond:
 		return errors.New("traffic: timeout and epoch must be positive, probes at least 10 ms apart")
 	}

@@ -104,6 +104,9 @@ func (t *Traffic) startWorkers(ctx context.Context) {
 		start(node, (*worker).runLeases)
 		start(node, (*worker).runProbes)
 	}
+	if t.cfg.Surge > 0 {
+		start(-1, (*worker).runSurges)
+	}
 	start(-1, func(w *worker, ctx context.Context) { w.runCompactions(ctx, t.needless) })
 }
 
