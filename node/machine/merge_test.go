@@ -6,10 +6,13 @@ import (
 	"reflect"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/consensus"
+	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 )
 
@@ -243,4 +246,45 @@ func FuzzParseAttempt(f *testing.F) {
 			t.Fatalf("%v %+v came back as %v %+v, %v", n, pair, again, p, err)
 		}
 	})
+}
+
+// Every replica judges by what it has applied, whatever the leader that proposed had
+// seen: while a change of voters is half way nothing is cut, opened or frozen, and
+// afterwards all of it goes.
+func TestNothingIsCutOrJoinedWhileAConfigurationIsJoint(t *testing.T) {
+	c := newCouple(t)
+	n, pair := merge.Attempt{Generation: 2, Number: 1}, c.pair()
+	change := func(m *Machine, index *uint64, term uint64, state *raftpb.ConfState, context []byte) {
+		*index++
+		m.Apply(&consensus.Entry{Index: *index, Term: term, Generation: 2, Conf: &consensus.ConfChange{Context: context, State: state}}, true)
+	}
+	swapped := func(m *Machine) []byte {
+		d := m.Descriptor().Clone()
+		d.Anchors[2] = anchormesh.Anchor{Node: "d", Replica: 4, Role: anchormesh.Voter}
+		d.NextReplica = 5
+		return meshpb.EncodeDescriptor(d)
+	}
+	joint := &raftpb.ConfState{Voters: []uint64{1, 2, 4}, VotersOutgoing: []uint64{1, 2, 3}, AutoLeave: new(true)}
+	change(c.m, &c.bench.index, 2, joint, swapped(c.m))
+	change(c.right, &c.index, 3, joint, swapped(c.right))
+	split := (&Split{At: []byte("f"), Right: 12}).Command()
+	for name, err := range map[string]error{
+		"a split":                    c.apply(2, split).Err,
+		"an attempt":                 c.apply(2, Open(n, &pair)).Err,
+		"a freeze":                   c.applyRight(Freeze(n, &pair)),
+		"a split of the other child": c.applyRight((&Split{At: []byte("t"), Right: 13}).Command()),
+	} {
+		if !errors.Is(err, ErrRefused) {
+			t.Errorf("%s while the configuration is joint: %v, want %v", name, err, ErrRefused)
+		}
+	}
+	if c.m.State().Merging() || c.right.State().Frozen() || c.m.Descriptor().Generation != 2 {
+		t.Errorf("something took effect: %+v, %+v", c.m.State(), c.right.State())
+	}
+	left := &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
+	change(c.m, &c.bench.index, 2, left, nil)
+	change(c.right, &c.index, 3, left, nil)
+	if out := c.apply(2, split); out.Err != nil {
+		t.Errorf("a split when the change is over: %v", out.Err)
+	}
 }
