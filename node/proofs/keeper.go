@@ -82,7 +82,7 @@ type Keeper struct {
 	saved uint64 // the core's changes that the file has
 	// saving is how long the last writing of it took.
 	saving time.Duration
-	last  time.Time
+	last   time.Time
 }
 
 // New returns a keeper with what its file holds.
