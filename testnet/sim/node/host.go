@@ -268,6 +268,7 @@ func (p *Process) Genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 				p.broken("genesis", err)
 				return
 			}
+			p.Mesh.Decided[state.Chain.Head()] = state.Chain.Last() // the only decision that no log holds
 			created, err := p.store.Create(id, rng, mvcc.Meta{Applied: start.Index, Term: start.Term, State: state.Encode()})
 			if err == nil {
 				err = p.run(created, 1, false)
