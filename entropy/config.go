@@ -38,17 +38,18 @@ type Config struct {
 }
 
 // DefaultConfig fits a segment that one group of ordinary nodes carries with ease.
-// The size is etcd's default quota: a scope that fits into an etcd stays whole.
+// It is more than an etcd is asked for as a rule, and the size is the most that etcd
+// suggests: a scope that fits into an etcd stays whole, and its revisions dense.
 func DefaultConfig() Config {
 	return Config{
 		Thresholds: Thresholds{
-			WritesPerSec: 5_000,
-			ReadsPerSec:  20_000,
-			BytesPerSec:  32 << 20,
+			WritesPerSec: 10_000,
+			ReadsPerSec:  50_000,
+			BytesPerSec:  128 << 20,
 			Commit:       100 * time.Millisecond,
 			Queue:        2_000,
-			Size:         2 << 30,
-			Keys:         5_000_000,
+			Size:         8 << 30,
+			Keys:         10_000_000,
 		},
 		Memory:     20 * time.Second,
 		Spread:     500,

@@ -73,10 +73,17 @@ type chart struct {
 
 var chartStart = time.Unix(0, 0)
 
+// chartConfig has thresholds that are cheap to reach.
+func chartConfig(writes uint64) Config {
+	cfg := DefaultConfig()
+	t := &cfg.Thresholds
+	t.WritesPerSec, t.ReadsPerSec, t.BytesPerSec, t.Size, t.Keys = writes, 20_000, 32<<20, 2<<30, 5_000_000
+	return cfg
+}
+
 func newChart() *chart {
 	c := &chart{now: chartStart, rng: rand.New(rand.NewPCG(1, 1))}
-	cfg := DefaultConfig()
-	cfg.Thresholds.WritesPerSec = 500
+	cfg := chartConfig(500)
 	c.judge = New(cfg, anchormesh.KeyRange{}, Birth{}, c.now)
 	return c
 }

@@ -70,8 +70,7 @@ type piece struct {
 }
 
 func newWorld() *world {
-	w := &world{keys: newChart(), config: DefaultConfig(), now: chartStart}
-	w.config.Thresholds.WritesPerSec = 100
+	w := &world{keys: newChart(), config: chartConfig(100), now: chartStart}
 	w.segments = []*piece{w.piece(anchormesh.KeyRange{}, Evidence{})}
 	return w
 }

@@ -141,7 +141,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Identity: Identity{Name: "default"},
-		Recruit:  Recruit{Anchors: 3, Haste: 1, ReplaceDeadAfter: 5 * time.Minute},
+		Recruit:  Recruit{Anchors: 3, AutoSplit: true, AutoMerge: true, Haste: 1, ReplaceDeadAfter: 5 * time.Minute},
 		Listen: Listen{
 			Client: "127.0.0.1:2379",
 			Peer:   "/ip4/0.0.0.0/tcp/2380",

@@ -82,7 +82,7 @@ func start(ctx context.Context, cfg Config, kind cluster.Kind, size int, limiter
 	r := &rig{dir: dir, groups: map[string]*share.Group{}}
 	args := etcdArgs
 	if kind == cluster.Mesh {
-		args = append([]string{"--log-level", "warn"}, cfg.MeshArgs...)
+		args = append([]string{"--log-level", "warn", "--auto-split=false", "--auto-merge=false"}, cfg.MeshArgs...)
 	}
 	points := ""
 	if cfg.SyncDelay > 0 && kind == cluster.Mesh {
