@@ -35,6 +35,7 @@ func (m *world) chaos() {
 		{f.Transfer, func() { m.hit(m.transfer) }},
 		{f.Wipe, m.wipe},
 		{f.Split, m.splitSomewhere},
+		{m.Cfg.Governance.Every, m.operators.Act},
 	} {
 		if kind.every > 0 {
 			m.again(kind.every, kind.do)

@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/clients"
 	"github.com/anchormesh/anchormesh/testnet/sim/dispatch"
+	"github.com/anchormesh/anchormesh/testnet/sim/govern"
 	"github.com/anchormesh/anchormesh/testnet/sim/leases"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -67,7 +69,8 @@ func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, er
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
 	m := &world{Mesh: node.NewMesh(cfg)}
-	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward}
+	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor}
+	m.operators = govern.NewOperators(m.Mesh)
 	m.At = at
 	defer m.release()
 	defer func() {
@@ -195,7 +198,9 @@ func (m *world) probe() {
 		for _, s := range m.Live {
 			key := m.keyIn(s)
 			letter := node.Segment0(m.Mesh, s).Letter()
-			ops := []check.Request{c.Put(key, ""), {Kind: check.Range, Key: key}}
+			put := c.Put(key, "")
+			put.Value = "!" + strconv.FormatInt(int64(len(open)), 36) // short enough for every policy
+			ops := []check.Request{put, {Kind: check.Range, Key: key}}
 			if m.Root(s) {
 				ops = append(ops, check.Request{Kind: check.Range, Key: letter, End: letter + "0"})
 			}
@@ -219,6 +224,7 @@ func (m *world) probe() {
 // world is a mesh with its clients.
 type world struct {
 	*node.Mesh
-	clients  []*clients.Client
-	watchers []*clients.Watcher
+	clients   []*clients.Client
+	watchers  []*clients.Watcher
+	operators *govern.Operators
 }

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/testnet/sim/govern"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 )
 
@@ -30,7 +31,28 @@ func (m *world) unsettled() string {
 			return fmt.Sprintf("segment %s: %s", id, why)
 		}
 	}
+	if why := m.ungoverned(); why != "" {
+		return why
+	}
 	return m.unsettledRoutes()
+}
+
+// ungoverned looks for a home that has something left to do.
+func (m *world) ungoverned() string {
+	for _, id := range m.Live {
+		leader, _ := m.leaderOf(id)
+		state := leader.Host.Held[id].Machine.State()
+		switch r := state.Scope; {
+		case r == nil:
+		case len(r.Open) > 0:
+			return fmt.Sprintf("scope %q: proposal %d is open", state.Descriptor.Scope, r.Open[0].ID)
+		case r.Doing != nil:
+			return fmt.Sprintf("scope %q: %s of %q is not done", state.Descriptor.Scope, r.Doing.Kind, r.Doing.Subject)
+		case govern.Behind(r):
+			return fmt.Sprintf("scope %q: version %d is not in force", state.Descriptor.Scope, r.Newest().Number)
+		}
+	}
+	return ""
 }
 
 // leaderOf finds who leads a segment in its newest term.
@@ -58,7 +80,7 @@ func (m *world) unsettledSegment(id anchormesh.SegmentID, living int) string {
 	}
 	state := leader.Host.Held[id].Machine.State()
 	d := state.Descriptor
-	want := min(m.Cfg.Mesh.Want, (living-1)|1)
+	want := min(state.Want, (living-1)|1)
 	switch {
 	case state.Joint():
 		return "its configuration is joint"

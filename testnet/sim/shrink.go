@@ -20,7 +20,8 @@ func Shrink(f *Failure) *Failure {
 		func(c *plan.Config) { c.Load.Txn, c.Load.Scan = 0, 0 }, func(c *plan.Config) { c.Load.Compact = 0 },
 		func(c *plan.Config) { c.Load.Clients = 1 }, func(c *plan.Config) { c.Mesh.Groups = 1 }, func(c *plan.Config) { c.Mesh.Workers = 1 },
 		func(c *plan.Config) { c.Faults.Split, c.Mesh.SplitsMax = 0, 0 }, func(c *plan.Config) { c.Mesh.SplitsMax = min(c.Mesh.SplitsMax, 1) },
-		func(c *plan.Config) { c.Mesh.SleepTicks = 0 },
+		func(c *plan.Config) { c.Mesh.SleepTicks = 0 }, func(c *plan.Config) { c.Governance = plan.Governance{} },
+		func(c *plan.Config) { c.Governance.Scopes = false }, func(c *plan.Config) { c.Governance.Refuse = 0 },
 		func(c *plan.Config) { c.Length /= 2 }, func(c *plan.Config) { c.Length /= 2 }, func(c *plan.Config) { c.Length = c.Length / 2 },
 	}
 	if f.At < f.Config.Length {

@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/torture/audit"
 )
 
 // verdict lets the checkers judge the whole run.
@@ -41,6 +42,7 @@ func (m *world) verdict() {
 		func() error { return check.Explained(h.Ops, h.Events) },
 		m.judgeOwners,
 		m.judgeLineage,
+		m.judgeGovernance,
 		func() error { return check.Serial(split, h.Events) },
 		func() error { return check.LinearizableKeys(split, 2*time.Minute) },
 		func() error { return check.Linearizable(dense, 2*time.Minute) },
@@ -141,6 +143,22 @@ func (m *world) judgeLineage() error {
 	return nil
 }
 
+// judgeGovernance has the logs audited: every vote is counted again. Nothing is forgotten
+// in a simulation, so that something could not be judged is a fault, too.
+func (m *world) judgeGovernance() error {
+	for _, v := range audit.Judge(m.Audit(m.operators.Asked)) {
+		if v.Err != nil {
+			return v.Err
+		}
+		if v.Unknown > 0 {
+			return fmt.Errorf("%w: %s: %d could not be judged", errAudit, v.Name, v.Unknown)
+		}
+	}
+	return nil
+}
+
+var errAudit = errors.New("the audit does not know all")
+
 // compareStates hashes the replicas that stand at the same index.
 func (m *world) compareStates() {
 	for _, p := range m.Running() {
@@ -155,6 +173,9 @@ func (m *world) compareStates() {
 			}
 			h := fnv.New64a()
 			fmt.Fprint(h, sum, compacted, rev, r.Machine.Space().Leases(), r.Machine.State().Descriptor, r.Machine.State().Conf)
+			if record := r.Machine.State().Scope; record != nil {
+				h.Write(record.Encode())
+			}
 			m.Fail(m.States.At(uint64(id), index, h.Sum64(), string(p.ID)))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/rules"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -57,6 +58,7 @@ func (c *Call) end(res *check.Result, unknown bool) {
 
 // answered ends the call with what was heard, or tries again.
 func (c *Call) answered(p *dispatcher, resp []byte, err error) {
+	var refusal *rules.Refusal
 	switch {
 	case c.over:
 	case err == nil:
@@ -73,7 +75,7 @@ func (c *Call) answered(p *dispatcher, resp []byte, err error) {
 	case errors.Is(err, consensus.ErrUnknown):
 		c.end(nil, true)
 	case errors.Is(err, keyspace.ErrCompacted), errors.Is(err, keyspace.ErrFutureRev), errors.Is(err, consensus.ErrOverloaded),
-		errors.Is(err, errSpans):
+		errors.Is(err, errSpans), errors.As(err, &refusal):
 		c.end(nil, false)
 	default:
 		c.M.Fail(err)

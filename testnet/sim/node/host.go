@@ -196,7 +196,7 @@ func (p *Process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool)
 	}
 	segment.SetPublisher(hub)
 	r := &ReplicaHere{ID: id, Hub: hub}
-	m, err := machine.New(segment, space, noSignatures, func(c machine.Change) { p.recorded(r, c) })
+	m, err := machine.New(segment, space, p.Mesh.believes(), func(c machine.Change) { p.recorded(r, c) })
 	if err != nil {
 		return err
 	}
@@ -212,6 +212,12 @@ func (p *Process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool)
 func (p *Process) recorded(r *ReplicaHere, c machine.Change) {
 	s, d := c.State, c.State.Descriptor
 	p.Mesh.recorded(c)
+	if e := s.Chain.Last(); e.Kind == lineage.Policy && e.Index == c.Place.Index {
+		p.Mesh.begins("adopt", p)
+	}
+	if p.Mesh.Cfg.Plant == plan.PlantOldRules && d.Policy > 1 {
+		_ = r.Machine.Space().Govern(nil)
+	}
 	defer func() {
 		for _, s := range p.shells {
 			s.Changed(r, c)
@@ -384,6 +390,3 @@ func (p *Process) discard(segment anchormesh.SegmentID, unlock func()) {
 	}
 	p.update(wal.Update{Group: segment, Remove: true}, unlock)
 }
-
-// noSignatures: nobody has a key in the simulation, so nothing signed is believed.
-func noSignatures(anchormesh.NodeID, []byte, []byte) bool { return false }

@@ -24,6 +24,7 @@ type Mesh struct {
 	Computers []*Computer
 	Segments  []segment                                     // as they were at genesis, each a scope of its own
 	ScopeOf   map[anchormesh.SegmentID]anchormesh.SegmentID // of every segment that ever was: its scope's first
+	Parent    map[anchormesh.SegmentID]anchormesh.SegmentID // of every child: what it was cut from
 	Live      []anchormesh.SegmentID                        // all segments, in the order of their births
 	Names     uint64                                        // given to children
 	Born      map[anchormesh.SegmentID]bool                 // created at least once, durably
@@ -33,6 +34,7 @@ type Mesh struct {
 	Shells    []func(*Process) Shell    // what each process has above engine and host, lowest first
 	At        map[string]func(*Process) // called where a durable act of this name begins; for tests
 	Jumps     int
+	Books     Books
 
 	witness.Witness
 }
@@ -42,7 +44,8 @@ func NewMesh(cfg plan.Config) *Mesh {
 	m := &Mesh{Cfg: cfg, K: k, Net: simkit.NewNetwork(k, cfg.Link), Rng: k.Stream("mesh"),
 		Born: make(map[anchormesh.SegmentID]bool), Wrong: make(map[[2]int]time.Duration)}
 	m.ScopeOf = make(map[anchormesh.SegmentID]anchormesh.SegmentID)
-	m.Witness = witness.NewWitness(k)
+	m.Parent = make(map[anchormesh.SegmentID]anchormesh.SegmentID)
+	m.Witness, m.Books = witness.NewWitness(k), newBooks()
 	for i := range cfg.Mesh.Groups {
 		s := segment{ID: firstSegment + anchormesh.SegmentID(i)}
 		if i > 0 {
@@ -151,6 +154,7 @@ func (m *Mesh) Timeout() time.Duration {
 func (m *Mesh) recorded(c machine.Change) {
 	e := c.State.Chain.Last()
 	m.Decided[e.Hash()] = e
+	defer m.governed(c)
 	if c.Child == nil {
 		return
 	}
@@ -159,7 +163,7 @@ func (m *Mesh) recorded(c machine.Change) {
 		return
 	}
 	root := m.ScopeOf[c.State.Descriptor.Segment]
-	m.ScopeOf[id] = root
+	m.ScopeOf[id], m.Parent[id] = root, c.State.Descriptor.Segment
 	m.Live = append(m.Live, id)
 	m.SplitLines[LineOf(root)] = true
 	m.Stats.Splits++

@@ -181,8 +181,10 @@ func (w *worker) applySome(task *applyTask) bool {
 	for len(task.Entries) > 0 {
 		e := &task.Entries[0]
 		p.Mesh.Before, _ = g.Machine.Space().Revision()
-		generation := g.Machine.Descriptor().Generation
+		was := g.Machine.State()
+		generation := was.Descriptor.Generation
 		out := g.Machine.Apply(e, true)
+		p.Mesh.judge(g.Segment, was, e, out)
 		p.Mesh.Applied(string(p.ID), p.Index, g.Segment, g.Machine.Space(), e, generation, out)
 		g.advance(e.Index)
 		finish(e, out, nil)

@@ -17,7 +17,9 @@ type Config struct {
 	Link   simkit.LinkConfig
 	Disk   simkit.DiskConfig
 	Faults Faults
-	Plant  Plant
+	// Governance is what happens to policies and scopes.
+	Governance Governance
+	Plant      Plant
 }
 
 // MeshConfig is how the nodes are built and set.

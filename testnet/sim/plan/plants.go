@@ -53,4 +53,11 @@ const (
 	PlantPartOfNow Plant = "part-of-now"
 	// PlantWatchPastSplit lets watches go on that reach beyond what a split left.
 	PlantWatchPastSplit Plant = "watch-past-split"
+	// PlantForgedVotes counts votes that their voters did not sign, and has a home's leader
+	// cast them.
+	PlantForgedVotes Plant = "forged-votes"
+	// PlantHastyForce notes versions as in force that not all segments have adopted.
+	PlantHastyForce Plant = "hasty-force"
+	// PlantOldRules leaves the rules of the version before in force behind an adoption.
+	PlantOldRules Plant = "old-rules"
 )

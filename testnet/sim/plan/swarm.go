@@ -42,6 +42,7 @@ func Swarm(seed uint64) Config {
 	c.Faults = swarmFaults(rng)
 	c.Mesh.Stall = Pick(rng, 0, 0, 0.001, 0.02)
 	swarmSplits(&c)
+	swarmGovernance(&c)
 	return c
 }
 
@@ -79,7 +80,7 @@ func Calm(seed uint64, length time.Duration) Config {
 	c := Swarm(seed)
 	c.Length = length
 	c.Mesh.Nodes, c.Mesh.Groups, c.Mesh.Want, c.Mesh.Workers, c.Mesh.ElectionTicks, c.Mesh.Stall = 5, 3, 3, 2, 10, 0
-	c.Mesh.SplitsMax, c.Mesh.SleepTicks = 0, 20
+	c.Mesh.SplitsMax, c.Mesh.SleepTicks, c.Governance = 0, 20, Governance{}
 	c.Load.Clients, c.Load.Think = 5, time.Second
 	c.Faults = Faults{Crash: 5 * time.Minute, Down: 10 * time.Second, Cut: 5 * time.Minute, Transfer: 2 * time.Minute}
 	return c

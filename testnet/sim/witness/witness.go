@@ -16,6 +16,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
+	"github.com/anchormesh/anchormesh/keyspace/rules"
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
 
@@ -58,7 +59,13 @@ type Stats struct {
 	// Splits in force; groups that fell asleep; writes that got a stamp; barriers asked
 	// for; ranges over several segments.
 	Splits, Slept, Stamped, Barriers, Wide uint64
+	Governed
 }
+
+// Governed counts what happened to policies and scopes: proposals made, policies that
+// segments adopted, homes included, decisions entered again for others to sign, writes
+// that a policy refused.
+type Governed struct{ Proposed, Adopted, Affirmed, Ruled uint64 }
 
 // Fail ends the run with the first error.
 func (m *Witness) Fail(err error) {
@@ -84,7 +91,8 @@ func (m *Witness) Applied(node string, idx int, segment anchormesh.SegmentID, sp
 // tookEffect tells known outcomes of a command that say that it is to be tried again
 // from all others.
 func tookEffect(err error) bool {
-	return !errors.Is(err, keyspace.ErrStampOrder) && !errors.Is(err, keyspace.ErrWrongSegment)
+	var refusal *rules.Refusal // by the policy: told to the client, and nothing happened
+	return !errors.Is(err, keyspace.ErrStampOrder) && !errors.Is(err, keyspace.ErrWrongSegment) && !errors.As(err, &refusal)
 }
 
 // once makes sure that a client's command is in the log at one place only: what is

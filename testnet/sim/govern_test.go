@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/witness"
+	"github.com/anchormesh/anchormesh/testnet/torture/audit"
+)
+
+// governing is a rough mesh of one line whose policies are amended, and in which scopes
+// come and go.
+func governing(seed uint64) plan.Config {
+	c := splitting(seed)
+	c.Faults.Split, c.Load.Keys, c.Length, c.Load.Clients, c.Load.Watchers = 30*time.Second, 20, time.Minute, 2, 1
+	c.Governance = plan.Governance{Every: time.Second, Scopes: true, Refuse: 0.1}
+	return c
+}
+
+// TestGovernanceMeetsFaults runs proposals, votes and adoptions through one schedule each.
+func TestGovernanceMeetsFaults(t *testing.T) {
+	for _, s := range []scenario{
+		{"ce15_leaders_change", func(c *plan.Config) { c.Faults.Transfer, c.Faults.Partition = 2*time.Second, 20*time.Second },
+			func(s witness.Stats) bool { return s.Adopted > 8 && s.Elections > 10 && s.Ruled > 0 }},
+		{"ce15_nodes_are_down_and_replaced", func(c *plan.Config) {
+			c.Faults.Crash, c.Faults.Down, c.Mesh.ReplaceAfter = 8*time.Second, 10*time.Second, 3*time.Second
+		}, func(s witness.Stats) bool { return s.Adopted > 8 && s.ConfChanges > 5 }},
+		{"decisions_that_nobody_can_sign_any_more", func(c *plan.Config) {
+			c.Faults.Blackout, c.Faults.Down, c.Mesh.CommitEvery, c.Faults.Split = 15*time.Second, time.Second, 20*time.Millisecond, 5*time.Second
+		},
+			func(s witness.Stats) bool { return s.Adopted > 8 && s.Affirmed > 0 }},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			for seed := range uint64(4) {
+				cfg := governing(seed)
+				s.with(&cfg)
+				report, err := Run(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.shown(report.Stats) {
+					return
+				}
+				if seed == 3 {
+					t.Errorf("the schedule did not come about: %+v", report.Stats)
+				}
+			}
+		})
+	}
+}
+
+// TestPowerCutAtEveryAdoption cuts the power at the disk operations that follow a decision
+// or an adoption, one after the other, on whichever node applied it first.
+func TestPowerCutAtEveryAdoption(t *testing.T) {
+	const steps = 6
+	cuts := 0
+	for step := range steps {
+		cfg := governing(uint64(step))
+		cfg.Length, cfg.Faults.Down = 20*time.Second, time.Second
+		cut := 0
+		_, err := run(cfg, map[string]func(*node.Process){"adopt": func(p *node.Process) {
+			if cut < 6 && !p.Mesh.Healed && p.Fuse < 0 && p.Rng.IntN(2) == 0 {
+				cut++
+				p.Fuse = step
+				p.Mesh.Later(2*time.Second, p.Defuse)
+			}
+		}})
+		if err != nil {
+			t.Fatalf("cut at step %d: %v", step, err)
+		}
+		cuts += cut
+	}
+	if cuts < 2*steps {
+		t.Errorf("%d cuts in %d runs", cuts, steps)
+	}
+}
+
+// TestPlantedGovernanceFaultsAreFound is TestPlantedFaultsAreFound for policies and scopes.
+func TestPlantedGovernanceFaultsAreFound(t *testing.T) {
+	for plant, c := range map[plan.Plant]struct {
+		with func(*plan.Config)
+		want error
+	}{
+		plan.PlantForgedVotes: {func(c *plan.Config) { c.Governance.Scopes = false }, audit.ErrGovernance},
+		plan.PlantHastyForce:  {func(c *plan.Config) { c.Faults.Partition, c.Faults.Split = 10*time.Second, 10*time.Second }, node.ErrInForce},
+		plan.PlantOldRules:    {func(*plan.Config) {}, node.ErrUnruled},
+	} {
+		t.Run(string(plant), func(t *testing.T) {
+			var last error
+			for seed := range uint64(10) {
+				cfg := governing(seed)
+				cfg.Length, cfg.Plant = 40*time.Second, plant
+				c.with(&cfg)
+				if _, last = Run(cfg); errors.Is(last, c.want) {
+					return
+				}
+			}
+			t.Errorf("no checker saw it; last error %v", last)
+		})
+	}
+}
