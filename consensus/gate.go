@@ -23,11 +23,19 @@ type heldAnswers struct {
 	tell  func(error)
 }
 
-// set begins or ends to hold answers back. Those that are held wait on.
+// set begins or ends to hold answers back. Those that are held are told when it ends: what
+// is asked for when somebody is answered counts, and nobody says any more what is reached.
 func (g *gate) set(on bool) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.on, g.acked = on, 0
+	var free []heldAnswers
+	if g.on, g.acked = on, 0; !on {
+		free, g.held = g.held, nil
+	}
+	g.mu.Unlock()
+	for _, h := range free {
+		h.timer.Stop()
+		g.end(h, nil)
+	}
 }
 
 // hold keeps the answers of an entry, to be told later. It reports false if they may be

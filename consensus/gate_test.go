@@ -120,3 +120,37 @@ func TestWhatCannotBeAcknowledgedIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoWaitsIsToldWhenNoMoreIsAskedFor: a writer that waits for all disks is answered
+// when the scope asks for a majority only; it does not wait for nobody, to be told at the
+// limit that the outcome is unknown.
+func TestWhoWaitsIsToldWhenNoMoreIsAskedFor(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	members, n, disks := own(t)
+	for _, m := range members {
+		m.engine.SetLight(1, false, nil)
+		m.engine.SetAcks(1, consensus.Acks{All: true})
+	}
+	if err := propose(ctx, members, 1, "all are there"); err != nil {
+		t.Fatal(err)
+	}
+	lead := 0
+	for i, m := range members {
+		if st, _ := m.engine.Status(1); st.Leads() {
+			lead = i
+		}
+	}
+	slow := disks[(lead+1)%nodes]
+	slow.mu.Lock()
+	p := submit(members[lead], "one is slow")
+	<-p.held
+	members[lead].engine.SetAcks(1, consensus.Acks{})
+	if r := <-p.done; r.Err != nil || string(r.Response) != "did one is slow" {
+		t.Errorf("%q, %v", r.Response, r.Err)
+	}
+	slow.mu.Unlock()
+	for _, m := range members {
+		m.stop(t, n)
+	}
+}
