@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
@@ -198,13 +199,32 @@ func (a *applier) apply(cmd []byte) Outcome {
 		return a.leaseMark(op, raw)
 	case OpLeaseEnding:
 		return a.leaseEnding(raw)
-	case OpPrepare:
-		return a.prepare(raw)
-	case OpCommit, OpAbort, OpDecide, OpForget:
-		return a.finish(op, raw)
+	case OpPrepare, OpCommit, OpAbort, OpDecide, OpForget:
+		return a.transact(op, raw)
 	}
 	panic(fmt.Sprintf("keyspace: segment %s: entry %d holds the unknown command %v: the log was written by a newer program; start that version or newer on this node",
 		a.s.seg.ID(), a.index, op))
+}
+
+// transact applies a part of a transaction over several segments.
+func (a *applier) transact(op Op, raw []byte) (out Outcome) {
+	failpoint.Hit(phases[op].before)
+	if op == OpPrepare {
+		out = a.prepare(raw)
+	} else {
+		out = a.finish(op, raw)
+	}
+	failpoint.Hit(phases[op].after)
+	return out
+}
+
+// phases are the failpoints of transactions over several segments.
+var phases = map[Op]struct{ before, after string }{
+	OpPrepare: {"txn/before-prepare", "txn/after-prepare"},
+	OpDecide:  {"txn/before-decide", "txn/after-decide"},
+	OpCommit:  {"txn/before-commit", "txn/after-commit"},
+	OpAbort:   {"txn/before-abort", "txn/after-abort"},
+	OpForget:  {"txn/before-forget", "txn/after-forget"},
 }
 
 // header is that of an answer at revision rev.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/wal"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 )
@@ -208,6 +209,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 			return nil, h.resume(store, d.Segment, r.ID)
 		}
 	}
+	failpoint.Hit("snapshot/before-clear")
 	into, err := store.Install(d.Segment, d.Range)
 	if err != nil {
 		return nil, err
@@ -265,6 +267,7 @@ func (i *Installing) Finish() error {
 	defer h.mu.Unlock()
 	// A log that holds the snapshot's last entry goes on behind it: what follows
 	// there may have been acknowledged before the replica lost its state.
+	failpoint.Hit("snapshot/before-restart")
 	if at := (wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}); !h.has(i.segment, at) {
 		if err := h.engine.RestartLog(i.segment, at); err != nil {
 			return err
@@ -273,10 +276,12 @@ func (i *Installing) Finish() error {
 	if err := h.installed(i.segment, i.meta.Applied); err != nil {
 		return err
 	}
+	failpoint.Hit("snapshot/before-finish")
 	segment, err := i.into.Finish(i.meta)
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("snapshot/before-run")
 	h.cfg.Logger.Info("replica installed from a snapshot", "segment", i.segment, "replica", i.id, "index", i.meta.Applied)
 	return h.run(i.store, segment, i.id, false)
 }

@@ -191,6 +191,8 @@ func failures(e *consensus.Entry, err error) []consensus.Outcome {
 }
 
 func (m *Machine) applyConf(e *consensus.Entry) {
+	failpoint.Hit("anchors/before-change")
+	defer failpoint.Hit("anchors/after-change")
 	now := m.state.Load()
 	next := now.Descriptor.Clone()
 	if len(e.Conf.Context) > 0 { // empty: Raft left a joint configuration by itself
@@ -258,8 +260,19 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 	return err
 }
 
-// phases are the failpoints of the changes of range.
+// phases are the failpoints of structural commands.
 var phases = map[keyspace.Op]struct{ before, after string }{
+	OpPropose: {"scope/before-propose", "scope/after-propose"},
+	OpVote:    {"scope/before-vote", "scope/after-vote"},
+	OpAdopt:   {"scope/before-adopt", "scope/after-adopt"},
+	OpFinish:  {"scope/before-finish", "scope/after-finish"},
+	OpInForce: {"scope/before-in-force", "scope/after-in-force"},
+	OpTurn:    {"line/before-turn", "line/after-turn"},
+	OpSwitch:  {"line/before-switch", "line/after-switch"},
+	OpBegin:   {"line/before-begin", "line/after-begin"},
+	OpSettle:  {"line/before-settle", "line/after-settle"},
+	OpWindow:  {"line/before-window", "line/after-window"},
+
 	OpSplit:  {"split/before-apply", "split/after-apply"},
 	OpOpen:   {"merge/before-open", "merge/after-open"},
 	OpFreeze: {"merge/before-freeze", "merge/after-freeze"},

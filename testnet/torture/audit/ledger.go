@@ -28,6 +28,7 @@ type account struct {
 	begin   *trust.Ledger
 	entries []entered
 	whole   bool // known from the segment's beginning on
+	doubt   bool // what held at some of its entries is not kept
 }
 
 type entered struct {
@@ -63,7 +64,7 @@ func (l *ledgers) of(segment anchormesh.SegmentID) *account {
 	}
 	if birth := l.past.births[segment]; birth != nil {
 		parent := l.of(birth.Segment)
-		a.begin, a.whole = parent.at(birth.Index), a.whole && parent.whole
+		a.begin, a.whole, a.doubt = parent.at(birth.Index), a.whole && parent.whole, parent.doubt
 	}
 	if a.whole {
 		l.replay(segment, a)
@@ -100,6 +101,9 @@ func (l *ledgers) next(segment anchormesh.SegmentID, now *trust.Ledger, e *Entry
 		return nil
 	}
 	held, known := l.past.at(segment, e.Index)
+	if !known {
+		l.of(segment).doubt = true
+	}
 	if known && held.generation != e.Generation {
 		return nil
 	}
@@ -134,8 +138,12 @@ func (l *ledgers) judge() Verdict {
 			v.Unknown++
 			continue
 		}
-		v.Judged++
 		mine := a.version(s.Trust.Version())
+		if mine == nil && a.doubt {
+			v.Unknown++
+			continue
+		}
+		v.Judged++
 		if mine == nil || !bytes.Equal(mine.Encode(), s.Trust.Encode()) {
 			v.broken("segment %s: the ledger's version %d does not follow from the log, which makes %s", id, s.Trust.Version(), weights(mine))
 		}

@@ -22,17 +22,20 @@ type past struct {
 	own      map[anchormesh.SegmentID][]*lineage.Entry // of its own log, by index
 	births   map[anchormesh.SegmentID]*lineage.Entry   // the split that it came from
 	policies map[anchormesh.Hash]*policy.Policy
+	alive    map[anchormesh.SegmentID]bool // its newest decision is known
 }
 
 func newPast(b *Books) *past {
 	p := &past{
 		entries: make(map[anchormesh.Hash]*lineage.Entry), own: make(map[anchormesh.SegmentID][]*lineage.Entry),
 		births: make(map[anchormesh.SegmentID]*lineage.Entry), policies: map[anchormesh.Hash]*policy.Policy{{}: nil},
+		alive: make(map[anchormesh.SegmentID]bool),
 	}
 	for _, e := range b.Lineage {
 		p.keep(e)
 	}
 	for _, s := range b.States {
+		p.alive[s.Descriptor.Segment] = true
 		for _, e := range s.Chain.Entries() {
 			p.keep(e)
 		}
@@ -105,9 +108,14 @@ func (p *past) all() (out []*lineage.Entry) {
 func (p *past) last(segment anchormesh.SegmentID, index uint64) *lineage.Entry {
 	list := p.own[segment]
 	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].Index < index {
-			return list[i]
+		if list[i].Index >= index {
+			continue
 		}
+		next := i+1 < len(list)
+		if next && list[i+1].Previous[0] != list[i].Hash() || !next && !p.alive[segment] {
+			return nil // something between is not kept
+		}
+		return list[i]
 	}
 	if birth := p.births[segment]; birth != nil && (len(list) == 0 || list[0].Previous[0] == birth.Hash()) {
 		return birth

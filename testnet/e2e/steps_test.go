@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+var everyStep = flag.Bool("every-step", false, "crash at every step of scopes and transactions, not at a few: minutes")
+
+// steps are the failpoints of scopes and of transactions over several segments. Those of
+// the first list are hit in every run of the tests.
+var (
+	someSteps = []string{"txn/after-decide", "scope/after-adopt"}
+	moreSteps = []string{
+		"txn/after-prepare", "scope/after-vote", "line/after-turn", "txn/before-prepare", "txn/before-decide", "txn/before-commit", "txn/after-commit", "txn/before-forget", "txn/after-forget",
+		"scope/before-propose", "scope/after-propose", "scope/before-vote", "scope/before-adopt", "scope/before-in-force", "scope/after-in-force",
+		"scope/before-finish", "scope/after-finish",
+		"line/before-turn", "line/before-begin", "line/after-begin", "line/before-switch", "line/after-switch", "line/before-settle", "line/after-settle",
+	}
+)
+
+// A node kills itself at a step of a scope's life, of a hand-over of its line, or of a
+// transaction: the others go on, what was begun ends by itself, no transaction is seen
+// half done, and verify finds nothing, then and after the node is back.
+func TestCrashAtEveryStepOfAScope(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	l := newLab(t)
+	l.program = filepath.Join(t.TempDir(), "anchormesh")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", l.program, "./cmd/anchormesh")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for range 3 {
+		l.add().start()
+	}
+	l.awaitVoters(3)
+	l.split("m")
+	steps := someSteps
+	if *everyStep {
+		steps = append(slices.Clone(someSteps), moreSteps...)
+	}
+	s := &stepper{lab: l, own: l.document("own.yaml", "line: own\n"), shared: l.document("shared.yaml", "quota: {keys: 1000}\n")}
+	for i, step := range steps {
+		s.crashAt(i, step)
+	}
+	l.eventually(60*time.Second, "a whole mesh", l.proved)
+}
+
+// stepper does to scopes and keys what can be done.
+type stepper struct {
+	*lab
+	own, shared string // documents
+	pairs       int
+}
+
+func (s *stepper) crashAt(i int, step string) {
+	s.t.Helper()
+	victim, other := s.nodes[i%len(s.nodes)], s.nodes[(i+1)%len(s.nodes)]
+	victim.stop()
+	victim.env = []string{"ANCHORMESH_FAILPOINTS=" + step + "=crash"}
+	victim.start()
+	prefix := fmt.Sprintf("scope%02d/", i)
+	ctx, stop := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer stop()
+	for round := 0; victim.running(); round++ {
+		if ctx.Err() != nil {
+			s.t.Fatalf("%s was not reached", step)
+		}
+		s.pair(other)
+		s.live(other, prefix, round)
+	}
+	began := time.Now()
+	for _, n := range s.nodes {
+		if n != victim {
+			s.eventually(10*time.Second, "writes everywhere", func() error {
+				return errors.Join(s.put(n, "a"), s.put(n, prefix+"k"), s.put(n, "z"), s.pair(n))
+			})
+		}
+	}
+	s.t.Logf("%s: written everywhere %v after the end of %s", step, time.Since(began).Round(time.Millisecond), victim.name)
+	victim.env = nil
+	victim.start()
+	s.eventually(30*time.Second, "the victim to serve again", func() error { return errors.Join(s.put(victim, prefix+"k"), s.whole(victim)) })
+	s.eventually(60*time.Second, "the end of what was begun", func() error { return s.settled(other, prefix) })
+}
+
+// settled says what is under way with a scope.
+func (s *stepper) settled(by *labNode, prefix string) error {
+	out, err := s.scope(by, "show", prefix, "-o", "json")
+	if err != nil {
+		if strings.Contains(err.Error(), "there is no scope") {
+			return nil
+		}
+		return err
+	}
+	var shown struct {
+		Version uint64
+		InForce uint64 `json:"in_force"`
+		Doing   any
+	}
+	if err := json.Unmarshal([]byte(out), &shown); err != nil {
+		return err
+	}
+	if shown.Doing != nil || shown.Version != shown.InForce {
+		return errors.New(out)
+	}
+	return nil
+}
+
+// live takes a scope one step on in its life.
+func (s *stepper) live(by *labNode, prefix string, round int) {
+	at := []string{"--wait", "4s", "--endpoint", by.client}
+	switch round % 3 {
+	case 0:
+		s.cli(append([]string{"scope", "create", prefix, "-f", s.own}, at...)...)
+	case 1:
+		s.cli(append([]string{"scope", "set", prefix, "-f", s.shared}, at...)...)
+	case 2:
+		s.cli(append([]string{"scope", "delete", prefix}, at...)...)
+	}
+}
+
+// pair writes one number into two keys that lie in two segments, at once.
+func (s *stepper) pair(n *labNode) error {
+	c := s.dial(n)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Second)
+	defer cancel()
+	s.pairs++
+	number := fmt.Sprint(s.pairs)
+	_, err := c.Txn(ctx).Then(clientv3.OpPut("pair/a", number), clientv3.OpPut("zpair/b", number)).Commit()
+	return err
+}
+
+// whole says what is wrong if only half of a transaction is to be seen.
+func (s *stepper) whole(n *labNode) error {
+	c := s.dial(n)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Second)
+	defer cancel()
+	got, err := c.Txn(ctx).Then(clientv3.OpGet("pair/a"), clientv3.OpGet("zpair/b")).Commit()
+	if err != nil {
+		return err
+	}
+	a, b := got.Responses[0].GetResponseRange().GetKvs(), got.Responses[1].GetResponseRange().GetKvs()
+	if len(a) != 1 || len(b) != 1 || string(a[0].GetValue()) != string(b[0].GetValue()) || a[0].GetModRevision() != b[0].GetModRevision() {
+		s.t.Fatalf("half of a transaction: %v beside %v", a, b)
+	}
+	return nil
+}
