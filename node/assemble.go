@@ -125,6 +125,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 		Boot:    datadir.ThisBoot(),
 		Held:    a.held,
 		Verify:  a.verifier.Verify,
+		Agreed:  true,
 		Forged:  func(id anchormesh.SegmentID, term uint64, err error) { n.forged(a, id, term, err) },
 	}, a.dir, a.stores, a.engine, a.wal, a.table)
 	transfers.SetHost(a.host)
@@ -146,7 +147,7 @@ func (n *Node) assemble(a *assembly, transfers *transfer.Transfers) {
 	a.leaving.Store(a.host.Leaving())
 	a.governor = n.newGovernor(a)
 	a.classes = classes.New(classes.Config{Self: self, Forgot: a.steward.Forgot, Dead: a.governor.ReportDead, Logger: n.log}, a.host, a.engine, a.table, a.mesh)
-	a.merger = merger.New(merger.Config{Self: self, Logger: n.log, Ended: a.metrics.Structure().Merged}, a.host, a.engine, a.table, a.mesh)
+	a.merger = merger.New(merger.Config{Self: self, Logger: n.log, Ended: a.metrics.Structure().Merged, Agree: a.approvals.Agree}, a.host, a.engine, a.table, a.mesh)
 	a.pairing = n.newPairing(a)
 	a.turns = n.newTurns(a)
 	a.exchange = exchange.New(exchange.Config{
@@ -202,7 +203,7 @@ func (n *Node) newAPI(a *assembly) (*etcdapi.Server, error) {
 	}
 	meshpb.RegisterMeshServer(api, admin.New(admin.Config{
 		Mesh: a.mesh, Host: a.host, Engine: a.engine, Table: a.table, Addresses: addresses, Started: a.started,
-		Steward: a.steward, Peers: a.peers, Merger: a.merger, Proofs: a.proofs, Hasher: a,
+		Order: a.ordered, Steward: a.steward, Peers: a.peers, Merger: a.merger, Proofs: a.proofs, Hasher: a,
 		Check: a.ready, Figures: b.figures, Load: a.judged,
 		Nodes:      func() []place.Node { return a.steward.Nodes(time.Now()) },
 		SetLeaving: func(leaving bool) error { return n.setLeaving(a, leaving) },

@@ -73,7 +73,7 @@ func (n *Node) newSteward(a *assembly) *steward.Steward {
 			s := n.stands(a)
 			return placed(&s, time.Time{})
 		},
-		Heard: a.heard, Measured: a.measured,
+		Heard: a.heard, Measured: a.measured, Agree: a.approvals.Agree,
 	}, a.host, a.engine, a.mesh)
 }
 

@@ -121,6 +121,14 @@ func (b *Batch) Judge(in *InForce, verify func(node anchormesh.NodeID, statement
 	if err := b.fits(in); err != nil {
 		return nil, err
 	}
+	if b.Question.Sequence <= in.Sequence {
+		return nil, fmt.Errorf("%w: sequence %d, %d was admitted", ErrStale, b.Question.Sequence, in.Sequence)
+	}
+	return b.tally(in, verify)
+}
+
+// tally counts the votes of a batch that fits.
+func (b *Batch) tally(in *InForce, verify func(node anchormesh.NodeID, statement, signature []byte) bool) ([]Verdict, error) {
 	sums := make([]anchormesh.Hash, len(b.Slots))
 	for i := range b.Slots {
 		if sums[i] = b.Slots[i].Sum; b.Slots[i].Bytes != nil {
@@ -169,9 +177,6 @@ func (b *Batch) fits(in *InForce) error {
 		if f.have != f.now {
 			return fmt.Errorf("%w: %s %d, it is %d", ErrStale, f.name, f.have, f.now)
 		}
-	}
-	if q.Sequence <= in.Sequence {
-		return fmt.Errorf("%w: sequence %d, %d was admitted", ErrStale, q.Sequence, in.Sequence)
 	}
 	if q.Index >= in.Index {
 		return fmt.Errorf("%w: judged behind index %d, the entry is %d", ErrForged, q.Index, in.Index)

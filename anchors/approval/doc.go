@@ -18,6 +18,11 @@
 // be above the last admitted one of the term), not in another term, and not behind a
 // change of the voters, the policy, the weights or the range.
 //
+// # Acts
+//
+// A change of structure that nobody needs to stay alive ([Question.Act]: a split, a
+// merge) is voted on in the same way, alone in its batch and in one round ([Poll]).
+//
 // # Whose votes count
 //
 // Those of the voters in force, by their effective weights (package trust). Somebody who

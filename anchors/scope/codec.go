@@ -14,7 +14,7 @@ import (
 )
 
 // version is the first byte of everything encoded here.
-const version = 1
+const version = 2
 
 // ErrMalformed is returned for bytes that are no canonical encoding.
 var ErrMalformed = errors.New("scope: malformed bytes")
@@ -42,14 +42,19 @@ func (p *Proposal) appendWanted(b []byte) []byte {
 	b = appendNumber(fields.AppendBytes(b, p.Subject), p.Base, p.Version)
 	b = fields.AppendBytes(b, EncodePolicy(p.Policy))
 	b = appendNumber(b, uint64(p.Anchors), uint64(p.Segment))
-	b = fields.AppendBytes(fields.AppendBytes(b, []byte(p.Survivor)), []byte(p.Operator))
+	b = fields.AppendBytes(appendNumber(fields.AppendBytes(b, []byte(p.Survivor)), uint64(p.Generation)), p.Key)
+	b = fields.AppendBytes(fields.AppendBytes(b, []byte(p.From)), []byte(p.To))
+	b = fields.AppendBytes(b, []byte(p.Operator))
 	return appendNumber(b, uint64(p.AtMillis))
 }
 
 func (r *reader) wanted() Proposal {
 	p := Proposal{Kind: Kind(r.Byte()), Subject: r.bytes(PrefixBytesMax), Base: r.Number(), Version: r.Number(), Policy: r.policy()}
 	p.Anchors, p.Segment = int(r.AtMost(1<<10)), anchormesh.SegmentID(r.Number())
-	p.Survivor, p.Operator = anchormesh.NodeID(r.bytes(nodeBytesMax)), string(r.bytes(OperatorBytesMax))
+	p.Survivor, p.Generation = anchormesh.NodeID(r.bytes(nodeBytesMax)), anchormesh.Generation(r.Number())
+	p.Key = r.bytes(KeyBytesMax)
+	p.From, p.To = anchormesh.NodeID(r.bytes(nodeBytesMax)), anchormesh.NodeID(r.bytes(nodeBytesMax))
+	p.Operator = string(r.bytes(OperatorBytesMax))
 	p.AtMillis = int64(r.AtMost(math.MaxInt64))
 	return p
 }

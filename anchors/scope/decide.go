@@ -122,8 +122,22 @@ func (p *Proposal) valid(prefix []byte, newest uint64) error {
 		if p.Segment == 0 || p.Survivor == "" || p.Policy != nil || !bytes.HasPrefix(p.Subject, prefix) {
 			return wrong("a recovery names a segment inside the scope and a surviving node")
 		}
+	case Split, Merge, Move:
+		return p.validOrder(prefix, wrong)
 	default:
 		return wrong("%s is not known here", p.Kind)
+	}
+	return nil
+}
+
+func (p *Proposal) validOrder(prefix []byte, wrong func(string, ...any) error) error {
+	moves := p.From != "" && p.To != "" && p.From != p.To && len(p.Key) == 0
+	cuts := p.From == "" && p.To == "" && len(p.Key) > 0 && len(p.Key) <= KeyBytesMax
+	if p.Segment == 0 || p.Generation == 0 || p.Policy != nil || !bytes.Equal(p.Subject, prefix) {
+		return wrong("an order names a segment of the scope and its generation")
+	}
+	if p.Kind == Move && !moves || p.Kind != Move && !cuts {
+		return wrong("a split or merge names a key of at most %d bytes, a move two nodes", KeyBytesMax)
 	}
 	return nil
 }

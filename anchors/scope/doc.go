@@ -8,7 +8,8 @@
 //
 // Amend puts a new version of the scope's policy in the place of the newest one. Create
 // makes a scope inside this one, Delete gives this one back to the scope around it, and
-// Recover lets a segment begin anew on a surviving anchor. A proposal names the version
+// Recover lets a segment begin anew on a surviving anchor. Split, Merge and Move are
+// operators' orders to change a segment of the scope, where operators vote. A proposal names the version
 // that it was judged against (Base); once another version is decided it is outdated.
 //
 // # Who decides
@@ -19,7 +20,7 @@
 // threshold, refused when they cannot reach it any more, expired when the home's leader
 // says so: whichever entry comes first in the log, and nothing after it.
 //
-//	            ┌─ decided ── Amend: a version        Create, Delete, Recover: Doing,
+//	            ┌─ decided ── Amend: a version        another: Doing,
 //	open ── votes ┼─ refused                          until Finish or Abandon
 //	            ├─ expired
 //	            └─ outdated

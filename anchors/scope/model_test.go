@@ -85,7 +85,11 @@ func (l *life) proposal() Proposal {
 	if l.rng.IntN(3) == 0 {
 		p.Policy.Amend.Threshold = policy.Fraction{Num: 1 + l.rng.Uint32N(3), Den: 3}
 	}
-	switch l.rng.IntN(8) {
+	switch l.rng.IntN(10) {
+	case 8:
+		p.Kind, p.Version, p.Policy, p.Segment, p.Generation, p.Key = []Kind{Split, Merge}[l.rng.IntN(2)], 0, nil, 4, 7, []byte("/s/m")
+	case 9:
+		p.Kind, p.Version, p.Policy, p.Segment, p.Generation, p.From, p.To = Move, 0, nil, 4, 7, "a", "b"
 	case 0:
 		p.Kind, p.Subject, p.Version = Create, []byte("/s/x"), 1
 	case 1:

@@ -16,6 +16,7 @@ const (
 	ClosedMax        = 32
 	PrefixBytesMax   = policy.PrefixBytesMax // of a scope
 	OperatorBytesMax = 64
+	KeyBytesMax      = 4096 // of a boundary, as in package lineage
 	NoteBytesMax     = 256
 	// historyBytesMax bounds the policies of all versions kept, but for the newest.
 	historyBytesMax = 64 << 10
@@ -44,6 +45,10 @@ const (
 	Create
 	Delete
 	Recover
+	// Split, Merge and Move are orders of operators: they change a segment's structure.
+	Split
+	Merge
+	Move
 )
 
 // String is the word used in commands, tables and metrics.
@@ -57,15 +62,24 @@ func (k Kind) String() string {
 		return "delete"
 	case Recover:
 		return "recover"
+	case Split:
+		return "split"
+	case Merge:
+		return "merge"
+	case Move:
+		return "move"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
+
+// Order reports whether a proposal of that kind changes a segment's structure.
+func (k Kind) Order() bool { return k == Split || k == Merge || k == Move }
 
 // Proposal is a change that somebody wants.
 type Proposal struct {
 	Kind Kind
 	// Subject is the prefix of the scope whose policy Policy is: this one's (Amend), the
-	// new one's (Create), that of the scope around it (Delete), the segment's (Recover).
+	// new one's (Create), that of the scope around it (Delete), the segment's (Recover, Split, Merge, Move).
 	Subject []byte
 	Base    uint64 // version of this scope's policy that was in force for the proposer
 	Version uint64 // of Policy, in Subject
@@ -75,6 +89,12 @@ type Proposal struct {
 	// Segment and Survivor say what is recovered, and on whose replica (Recover).
 	Segment  anchormesh.SegmentID
 	Survivor anchormesh.NodeID
+	// Generation is that of Segment, and Key where it is cut, or where its right
+	// neighbour begins that it takes in (Split, Merge).
+	Generation anchormesh.Generation
+	Key        []byte
+	// From and To are the nodes between which a replica of Segment moves (Move).
+	From, To anchormesh.NodeID
 	Operator string
 	AtMillis int64 // since 1970, by the proposer's clock
 
@@ -149,7 +169,7 @@ type Record struct {
 	Versions []Version // oldest first; none: the mesh's default, version 0
 	// InForce is the newest version that all segments of the scope had adopted.
 	InForce uint64
-	// Doing was decided and is being carried out: Create, Delete or Recover. nil: nothing.
+	// Doing was decided and is being carried out: anything but Amend. nil: nothing.
 	Doing  *Proposal
 	Open   []*Proposal // ascending by ID
 	Closed []Closed    // oldest first

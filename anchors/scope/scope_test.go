@@ -29,6 +29,8 @@ func full(t testing.TB) *Record {
 	}
 	step(r.Propose(nil, Proposal{Kind: Create, Base: 1, Subject: []byte("/a"), Version: 1, Policy: three()}, Place{9, 2}))
 	step(r.Propose(nil, Proposal{Kind: Recover, Base: 1, Segment: 4, Survivor: "b"}, Place{10, 2}))
+	step(r.Propose(nil, Proposal{Kind: Split, Base: 1, Segment: 4, Generation: 2, Key: []byte("k")}, Place{10, 2}))
+	step(r.Propose(nil, Proposal{Kind: Move, Base: 1, Segment: 4, Generation: 2, From: "a", To: "b"}, Place{10, 2}))
 	for i, n := range []anchormesh.NodeID{"a", "b"} {
 		next, _, err := r.Vote(2, Vote{Node: n, Approve: true}, e, Place{11 + uint64(i), 2})
 		step(next, err)
@@ -76,7 +78,7 @@ func FuzzDecodeVote(f *testing.F) {
 func TestRecordIsReadBack(t *testing.T) {
 	r := full(t)
 	got, err := Decode(r.Encode())
-	if err != nil || !bytes.Equal(got.Encode(), r.Encode()) || got.Doing == nil || len(got.Open) != 1 || len(got.Versions) != 1 {
+	if err != nil || !bytes.Equal(got.Encode(), r.Encode()) || got.Doing == nil || len(got.Open) != 3 || len(got.Versions) != 1 {
 		t.Fatalf("%+v came back as %+v, %v", r, got, err)
 	}
 	for cut := range len(r.Encode()) {

@@ -74,6 +74,21 @@ type splitView struct {
 	Boundary []byte `json:"boundary"`
 	Right    string `json:"right"`
 	DryRun   bool   `json:"dry_run"`
+	proposedView
+}
+
+// proposedView says in which scope an order is a proposal, and with which number, where
+// operators vote; zero: it was carried out.
+type proposedView struct {
+	Scope    string `json:"scope,omitempty"`
+	Proposal uint64 `json:"proposal,omitempty"`
+}
+
+// print says what is proposed, and how it goes on.
+func (v proposedView) print(cmd *cobra.Command, what string) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is proposal %d of scope %q, whose operators vote: anchormesh scope vote %q %d --approve\n",
+		what, v.Proposal, v.Scope, v.Scope, v.Proposal)
+	return err
 }
 
 func printSplit(cmd *cobra.Command, out ask.Output, reply *meshpb.SplitReply, dry bool) error {
@@ -83,10 +98,16 @@ func printSplit(cmd *cobra.Command, out ask.Output, reply *meshpb.SplitReply, dr
 	}
 	v := splitView{
 		Segment: d.Segment.String(), Range: d.Range.String(), Boundary: reply.GetBoundary(),
-		Right: anchormesh.SegmentID(reply.GetRight()).String(), DryRun: dry,
+		Right: anchormesh.SegmentID(reply.GetRight()).String(), DryRun: dry, proposedView: proposedView{string(reply.GetScope()), reply.GetProposal()},
 	}
-	if !out.ForPeople() {
+	switch {
+	case v.Proposal != 0 && !out.ForPeople():
+		v.Right = "" // it has none yet
+		fallthrough
+	case !out.ForPeople():
 		return ask.PrintJSON(cmd.OutOrStdout(), v)
+	case v.Proposal != 0:
+		return v.print(cmd, fmt.Sprintf("a cut of segment %s at %q", v.Segment, v.Boundary))
 	}
 	if dry {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "would cut segment %s %s at %s\n", v.Segment, v.Range, strconv.Quote(string(v.Boundary)))
@@ -187,7 +208,7 @@ anchor is missing.`,
 		}
 		var reply *meshpb.MoveReply
 		err = a.Mesh(cmd.Context(), func(ctx context.Context, c meshpb.MeshClient) (err error) {
-			reply, err = c.Move(ctx, &meshpb.MoveRequest{Segment: uint64(id), From: args[1], To: args[2], DryRun: dry})
+			reply, err = c.Move(ctx, &meshpb.MoveRequest{Segment: uint64(id), From: args[1], To: args[2], DryRun: dry, Operator: operator()})
 			return err
 		})
 		if err != nil {
@@ -196,6 +217,14 @@ anchor is missing.`,
 		text := "moves"
 		if dry {
 			text = "would move"
+		}
+		if v := (proposedView{string(reply.GetScope()), reply.GetProposal()}); v.Proposal != 0 && a.Out.ForPeople() {
+			return v.print(cmd, fmt.Sprintf("a move of segment %s from %s to %s", id, reply.GetFrom(), reply.GetTo()))
+		} else if v.Proposal != 0 {
+			return ask.PrintJSON(cmd.OutOrStdout(), struct {
+				handOverView
+				proposedView
+			}{handOverView{id.String(), reply.GetFrom(), reply.GetTo(), dry}, v})
 		}
 		return printHandOver(cmd, a.Out, text, id, reply.GetFrom(), reply.GetTo(), dry)
 	}
@@ -305,6 +334,7 @@ type mergeView struct {
 	Right      string `json:"right"`
 	RightRange string `json:"right_range"`
 	DryRun     bool   `json:"dry_run"`
+	proposedView
 }
 
 func printMerge(cmd *cobra.Command, out ask.Output, reply *meshpb.MergeReply, dry bool) error {
@@ -319,9 +349,13 @@ func printMerge(cmd *cobra.Command, out ask.Output, reply *meshpb.MergeReply, dr
 	v := mergeView{
 		Left: left.Segment.String(), LeftRange: left.Range.String(),
 		Right: right.Segment.String(), RightRange: right.Range.String(), DryRun: dry,
+		proposedView: proposedView{string(reply.GetScope()), reply.GetProposal()},
 	}
-	if !out.ForPeople() {
+	switch {
+	case !out.ForPeople():
 		return ask.PrintJSON(cmd.OutOrStdout(), v)
+	case v.Proposal != 0:
+		return v.print(cmd, fmt.Sprintf("a merge of segments %s and %s", v.Left, v.Right))
 	}
 	text := "segment %s %s took over segment %s %s\n"
 	if dry {

@@ -1008,6 +1008,7 @@ type MoveRequest struct {
 	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`                    // ID or name of an anchor's node
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`                        // ID or name of a node without an anchor of the segment
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	Operator      string                 `protobuf:"bytes,5,opt,name=operator,proto3" json:"operator,omitempty"`            // who asks, for the record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1070,11 +1071,22 @@ func (x *MoveRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *MoveRequest) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
 type MoveReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Before        *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
-	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // ID
-	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Before *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	From   string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // ID
+	To     string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Where operators vote, the order is a proposal: of this scope, with this number. Zero:
+	// it is carried out.
+	Scope         []byte `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	Proposal      uint64 `protobuf:"varint,5,opt,name=proposal,proto3" json:"proposal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1128,6 +1140,20 @@ func (x *MoveReply) GetTo() string {
 		return x.To
 	}
 	return ""
+}
+
+func (x *MoveReply) GetScope() []byte {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *MoveReply) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
 }
 
 type TransferRequest struct {
@@ -1303,10 +1329,14 @@ func (x *SplitRequest) GetOperator() string {
 }
 
 type SplitReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Before        *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
-	Right         uint64                 `protobuf:"fixed64,2,opt,name=right,proto3" json:"right,omitempty"` // the new segment
-	Boundary      []byte                 `protobuf:"bytes,3,opt,name=boundary,proto3" json:"boundary,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Before   *Descriptor            `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	Right    uint64                 `protobuf:"fixed64,2,opt,name=right,proto3" json:"right,omitempty"` // the new segment
+	Boundary []byte                 `protobuf:"bytes,3,opt,name=boundary,proto3" json:"boundary,omitempty"`
+	// Where operators vote, the order is a proposal: of this scope, with this number. Zero:
+	// it is carried out.
+	Scope         []byte `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	Proposal      uint64 `protobuf:"varint,5,opt,name=proposal,proto3" json:"proposal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1360,6 +1390,20 @@ func (x *SplitReply) GetBoundary() []byte {
 		return x.Boundary
 	}
 	return nil
+}
+
+func (x *SplitReply) GetScope() []byte {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *SplitReply) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
 }
 
 type MergeRequest struct {
@@ -1439,9 +1483,13 @@ func (x *MergeRequest) GetOperator() string {
 }
 
 type MergeReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Left          *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`   // before the merge
-	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"` // likewise
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Left  *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`   // before the merge
+	Right *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"` // likewise
+	// Where operators vote, the order is a proposal: of this scope, with this number. Zero:
+	// it is carried out.
+	Scope         []byte `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	Proposal      uint64 `protobuf:"varint,4,opt,name=proposal,proto3" json:"proposal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1488,6 +1536,20 @@ func (x *MergeReply) GetRight() *Descriptor {
 		return x.Right
 	}
 	return nil
+}
+
+func (x *MergeReply) GetScope() []byte {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *MergeReply) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
 }
 
 // SegmentsRequest asks for one page; with nothing set, for all at once, which is
@@ -2335,16 +2397,19 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"DrainReply\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\rR\breplicas\x12\x18\n" +
-	"\aleaders\x18\x03 \x01(\rR\aleaders\"d\n" +
+	"\aleaders\x18\x03 \x01(\rR\aleaders\"\x80\x01\n" +
 	"\vMoveRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"b\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x1a\n" +
+	"\boperator\x18\x05 \x01(\tR\boperator\"\x94\x01\n" +
 	"\tMoveReply\x121\n" +
 	"\x06before\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x06before\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\";\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\fR\x05scope\x12\x1a\n" +
+	"\bproposal\x18\x05 \x01(\x04R\bproposal\";\n" +
 	"\x0fTransferRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"3\n" +
@@ -2355,22 +2420,26 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x1a\n" +
 	"\bboundary\x18\x02 \x01(\fR\bboundary\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x1a\n" +
-	"\boperator\x18\x04 \x01(\tR\boperator\"q\n" +
+	"\boperator\x18\x04 \x01(\tR\boperator\"\xa3\x01\n" +
 	"\n" +
 	"SplitReply\x121\n" +
 	"\x06before\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x06before\x12\x14\n" +
 	"\x05right\x18\x02 \x01(\x06R\x05right\x12\x1a\n" +
-	"\bboundary\x18\x03 \x01(\fR\bboundary\"\x85\x01\n" +
+	"\bboundary\x18\x03 \x01(\fR\bboundary\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\fR\x05scope\x12\x1a\n" +
+	"\bproposal\x18\x05 \x01(\x04R\bproposal\"\x85\x01\n" +
 	"\fMergeRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x14\n" +
 	"\x05right\x18\x02 \x01(\x06R\x05right\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\fR\x03key\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x1a\n" +
-	"\boperator\x18\x05 \x01(\tR\boperator\"l\n" +
+	"\boperator\x18\x05 \x01(\tR\boperator\"\x9e\x01\n" +
 	"\n" +
 	"MergeReply\x12-\n" +
 	"\x04left\x18\x01 \x01(\v2\x19.anchormesh.v1.DescriptorR\x04left\x12/\n" +
-	"\x05right\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorR\x05right\"=\n" +
+	"\x05right\x18\x02 \x01(\v2\x19.anchormesh.v1.DescriptorR\x05right\x12\x14\n" +
+	"\x05scope\x18\x03 \x01(\fR\x05scope\x12\x1a\n" +
+	"\bproposal\x18\x04 \x01(\x04R\bproposal\"=\n" +
 	"\x0fSegmentsRequest\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"o\n" +

@@ -1379,7 +1379,7 @@ type Proposal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Scope         []byte                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"` // that decides it
 	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`       // create, amend, delete or recover
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`       // create, amend, delete, recover, split, merge or move
 	Subject       []byte                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"` // prefix of the scope that it is about, or of its segment
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	Policy        string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`
@@ -1388,8 +1388,11 @@ type Proposal struct {
 	Tally         *Tally                 `protobuf:"bytes,9,opt,name=tally,proto3" json:"tally,omitempty"`
 	Votes         []*Ballot              `protobuf:"bytes,10,rep,name=votes,proto3" json:"votes,omitempty"`
 	Waiting       []string               `protobuf:"bytes,11,rep,name=waiting,proto3" json:"waiting,omitempty"`   // voters that have not voted
-	Segment       uint64                 `protobuf:"fixed64,12,opt,name=segment,proto3" json:"segment,omitempty"` // recover
+	Segment       uint64                 `protobuf:"fixed64,12,opt,name=segment,proto3" json:"segment,omitempty"` // recover, split, merge, move
 	Survivor      string                 `protobuf:"bytes,13,opt,name=survivor,proto3" json:"survivor,omitempty"`
+	Key           []byte                 `protobuf:"bytes,14,opt,name=key,proto3" json:"key,omitempty"`   // split: where; merge: where the right neighbour begins
+	From          string                 `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"` // move: from and to which node
+	To            string                 `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1511,6 +1514,27 @@ func (x *Proposal) GetSegment() uint64 {
 func (x *Proposal) GetSurvivor() string {
 	if x != nil {
 		return x.Survivor
+	}
+	return ""
+}
+
+func (x *Proposal) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Proposal) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Proposal) GetTo() string {
+	if x != nil {
+		return x.To
 	}
 	return ""
 }
@@ -2845,7 +2869,7 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"c\n" +
 	"\x0eProposalsReply\x125\n" +
 	"\tproposals\x18\x01 \x03(\v2\x17.anchormesh.v1.ProposalR\tproposals\x12\x1a\n" +
-	"\bproblems\x18\x02 \x03(\tR\bproblems\"\xf3\x02\n" +
+	"\bproblems\x18\x02 \x03(\tR\bproblems\"\xa9\x03\n" +
 	"\bProposal\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\fR\x05scope\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
@@ -2861,7 +2885,10 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	" \x03(\v2\x15.anchormesh.v1.BallotR\x05votes\x12\x18\n" +
 	"\awaiting\x18\v \x03(\tR\awaiting\x12\x18\n" +
 	"\asegment\x18\f \x01(\x06R\asegment\x12\x1a\n" +
-	"\bsurvivor\x18\r \x01(\tR\bsurvivor\"k\n" +
+	"\bsurvivor\x18\r \x01(\tR\bsurvivor\x12\x10\n" +
+	"\x03key\x18\x0e \x01(\fR\x03key\x12\x12\n" +
+	"\x04from\x18\x0f \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x10 \x01(\tR\x02to\"k\n" +
 	"\x05Tally\x12\x1a\n" +
 	"\bapproved\x18\x01 \x01(\x04R\bapproved\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x14\n" +

@@ -45,8 +45,20 @@ type Config struct {
 	Load func(*meshpb.SegmentInfo)
 	// Nodes returns all members with what is known of how they stand.
 	Nodes func() []place.Node
+	// Order puts an order to the vote where the operators of a scope vote, and returns
+	// that scope and the proposal's number there; false: nobody has to be asked. nil: never.
+	Order func(ctx context.Context, o Order) (scope []byte, proposal uint64, wanted bool, err error)
 	// SetLeaving says that this node is being drained, or is not.
 	SetLeaving func(bool) error
+}
+
+// Order is a split, merge or move of a segment led here that an operator wants.
+type Order struct {
+	Kind     string // split, merge or move
+	Segment  anchormesh.SegmentID
+	Key      []byte // see governor.Change
+	From, To anchormesh.NodeID
+	Operator string
 }
 
 // Service implements meshpb.MeshServer.

@@ -38,6 +38,13 @@ func (s *Service) Merge(ctx context.Context, req *meshpb.MergeRequest) (*meshpb.
 		}
 		return meshpb.NewMeshClient(conn).Merge(onward(ctx), req)
 	}
+	out := &meshpb.MergeReply{Left: meshpb.ToPB(left)}
+	order := Order{Kind: "merge", Segment: left.Segment, Key: left.Range.End, Operator: req.GetOperator()}
+	if wanted, err := s.proposed(ctx, req.GetDryRun(), order, &out.Scope, &out.Proposal); wanted || err != nil {
+		right, _ := s.cfg.Table.Lookup(left.Range.End)
+		out.Right = meshpb.ToPB(right)
+		return out, err
+	}
 	why := lineage.Evidence{Reason: lineage.Operator, Operator: req.GetOperator()}
 	right, err := s.cfg.Merger.Merge(ctx, left.Segment, why, req.GetDryRun())
 	switch {
@@ -46,7 +53,8 @@ func (s *Service) Merge(ctx context.Context, req *meshpb.MergeRequest) (*meshpb.
 	case err != nil:
 		return nil, structural(err)
 	}
-	return &meshpb.MergeReply{Left: meshpb.ToPB(left), Right: meshpb.ToPB(right)}, nil
+	out.Right = meshpb.ToPB(right)
+	return out, nil
 }
 
 // neighbours refuses two segments of which the second does not follow the first.

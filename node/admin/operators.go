@@ -96,6 +96,11 @@ func (s *Service) Move(ctx context.Context, req *meshpb.MoveRequest) (*meshpb.Mo
 	if !s.leads(d.Segment) {
 		return s.moveElsewhere(ctx, d.Segment, req)
 	}
+	out := &meshpb.MoveReply{Before: meshpb.ToPB(d), From: string(from), To: string(to)}
+	order := Order{Kind: "move", Segment: d.Segment, From: from, To: to, Operator: req.GetOperator()}
+	if wanted, err := s.proposed(ctx, req.GetDryRun(), order, &out.Scope, &out.Proposal); wanted || err != nil {
+		return out, err
+	}
 	yield := from == s.cfg.Mesh.Self().ID
 	if err := s.cfg.Steward.Move(d.Segment, from, to, req.GetDryRun() || yield); err != nil {
 		return nil, structural(err)
@@ -108,7 +113,7 @@ func (s *Service) Move(ctx context.Context, req *meshpb.MoveRequest) (*meshpb.Mo
 		s.cfg.Table.SetLeader(d.Segment, next)
 		return s.moveElsewhere(ctx, d.Segment, req)
 	}
-	return &meshpb.MoveReply{Before: meshpb.ToPB(d), From: string(from), To: string(to)}, nil
+	return out, nil
 }
 
 func (s *Service) moveElsewhere(ctx context.Context, id anchormesh.SegmentID, req *meshpb.MoveRequest) (*meshpb.MoveReply, error) {

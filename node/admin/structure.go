@@ -48,12 +48,27 @@ func (s *Service) Split(ctx context.Context, req *meshpb.SplitRequest) (*meshpb.
 		}
 		return meshpb.NewMeshClient(conn).Split(onward(ctx), req)
 	}
+	out := &meshpb.SplitReply{Before: meshpb.ToPB(d), Boundary: req.GetBoundary()}
+	order := Order{Kind: "split", Segment: d.Segment, Key: req.GetBoundary(), Operator: req.GetOperator()}
+	if wanted, err := s.proposed(ctx, req.GetDryRun(), order, &out.Scope, &out.Proposal); wanted || err != nil {
+		return out, err
+	}
 	why := lineage.Evidence{Reason: lineage.Operator, Operator: req.GetOperator()}
 	right, err := s.cfg.Steward.Split(ctx, d.Segment, req.GetBoundary(), why, req.GetDryRun())
 	if err != nil {
 		return nil, structural(err)
 	}
-	return &meshpb.SplitReply{Before: meshpb.ToPB(d), Right: uint64(right), Boundary: req.GetBoundary()}, nil
+	out.Right = uint64(right)
+	return out, nil
+}
+
+// proposed puts an order to the vote if operators vote on it, and reports whether.
+func (s *Service) proposed(ctx context.Context, dry bool, o Order, scope *[]byte, id *uint64) (wanted bool, err error) {
+	if dry || s.cfg.Order == nil {
+		return false, nil
+	}
+	*scope, *id, wanted, err = s.cfg.Order(ctx, o)
+	return wanted, err
 }
 
 // named finds a segment by its ID, or by a key of it.

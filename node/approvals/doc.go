@@ -19,6 +19,9 @@
 // alarms are the operator's. The segment's replicas refuse such writes without approvals,
 // so that nothing here can be left out.
 //
+// Agree asks about a change of structure, in every scope: one round, without a batch's
+// sequence, and the votes travel in the entry that makes the change.
+//
 // # Guarantees
 //
 //   - Propose ends exactly once: with the outcome of apply, with a refusal

@@ -119,7 +119,7 @@ func (l *leader) show(s *approval.Shown) {
 	body := approval.AppendQuestion(binary.AppendUvarint(nil, s.Behind), &q, s.Requests)
 	for _, v := range l.core.Seat().Voters.Voters() {
 		go func() {
-			vote, err := a.ask(v.Node, l.replica, &q, s, body)
+			vote, err := a.ask(context.Background(), v.Node, l.replica, &q, s, body)
 			if err != nil {
 				a.cfg.Logger.Debug("an anchor does not vote", "segment", q.Segment, "node", v.Node.Short(),
 					"sequence", q.Sequence, "err", err)
@@ -135,8 +135,8 @@ func (l *leader) show(s *approval.Shown) {
 }
 
 // ask returns a voter's verified vote.
-func (a *Approvals) ask(node anchormesh.NodeID, r *host.Replica, q *approval.Question, s *approval.Shown, body []byte) (*approval.Vote, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.Core.Patience)
+func (a *Approvals) ask(ctx context.Context, node anchormesh.NodeID, r *host.Replica, q *approval.Question, s *approval.Shown, body []byte) (*approval.Vote, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Core.Patience)
 	defer cancel()
 	if node == a.cfg.Self {
 		return a.judge(ctx, r, q, s.Behind, s.Requests)

@@ -81,6 +81,9 @@ func (a *Approvals) judge(ctx context.Context, r *host.Replica, q *approval.Ques
 			f(len(v.Refusals), false)
 		}
 	}()
+	if q.Act() {
+		return a.judgeAct(ctx, r, q, requests[0])
+	}
 	if err := a.reach(ctx, r, q, behind); err != nil {
 		return nil, err
 	}

@@ -59,8 +59,8 @@ type Service struct {
 // New returns the service.
 func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
-// fault gives an error its code.
-func fault(err error) error {
+// Fault gives an error of package governor its code.
+func Fault(err error) error {
 	var code codes.Code
 	switch {
 	case err == nil:
@@ -107,7 +107,7 @@ func (s *Service) show(ctx context.Context, prefix []byte) (*governor.View, erro
 	if errors.Is(err, governor.ErrNoScope) {
 		return nil, noScope(prefix)
 	}
-	return v, fault(err)
+	return v, Fault(err)
 }
 
 // checkNames bounds what stands in every request.
@@ -133,7 +133,7 @@ func (s *Service) propose(ctx context.Context, c governor.Change) (*meshpb.Propo
 		return nil, noScope(c.Prefix)
 	}
 	if err != nil {
-		return nil, fault(err)
+		return nil, Fault(err)
 	}
 	return &meshpb.ProposalReply{Scope: r.Scope, Id: r.ID}, nil
 }
@@ -219,7 +219,7 @@ func (s *Service) RecoverHere(ctx context.Context, req *meshpb.RecoverHereReques
 	}
 	now, err := s.cfg.Scopes.RecoverHere(ctx, d.Segment, req.GetOperator())
 	if err != nil {
-		return nil, fault(err)
+		return nil, Fault(err)
 	}
 	return &meshpb.RecoverHereReply{Generation: uint64(now.Generation)}, nil
 }
@@ -245,7 +245,7 @@ func (s *Service) Vote(ctx context.Context, req *meshpb.VoteRequest) (*meshpb.Vo
 	}
 	err = s.cfg.Scopes.Vote(ctx, governor.Receipt{Scope: req.GetScope(), ID: req.GetId()}, node, req.GetApprove(), req.GetWhy())
 	if err != nil {
-		return nil, fault(err)
+		return nil, Fault(err)
 	}
 	return &meshpb.VoteReply{Node: string(node)}, nil
 }
@@ -264,7 +264,7 @@ func (s *Service) Withdraw(ctx context.Context, req *meshpb.WithdrawRequest) (*m
 		return nil, err
 	}
 	if err := s.cfg.Scopes.Withdraw(ctx, governor.Receipt{Scope: req.GetScope(), ID: req.GetId()}, req.GetOperator()); err != nil {
-		return nil, fault(err)
+		return nil, Fault(err)
 	}
 	return &meshpb.WithdrawReply{}, nil
 }

@@ -57,7 +57,7 @@ func (s *Service) rehearse(ctx context.Context, req *meshpb.DryRunRequest) (r *r
 	own, err := s.cfg.Scopes.Show(ctx, r.prefix)
 	absent := errors.Is(err, governor.ErrNoScope)
 	if err != nil && !absent {
-		return nil, fault(err)
+		return nil, Fault(err)
 	}
 	if outer, ok := s.outer(r.prefix); ok {
 		if r.around, err = s.show(ctx, outer); err != nil {

@@ -75,6 +75,7 @@ func proposal(v *governor.View, p *scope.Proposal) *meshpb.Proposal {
 	out := &meshpb.Proposal{
 		Scope: v.Prefix, Id: p.ID, Kind: p.Kind.String(), Subject: p.Subject, Version: p.Version, Policy: encoded(p.Policy),
 		Operator: p.Operator, AtUnixMs: p.AtMillis, Segment: uint64(p.Segment), Survivor: string(p.Survivor),
+		Key: p.Key, From: string(p.From), To: string(p.To),
 	}
 	for _, vote := range p.Votes {
 		out.Votes = append(out.Votes, &meshpb.Ballot{Node: string(vote.Node), Approve: vote.Approve, Why: vote.Why})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -34,6 +35,8 @@ func (g *Governor) carryOut(ctx context.Context, h home) {
 		err = g.delete(ctx, h, p)
 	case scope.Recover:
 		err = g.recover(ctx, h, p)
+	case scope.Split, scope.Merge, scope.Move:
+		err = g.order(ctx, h, p)
 	}
 	if err != nil && ctx.Err() == nil {
 		g.cfg.Logger.Debug("a change of a scope is not done yet", "scope", string(h.Descriptor.Scope), "proposal", p.ID,
@@ -71,11 +74,11 @@ func (g *Governor) create(ctx context.Context, h home, p *scope.Proposal) error 
 		}
 		return g.finish(ctx, h, p, scope.Decided, "")
 	}
-	d, err := g.cutOut(ctx, anchormesh.PrefixRange(p.Subject))
+	a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
 	if err != nil {
 		return err
 	}
-	a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
+	d, err := g.cutOut(ctx, anchormesh.PrefixRange(p.Subject), a.Proof)
 	if err != nil {
 		return err
 	}
@@ -94,8 +97,9 @@ func born(v *View, p *scope.Proposal) bool {
 		scope.PolicyHash(first[0].Policy) == scope.PolicyHash(p.Policy)
 }
 
-// cutOut makes the ends of a range boundaries of segments, and returns the first one in it.
-func (g *Governor) cutOut(ctx context.Context, keys anchormesh.KeyRange) (*anchormesh.Descriptor, error) {
+// cutOut makes the ends of a range boundaries of segments, by the proof of the decision
+// that wants them, and returns the first one in it.
+func (g *Governor) cutOut(ctx context.Context, keys anchormesh.KeyRange, proof *lineage.Proof) (*anchormesh.Descriptor, error) {
 	for _, at := range [][]byte{keys.Start, keys.End} {
 		d, ok := g.table.Lookup(at)
 		if !ok {
@@ -104,7 +108,7 @@ func (g *Governor) cutOut(ctx context.Context, keys anchormesh.KeyRange) (*ancho
 		if len(at) == 0 || bytes.Equal(d.Range.Start, at) {
 			continue
 		}
-		now, err := g.askSegment(ctx, d, &question{kind: askCut, text: at})
+		now, err := g.askSegment(ctx, d, &question{kind: askCut, text: at, body: proof.Encode()})
 		if err != nil {
 			return nil, err
 		}

@@ -24,6 +24,9 @@
 // meets another scope in its place is abandoned; the cuts stay, and merge when dormant.
 // When the answers of leaders cover all the scope's keys, it notes the version in force.
 //
+// An order (split, merge, move), where operators vote, is carried out by the segment's
+// leader, and abandoned when that refuses it or after orderKept.
+//
 // # Losses
 //
 // The home of a scope keeps the losses of the light scopes inside (package

@@ -38,6 +38,8 @@ const (
 	affirmAfter = 4 * time.Second
 	// expiry is how long a proposal stays open where the policy does not say.
 	expiry = 10 * time.Minute
+	// orderKept is how long it is tried to carry out an order that was decided.
+	orderKept = time.Minute
 )
 
 // Mesh is what the governor needs of the mesh.
@@ -54,8 +56,12 @@ type Config struct {
 	Sign func(statement []byte) ([]byte, error)
 	// Compile says why a rule cannot be compiled; nil: they are trusted.
 	Compile policy.Compile
-	// Split cuts a segment led here; see package steward.
-	Split func(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence) error
+	// Split cuts a segment led here by a decision; see package steward.
+	Split func(ctx context.Context, segment anchormesh.SegmentID, split *machine.Split, by *machine.Decision) error
+	// Merge and Move carry out orders to a segment led here; dry ones are only looked at.
+	Merge    func(ctx context.Context, left anchormesh.SegmentID, by *machine.Decision) error
+	CanMerge func(ctx context.Context, left anchormesh.SegmentID) error
+	Move     func(segment anchormesh.SegmentID, from, to anchormesh.NodeID, dry bool) error
 	// Group says whether an anchor of a segment led here is missing or lags, and
 	// whether a change of it is under way.
 	Group func(anchormesh.SegmentID) (degraded, changing bool)

@@ -52,6 +52,8 @@ func (g *Governor) judge(ctx context.Context, h home, p *scope.Proposal) error {
 		return g.judgeEnd(ctx, d.Scope, p)
 	case scope.Recover:
 		return g.judgeRecovery(ctx, p)
+	case scope.Split, scope.Merge, scope.Move:
+		return g.judgeOrder(h, p)
 	}
 	return fmt.Errorf("%w: %s is not known here", ErrRefused, p.Kind)
 }

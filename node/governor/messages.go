@@ -19,6 +19,7 @@ const (
 	askCut     = 7  // to a segment's leader: split at a key
 	askAlive   = 8  // to a segment's leader: does a read round succeed?
 	askWhere   = 10 // to who leads, or led, the segment that holds a key: what holds it now?
+	askOrder   = 13 // to a segment's leader: carry out an order, or (flag) say whether it can be
 	askRecover = 9  // to a survivor: begin the segment anew; the answer is its descriptor
 	askDead    = 11 // to a keeper's leader: enter what is reported of a replica
 	askReach   = 12 // to who has a replica: where does it end? the answer is term and index
@@ -65,7 +66,8 @@ func parseQuestion(b []byte) (*question, error) {
 func (c *Change) encode() []byte {
 	b := fields.AppendNumbers([]byte{byte(c.Kind), flagByte(c.AnyVersion)}, c.Expect, uint64(c.Segment))
 	b = fields.AppendBytes(fields.AppendBytes(b, c.Prefix), scope.EncodePolicy(c.Policy))
-	return fields.AppendBytes(fields.AppendBytes(b, []byte(c.Survivor)), []byte(c.Operator))
+	b = fields.AppendBytes(fields.AppendBytes(b, []byte(c.Survivor)), []byte(c.Operator))
+	return fields.AppendBytes(fields.AppendBytes(fields.AppendBytes(b, c.Key), []byte(c.From)), []byte(c.To))
 }
 
 func parseChange(b []byte) (*Change, error) {
@@ -77,6 +79,7 @@ func parseChange(b []byte) (*Change, error) {
 		return nil, err
 	}
 	c.Policy, c.Survivor, c.Operator = policy, anchormesh.NodeID(r.bytes()), string(r.bytes())
+	c.Key, c.From, c.To = r.bytes(), anchormesh.NodeID(r.bytes()), anchormesh.NodeID(r.bytes())
 	return c, r.end()
 }
 

@@ -40,6 +40,12 @@ func (g *Governor) seat(c *Change) ([]byte, error) {
 	case scope.Create:
 	case scope.Recover:
 		return g.arbiter(c.Segment)
+	case scope.Split, scope.Merge, scope.Move:
+		d, ok := g.table.Segment(c.Segment)
+		if !ok {
+			return nil, fmt.Errorf("%w: this node knows no segment %s", ErrRefused, c.Segment)
+		}
+		return d.Scope, nil
 	default:
 		return c.Prefix, nil
 	}

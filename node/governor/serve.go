@@ -167,6 +167,8 @@ func (g *Governor) answer(ctx context.Context, from anchormesh.NodeID, q *questi
 	switch q.kind {
 	case askAdopt, askCut:
 		return g.change(ctx, q)
+	case askOrder:
+		return g.ordersSegment(ctx, q)
 	case askWhere:
 		d, ok := g.table.Lookup(q.text)
 		if !ok || !g.leads(q.segment) {
@@ -219,7 +221,7 @@ func (g *Governor) change(ctx context.Context, q *question) ([]byte, error) {
 	switch {
 	case q.generation != s.Descriptor.Generation: // it has changed: the answer says how
 	case q.kind == askCut:
-		err = g.cfg.Split(ctx, q.segment, q.text, lineage.Evidence{Reason: lineage.Boundary})
+		err = g.cut(ctx, q)
 	case len(q.body) == 0 || q.body[0] != byte(machine.OpAdopt):
 		err = fmt.Errorf("%w: %w", ErrRefused, errMalformed)
 	default:
@@ -229,6 +231,15 @@ func (g *Governor) change(ctx context.Context, q *question) ([]byte, error) {
 		return nil, err
 	}
 	return meshpb.EncodeDescriptor(r.Machine.Descriptor()), nil
+}
+
+// cut cuts a segment led here where a new scope begins or ends.
+func (g *Governor) cut(ctx context.Context, q *question) error {
+	proof, err := lineage.DecodeProof(q.body)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return g.cfg.Split(ctx, q.segment, &machine.Split{At: q.text, Evidence: lineage.Evidence{Reason: lineage.Boundary}}, &machine.Decision{Proof: proof})
 }
 
 // take opens a proposal at a home led here.
@@ -244,10 +255,14 @@ func (g *Governor) take(ctx context.Context, h home, body []byte) ([]byte, error
 	if err := g.judge(ctx, h, p); err != nil {
 		return nil, err
 	}
-	if p.Kind == scope.Create {
-		if err := g.fit(p.Subject); err != nil {
-			return nil, err
-		}
+	switch {
+	case p.Kind == scope.Create:
+		err = g.fit(p.Subject)
+	case p.Kind.Order():
+		err = g.rehearse(ctx, p)
+	}
+	if err != nil {
+		return nil, err
 	}
 	index, err := g.propose(ctx, h, machine.Propose(p))
 	if err != nil {
@@ -302,6 +317,13 @@ func (g *Governor) draft(ctx context.Context, h home, c *Change) (*scope.Proposa
 		if d, ok := g.table.Segment(c.Segment); ok {
 			p.Subject = d.Scope
 		}
+	case scope.Split, scope.Merge, scope.Move:
+		p.Subject, p.Policy, p.Segment, p.Key, p.From, p.To = h.Descriptor.Scope, nil, c.Segment, c.Key, c.From, c.To
+		d, ok := g.table.Segment(c.Segment)
+		if !ok {
+			return nil, fmt.Errorf("%w: this node knows no segment %s", ErrRefused, c.Segment)
+		}
+		p.Generation = d.Generation
 	default:
 		return nil, fmt.Errorf("%w: %s is not known here", ErrRefused, c.Kind)
 	}

@@ -58,6 +58,11 @@ type Change struct {
 	// Segment and Survivor say what is recovered, and on whose replica (Recover).
 	Segment  anchormesh.SegmentID
 	Survivor anchormesh.NodeID
+	// Key is where Segment is cut, or where the neighbour begins that it takes in (Split,
+	// Merge); From and To are the nodes between which its replica moves (Move). Only where
+	// operators vote are these proposals; elsewhere they are ordered of its leader.
+	Key      []byte
+	From, To anchormesh.NodeID
 	Operator string
 }
 

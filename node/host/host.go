@@ -64,6 +64,9 @@ type Config struct {
 	// Forged is told of approved batches whose votes nobody gave; nil: nobody. It must
 	// not block.
 	Forged func(segment anchormesh.SegmentID, term uint64, err error)
+	// Agreed: splits and merges need their anchors' votes, or a decision of their scope's
+	// home. It is the same on all nodes of a mesh.
+	Agreed bool
 }
 
 // Host holds the replicas of a node.
@@ -401,6 +404,9 @@ func (h *Host) prepare(store *mvcc.Store, segment *mvcc.Segment, id anchormesh.R
 	}
 	r.Machine = m
 	m.OnAbsorb(h.surrendering)
+	if h.cfg.Agreed {
+		m.RequireAgreement()
+	}
 	if h.cfg.Forged != nil {
 		m.OnForged(func(term uint64, err error) { h.cfg.Forged(segment.ID(), term, err) })
 	}

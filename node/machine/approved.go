@@ -72,6 +72,8 @@ type Verify func(node anchormesh.NodeID, statement, signature []byte) bool
 type approvals struct {
 	verify Verify
 	forged func(term uint64, err error) // nil: nobody wants to know
+	// required: changes of structure need votes or a decision.
+	required bool
 
 	mu      sync.Mutex
 	last    Admitted

@@ -219,8 +219,18 @@ func placeOf(e *consensus.Entry) lineage.Place { return lineage.Place{Index: e.I
 // error is a known outcome: it took effect nowhere.
 func (m *Machine) applyStructure(e *consensus.Entry) error {
 	invariant.Always(len(e.Payloads) == 1, "machine: segment %s: the structural command of entry %d shares it", m.segment.ID(), e.Index)
-	op, body := keyspace.Op(e.Payloads[0][0]), e.Payloads[0][1:]
-	var err error
+	command, err := e.Payloads[0], error(nil)
+	switch op := keyspace.Op(command[0]); {
+	case op == OpAgreed:
+		command, err = m.agreed(e, command[1:])
+	case m.approvals.required && optional(command):
+		err = fmt.Errorf("%w: %w", ErrRefused, ErrUnagreed)
+	}
+	if err != nil {
+		m.skip(e)
+		return err
+	}
+	op, body := keyspace.Op(command[0]), command[1:]
 	failpoint.Hit(phases[op].before)
 	switch op {
 	case OpSplit:

@@ -201,16 +201,11 @@ func (s *State) vote(place lineage.Place, body []byte, signed Verify) error {
 
 // decided enters a decision into the lineage; a new version is in force here by it.
 func (s *State) decided(place lineage.Place, d *scope.Decision) error {
-	rule := lineage.Rule{From: s.Descriptor.Scope, Scope: d.Subject, Version: d.Version, Policy: scope.PolicyHash(d.Policy)}
-	why := lineage.Evidence{Reason: lineage.Operator, Operator: d.Operator, Numbers: []uint64{d.ID, d.Tally.Approved, d.Tally.Total, uint64(d.AtMillis)}}
-	if d.Kind == scope.Recover {
-		rule.Scope = rule.From
-		rule.Version, rule.Policy = s.Descriptor.Policy, scope.PolicyHash(s.Policy)
-		why.Reason, why.Numbers = lineage.Recovery, append(why.Numbers, uint64(d.Segment))
-		if c, is := s.Keeper.Case(d.Segment); is { // the operator's word stands
-			if ended, err := s.Keeper.End(d.Segment, c.Generation()+RecoveredGenerations-1); err == nil {
-				s.Keeper = ended
-			}
+	rule, why := s.decision(d.Proposal)
+	why.Numbers[1], why.Numbers[2] = d.Tally.Approved, d.Tally.Total
+	if c, is := s.Keeper.Case(d.Segment); is && d.Kind == scope.Recover { // the operator's word stands
+		if ended, err := s.Keeper.End(d.Segment, c.Generation()+RecoveredGenerations-1); err == nil {
+			s.Keeper = ended
 		}
 	}
 	if err := s.chained(place, rule, false, why); err != nil {
@@ -225,6 +220,23 @@ func (s *State) decided(place lineage.Place, d *scope.Decision) error {
 		s.Scope, _ = s.Scope.Adopted(d.Version) // there is nobody else to adopt it
 	}
 	return nil
+}
+
+// decision words a proposal that was decided. Its numbers are: the proposal's, the weights
+// that were for it and of all, the time; of a recovery its segment, of an order its digest.
+func (s *State) decision(p *scope.Proposal) (rule lineage.Rule, why lineage.Evidence) {
+	rule = lineage.Rule{From: s.Descriptor.Scope, Scope: p.Subject, Version: p.Version, Policy: scope.PolicyHash(p.Policy)}
+	why = lineage.Evidence{Reason: lineage.Operator, Operator: p.Operator, Numbers: []uint64{p.ID, 0, 0, uint64(p.AtMillis)}}
+	switch {
+	case p.Kind == scope.Recover:
+		why.Reason, why.Numbers = lineage.Recovery, append(why.Numbers, uint64(p.Segment))
+	case p.Kind.Order():
+		why.Numbers = append(why.Numbers, orderNumbers(p)...)
+	default:
+		return rule, why
+	}
+	rule.Scope, rule.Version, rule.Policy = rule.From, s.Descriptor.Policy, scope.PolicyHash(s.Policy)
+	return rule, why
 }
 
 // chained appends to the lineage. The descriptor is the caller's own.
@@ -322,8 +334,8 @@ func (s *State) affirm(place lineage.Place, body []byte) error {
 	switch doing, newest := s.Scope.Doing, s.Scope.Newest(); {
 	case doing != nil && doing.ID == id && doing.Kind != scope.Recover:
 		kind = doing.Kind
-		rule.Scope, rule.Version, rule.Policy, rule.Decision = doing.Subject, doing.Version, scope.PolicyHash(doing.Policy), doing.Entry
-		why.Operator, why.Numbers = doing.Operator, []uint64{doing.ID, 0, 0, uint64(doing.AtMillis)}
+		rule, why = s.decision(doing)
+		rule.Decision = doing.Entry
 	case id == 0 && s.Scope.InForce < newest.Number:
 		rule.Version, rule.Policy, rule.Decision = newest.Number, scope.PolicyHash(newest.Policy), newest.Entry
 		why.Operator, why.Numbers = newest.Operator, []uint64{newest.Proposal, newest.Approved, newest.Total, uint64(newest.AtMillis)}

@@ -33,6 +33,9 @@ type drive struct {
 	left   *host.Replica
 	term   uint64
 	why    lineage.Evidence
+	// opening is the command that opens the attempt, with what allows it; nil: the driver
+	// inherited an open one.
+	opening []byte
 	// boundary is where the left ends, and the right begins.
 	boundary []byte
 
@@ -151,7 +154,7 @@ func (d *drive) carryOut(e merge.Effect) {
 }
 
 func (d *drive) open() {
-	_, err := d.merger.propose(d.ctx, d.state(), d.term, machine.Open(d.core.Attempt, &d.core.Pair))
+	_, err := d.merger.propose(d.ctx, d.state(), d.term, d.opening)
 	if err != nil {
 		d.failed <- err
 		return

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/merge"
 	"github.com/anchormesh/anchormesh/anchors/place"
@@ -23,8 +24,23 @@ var ErrUnknown = errors.New("the outcome is not known: look at the segments")
 
 // Merge joins a segment that this node leads with its right neighbour, and returns that
 // one's descriptor. dry stops before anything is proposed. The errors are ErrNotLeader,
-// machine.ErrRefused, ErrAborted, ErrUnknown and the context's.
+// machine.ErrRefused, ErrAborted, ErrUnknown, the context's and Config.Agree's.
 func (m *Merger) Merge(ctx context.Context, left anchormesh.SegmentID, why lineage.Evidence, dry bool) (*anchormesh.Descriptor, error) {
+	return m.merge(ctx, left, why, dry, func(command []byte) ([]byte, error) {
+		if m.agree == nil {
+			return command, nil
+		}
+		return m.agree(ctx, left, command)
+	})
+}
+
+// MergeBy is Merge by a decision of the scope's home, which the left's log carries.
+func (m *Merger) MergeBy(ctx context.Context, left anchormesh.SegmentID, by *machine.Decision) (*anchormesh.Descriptor, error) {
+	why := lineage.Evidence{Reason: lineage.Operator, Operator: by.Order.Operator}
+	return m.merge(ctx, left, why, false, func(command []byte) ([]byte, error) { return by.Allow(command), nil })
+}
+
+func (m *Merger) merge(ctx context.Context, left anchormesh.SegmentID, why lineage.Evidence, dry bool, allow func([]byte) ([]byte, error)) (*anchormesh.Descriptor, error) {
 	r, here := m.host.Get(left)
 	st, ok := m.engine.Status(left)
 	if !here || !ok || !st.Leads() {
@@ -36,10 +52,16 @@ func (m *Merger) Merge(ctx context.Context, left anchormesh.SegmentID, why linea
 		return right, err
 	}
 	pair := merge.Pair{Left: state.Side(), Right: machine.SideOf(right)}
+	core, fx := merge.NewDriver(0, state.Left.Next(state.Descriptor.Generation), pair)
+	opening, err := allow(machine.Open(core.Attempt, &pair))
+	if err != nil {
+		return right, err
+	}
 	done := make(chan error, 1)
 	began := m.run(m.drives, left, func() {
-		core, fx := merge.NewDriver(0, state.Left.Next(state.Descriptor.Generation), pair)
-		done <- m.newDrive(core, r, st.Term, why).run(fx)
+		d := m.newDrive(core, r, st.Term, why)
+		d.opening = opening
+		done <- d.run(fx)
 	})
 	if !began {
 		return right, fmt.Errorf("%w: %w", machine.ErrRefused, merge.ErrBusy)
@@ -54,7 +76,7 @@ func (m *Merger) Merge(ctx context.Context, left anchormesh.SegmentID, why linea
 
 func outcome(err error) error {
 	switch {
-	case err == nil, errors.Is(err, ErrAborted), errors.Is(err, machine.ErrRefused):
+	case err == nil, errors.Is(err, ErrAborted), errors.Is(err, machine.ErrRefused), errors.Is(err, approval.ErrStale):
 		return err
 	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrDropped), errors.Is(err, consensus.ErrNoGroup):
 		return ErrNotLeader

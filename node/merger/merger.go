@@ -46,12 +46,16 @@ type Config struct {
 	// Ended hears how an attempt driven here ended: in "order" or "load", what was
 	// wanted, or in "aborted". It must not block; nil: nobody.
 	Ended func(outcome string)
+	// Agree has the voters of a led segment vote on an attempt, and returns the command
+	// that opens it with their votes; nil: it is proposed as it is.
+	Agree func(ctx context.Context, left anchormesh.SegmentID, command []byte) ([]byte, error)
 }
 
 // Merger runs attempts to merge.
 type Merger struct {
 	self   anchormesh.NodeID
 	ended  func(outcome string)
+	agree  func(ctx context.Context, left anchormesh.SegmentID, command []byte) ([]byte, error)
 	host   *host.Host
 	engine *consensus.Engine
 	table  *route.Table
@@ -76,7 +80,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) 
 		cfg.Ended = func(string) {}
 	}
 	return &Merger{
-		self: cfg.Self, ended: cfg.Ended, host: h, engine: e, table: t, mesh: m, log: cfg.Logger, ctx: ctx, stop: stop,
+		self: cfg.Self, ended: cfg.Ended, agree: cfg.Agree, host: h, engine: e, table: t, mesh: m, log: cfg.Logger, ctx: ctx, stop: stop,
 		drives: make(map[anchormesh.SegmentID]bool), askers: make(map[anchormesh.SegmentID]*merge.Asker),
 		asking: make(map[anchormesh.SegmentID]bool),
 	}

@@ -16,13 +16,16 @@ import (
 var (
 	// ErrNotLeader says that this node does not lead the segment.
 	ErrNotLeader = errors.New("this node does not lead the segment")
+	// ErrNotNow says that nothing optional happens to the segment at the moment.
+	ErrNotNow = errors.New("not now")
 	// ErrUnknown says that what was proposed may or may not come into force.
 	ErrUnknown = errors.New("the outcome is not known: look at the segments")
 )
 
-// Split cuts a segment that this node leads in two, at a key and for a reason, and
-// returns the name of the right one. dry stops before proposing. The errors are
-// ErrNotLeader, machine.ErrRefused, ErrUnknown and the context's.
+// Split cuts a segment that this node leads in two, at a key and for a reason, if its
+// anchors agree, and returns the name of the right one. dry stops before they are asked.
+// The errors are ErrNotLeader, ErrNotNow, machine.ErrRefused, ErrUnknown, the context's
+// and Config.Agree's.
 func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []byte, why lineage.Evidence, dry bool) (anchormesh.SegmentID, error) {
 	r, ok := s.leads(segment)
 	if !ok {
@@ -33,23 +36,55 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 	if err := state.Allows(split); err != nil || dry {
 		return split.Right, err
 	}
+	if st, known := s.Standing(segment); known && st.Degraded != "" {
+		return 0, fmt.Errorf("%w: %s", ErrNotNow, st.Degraded)
+	}
+	command := split.Command()
+	if s.cfg.Agree != nil {
+		var err error
+		if command, err = s.cfg.Agree(ctx, segment, command); err != nil {
+			return 0, err
+		}
+	}
+	return split.Right, s.enter(ctx, segment, state, command, why.Reason)
+}
+
+// SplitBy cuts a segment that this node leads by a decision of a scope's home, which it
+// carries; a right child without a name gets one. The errors are Split's.
+func (s *Steward) SplitBy(ctx context.Context, segment anchormesh.SegmentID, split *machine.Split, by *machine.Decision) error {
+	r, ok := s.leads(segment)
+	if !ok {
+		return ErrNotLeader
+	}
+	if split.Right == 0 {
+		split.Right = newSegmentID()
+	}
+	state := r.Machine.State()
+	if err := state.Allows(split); err != nil {
+		return err
+	}
+	return s.enter(ctx, segment, state, by.Allow(split.Command()), split.Evidence.Reason)
+}
+
+// enter puts a split into the log and waits for it.
+func (s *Steward) enter(ctx context.Context, segment anchormesh.SegmentID, state *machine.State, command []byte, reason lineage.Reason) error {
 	s.cut(segment, 1)
 	done := make(chan error, 1)
 	s.engine.Submit(segment, consensus.Proposal{
-		Generation: state.Descriptor.Generation, Alone: true, Payload: split.Command(),
+		Generation: state.Descriptor.Generation, Alone: true, Payload: command,
 		Done: func(res consensus.Result) {
 			s.cut(segment, -1)
 			if res.Err == nil {
-				tell(s.cfg.Listener.Split, reasons[why.Reason == lineage.Operator])
+				tell(s.cfg.Listener.Split, reasons[reason == lineage.Operator])
 			}
 			done <- res.Err
 		},
 	})
 	select {
 	case err := <-done:
-		return split.Right, outcome(err)
+		return outcome(err)
 	case <-ctx.Done():
-		return split.Right, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+		return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
 }
 

@@ -66,6 +66,9 @@ type Config struct {
 	// Measured returns a led segment's load, in thousandths of a threshold, and
 	// about how many bytes it keeps.
 	Measured func(anchormesh.SegmentID) (load uint64, bytes int64)
+	// Agree has the voters of a led segment vote on a split, and returns the command with
+	// their votes; nil: it is proposed as it is.
+	Agree func(ctx context.Context, segment anchormesh.SegmentID, command []byte) ([]byte, error)
 }
 
 // Steward tends the anchor groups led here.

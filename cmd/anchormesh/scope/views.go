@@ -54,6 +54,9 @@ type proposalView struct {
 	Waiting  []string        `json:"waiting"`
 	Segment  string          `json:"segment,omitempty"`
 	Survivor string          `json:"survivor,omitempty"`
+	Key      string          `json:"key,omitempty"`
+	From     string          `json:"from,omitempty"`
+	To       string          `json:"to,omitempty"`
 }
 
 type voteView struct {
@@ -95,6 +98,7 @@ func viewProposal(p *meshpb.Proposal) proposalView {
 	v := proposalView{
 		Scope: string(p.GetScope()), ID: p.GetId(), Kind: p.GetKind(), Subject: string(p.GetSubject()), Version: p.GetVersion(),
 		Operator: p.GetOperator(), At: at(p.GetAtUnixMs()), Survivor: p.GetSurvivor(),
+		Key: string(p.GetKey()), From: p.GetFrom(), To: p.GetTo(),
 		Approved: p.GetTally().GetApproved(), Refused: p.GetTally().GetRefused(), Needed: p.GetTally().GetNeeded(), Total: p.GetTally().GetTotal(),
 		Votes: []voteView{}, Waiting: ask.NonNil(p.GetWaiting()),
 	}

@@ -79,7 +79,12 @@ func printProposals(w io.Writer, proposals []*meshpb.Proposal, doing *meshpb.Pro
 }
 
 func subject(p *meshpb.Proposal) string {
-	if p.GetSegment() != 0 {
+	switch {
+	case len(p.GetKey()) > 0:
+		return fmt.Sprintf("segment %s at %q", segmentName(p.GetSegment()), p.GetKey())
+	case p.GetTo() != "":
+		return fmt.Sprintf("segment %s from %s to %s", segmentName(p.GetSegment()), short(p.GetFrom()), short(p.GetTo()))
+	case p.GetSegment() != 0:
 		return "segment " + segmentName(p.GetSegment())
 	}
 	return strconv.Quote(string(p.GetSubject()))
