@@ -16,7 +16,7 @@
 //
 //	plan      configurations, how a seed draws one, planted faults
 //	node      machines and processes: package consensus and node/host
-//	stamps, leases, steward, dispatch   node's packages of these names
+//	stamps, leases, steward, merger, dispatch   node's packages of these names
 //	govern    node/governor and node/proofs, and the operators
 //	clients   the load; wire: its requests and answers as etcd's messages
 //	witness   what the checkers are fed with

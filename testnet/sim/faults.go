@@ -36,6 +36,7 @@ func (m *world) chaos() {
 		{f.Wipe, m.wipe},
 		{f.Split, m.splitSomewhere},
 		{m.Cfg.Governance.Every, m.operators.Act},
+		{f.Merge, m.mergeSomewhere},
 	} {
 		if kind.every > 0 {
 			m.again(kind.every, kind.do)

@@ -18,6 +18,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/sim/dispatch"
 	"github.com/anchormesh/anchormesh/testnet/sim/govern"
 	"github.com/anchormesh/anchormesh/testnet/sim/leases"
+	"github.com/anchormesh/anchormesh/testnet/sim/merger"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 	"github.com/anchormesh/anchormesh/testnet/sim/stamps"
@@ -69,7 +70,7 @@ func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, er
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
 	m := &world{Mesh: node.NewMesh(cfg)}
-	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor}
+	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor, merger.New}
 	m.operators = govern.NewOperators(m.Mesh)
 	m.At = at
 	defer m.release()

@@ -149,3 +149,76 @@ func TestPlantedSplitFaultsAreFound(t *testing.T) {
 		})
 	}
 }
+
+// merging is a splitting mesh whose segments merge again as often.
+func merging(seed uint64) plan.Config {
+	c := splitting(seed)
+	c.Mesh.SplitsMax, c.Faults.Split, c.Faults.Merge = 40, 8*time.Second, time.Second
+	return c
+}
+
+// TestMergeMeetsFaults runs merges through one schedule each, leaders that change and
+// nodes that crash in every phase among them.
+func TestMergeMeetsFaults(t *testing.T) {
+	for _, s := range []scenario{
+		{"ce6a_leaders_change", func(c *plan.Config) { c.Faults.Transfer, c.Faults.Partition = time.Second, 20*time.Second },
+			func(s witness.Stats) bool { return s.Merges > 3 && s.Attempts > s.Merges && s.Elections > 30 }},
+		{"ce6b_pauses", func(c *plan.Config) { c.Faults.Pause, c.Mesh.ElectionTicks = 4*time.Second, 5 },
+			func(s witness.Stats) bool { return s.Merges > 3 && s.Attempts > s.Merges }},
+		{"ce5c_power_cuts", func(c *plan.Config) { c.Faults.PowerCut, c.Faults.Down = 3*time.Second, time.Second },
+			func(s witness.Stats) bool { return s.Merges > 3 && s.Crashes > 20 }},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			for seed := range uint64(3) {
+				cfg := merging(seed)
+				s.with(&cfg)
+				report, err := Run(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.shown(report.Stats) {
+					return
+				}
+				if seed == 2 {
+					t.Errorf("the schedule did not come about: %+v", report.Stats)
+				}
+			}
+		})
+	}
+}
+
+// TestPlantedMergeFaultsAreFound is TestPlantedFaultsAreFound for merges.
+func TestPlantedMergeFaultsAreFound(t *testing.T) {
+	for plant, c := range map[plan.Plant]struct {
+		with func(*plan.Config)
+		want []error
+	}{
+		plan.PlantThawUnproved: {func(c *plan.Config) { c.Disk.SyncMean, c.Link.LatencyMean = 20*time.Millisecond, 10*time.Millisecond },
+			[]error{&errPanic{}}},
+		plan.PlantAbsorbUnconfirmed: {func(c *plan.Config) {
+			c.Faults.Cut, c.Faults.Partition, c.Mesh.Stall = 3*time.Second, 10*time.Second, 0.02
+		},
+			[]error{&errPanic{}}},
+	} {
+		t.Run(string(plant), func(t *testing.T) {
+			var last error
+			for seed := range uint64(30) {
+				cfg := merging(seed)
+				c.with(&cfg)
+				cfg.Plant = plant
+				_, err := Run(cfg)
+				for _, want := range c.want {
+					_, stops := want.(*errPanic)
+					var stopped *errPanic
+					if errors.Is(err, want) || stops && errors.As(err, &stopped) {
+						return
+					}
+				}
+				if err != nil {
+					last = err
+				}
+			}
+			t.Errorf("no checker saw it; last error %v", last)
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/merger"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
@@ -54,5 +55,15 @@ func (m *world) splitSomewhere() {
 			}
 		}
 		at = fmt.Appendf(nil, "%s/%02d", s.Letter(), m.Rng.IntN(m.Cfg.Load.Keys+1))
+	}
+}
+
+// mergeSomewhere is a random attempt to merge, by whoever leads a left side.
+func (m *world) mergeSomewhere() {
+	left := plan.Pick(m.Rng, m.Live...)
+	for _, p := range m.Running() {
+		if !p.Paused {
+			p.Do(func() { merger.At(p).Merge(left) })
+		}
 	}
 }

@@ -102,7 +102,10 @@ func (w *Watcher) open() {
 	ck.Start = req.StartRevision
 	w.watch = ck
 	w.stream = w.here.Hub.Hub.NewStream()
-	if _, _, err := w.stream.Create(node.Now, req); err != nil {
+	if _, _, err := w.stream.Create(node.Now, req); errors.Is(err, node.ErrMoved) {
+		w.stream = nil // absorbed a moment ago
+		return
+	} else if err != nil {
 		w.m.Fail(fmt.Errorf("watch: %w", err))
 	}
 	w.here.Hub.Kick()

@@ -10,6 +10,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/line"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/leases"
@@ -65,7 +66,8 @@ func (p *dispatcher) again(c *Call) {
 // translate sorts the engine's and the machine's errors as package dispatch does.
 func translate(err error) error {
 	for _, nowhere := range []error{consensus.ErrNotLeader, consensus.ErrDropped, consensus.ErrNoGroup, machine.ErrGeneration,
-		keyspace.ErrWrongSegment, keyspace.ErrStampOrder, keyspace.ErrOvertaken} {
+		keyspace.ErrWrongSegment, keyspace.ErrStampOrder, keyspace.ErrOvertaken,
+		machine.ErrFrozen, mvcc.ErrGone} {
 		if errors.Is(err, nowhere) {
 			return node.ErrRetry
 		}
@@ -157,6 +159,10 @@ func (p *dispatcher) writeHere(r *node.ReplicaHere, d *anchormesh.Descriptor, re
 
 // readHere reads from the replica here.
 func (p *dispatcher) readHere(r *node.ReplicaHere, d *anchormesh.Descriptor, req *request, done answer) {
+	if r.Machine.State().Silent() != nil {
+		done(0, nil, node.ErrRetry)
+		return
+	}
 	read := func(at anchormesh.Revision, err error) {
 		g := p.Groups[d.Segment]
 		if err != nil || g == nil || p.Host.Held[d.Segment] != r || r.Machine.Descriptor().Generation != d.Generation {

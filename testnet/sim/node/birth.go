@@ -3,7 +3,6 @@ package node
 import (
 	"time"
 
-	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -22,7 +21,7 @@ func (p *Process) split(parent *ReplicaHere, c machine.Change) {
 	p.Mesh.K.Note("split", p.Index, uint64(d.Segment), uint64(d.Generation), uint64(born.Segment), d.Changed)
 	p.Mesh.begins("split", p)
 	if p.Mesh.Cfg.Plant != plan.PlantWatchPastSplit {
-		parent.Hub.Hub.Bound(d.Range, errMoved)
+		parent.Hub.Hub.Bound(d.Range, ErrMoved)
 		parent.Hub.Kick()
 	}
 	p.Table.Learn(born)
@@ -96,16 +95,4 @@ func (p *Process) lacksLog(segment *mvcc.Segment) (bool, error) {
 	}
 	last, err := p.log.Group(segment.ID()).LastIndex()
 	return err == nil && last < birthMark.Index, err
-}
-
-// refuseOverlap refuses a snapshot of keys that another segment's replica here still
-// holds.
-func (p *Process) refuseOverlap(d *anchormesh.Descriptor) error {
-	for _, r := range p.Host.Sorted() {
-		held := r.Machine.Descriptor()
-		if held.Segment != d.Segment && held.Range.Overlaps(d.Range) {
-			return errOverlap
-		}
-	}
-	return nil
 }

@@ -105,6 +105,11 @@ func (p *Process) openReplicas() error {
 // orphan judges a log without a state: the end of a retirement or the beginning of a
 // Genesis that a crash cut short. Anything else has lost acknowledged writes.
 func (p *Process) orphan(id anchormesh.SegmentID) error {
+	if replica, frozen := p.dir.Record().Frozen[id]; frozen {
+		if err := p.retired(id, replica); err != nil {
+			return err
+		}
+	}
 	if _, retired := p.dir.Record().Retired[id]; retired {
 		p.update(wal.Update{Group: id, Remove: true}, func() {})
 		return nil
@@ -200,6 +205,7 @@ func (p *Process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool)
 	if err != nil {
 		return err
 	}
+	m.OnAbsorb(p.surrendering)
 	r.Machine = m
 	p.Host.Held[segment.ID()] = r
 	p.Table.Learn(m.Descriptor())
@@ -223,6 +229,9 @@ func (p *Process) recorded(r *ReplicaHere, c machine.Change) {
 			s.Changed(r, c)
 		}
 	}()
+	if c.Thawed {
+		p.After(p.Moment(), func() { p.thawed(d.Segment, r) })
+	}
 	if d.Changed != c.Place.Index {
 		return // neither descriptor nor configuration
 	}
@@ -232,14 +241,18 @@ func (p *Process) recorded(r *ReplicaHere, c machine.Change) {
 	w.Kick()
 	p.Table.Learn(d)
 	p.Mesh.K.Note("anchors", p.Index, uint64(d.Segment), d.Changed, uint64(len(d.Voters())), uint64(len(d.Anchors)))
-	if c.Child != nil {
+	switch {
+	case c.Child != nil:
 		p.split(r, c)
 		return
+	case c.Absorbed != nil:
+		p.absorbed(r, c)
+		return
 	}
-	if _, stays := p.replicaOf(s); !stays && p.Mesh.Cfg.Plant != plan.PlantKeepRemoved {
+	if _, stays := p.replicaOf(s); !stays && !s.Frozen() && p.Mesh.Cfg.Plant != plan.PlantKeepRemoved {
 		p.After(p.Moment(), func() {
 			if p.Host.Held[d.Segment] == r {
-				p.retire(d.Segment, r.ID, nil)
+				p.Retire(d.Segment, r.ID, nil)
 			}
 		})
 	}
@@ -315,7 +328,7 @@ func (p *Process) hint(d *anchormesh.Descriptor) {
 	running := p.Host.Held[d.Segment]
 	if running != nil {
 		if d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
-			p.retire(d.Segment, running.ID, func() { p.expect(d, mine, named) })
+			p.Retire(d.Segment, running.ID, func() { p.expect(d, mine, named) })
 		}
 		return
 	}
@@ -338,8 +351,8 @@ func (p *Process) expect(d *anchormesh.Descriptor, mine anchormesh.Anchor, named
 	})
 }
 
-// retire gives a replica up for good, then calls then, which may be nil.
-func (p *Process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, then func()) {
+// Retire gives a replica up for good, then calls then, which may be nil.
+func (p *Process) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, then func()) {
 	p.Host.lock(func(unlock func()) {
 		end := func() {
 			unlock()
@@ -348,7 +361,7 @@ func (p *Process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, 
 			}
 		}
 		r := p.Host.Held[segment]
-		if r == nil || r.ID != id {
+		if r == nil || r.ID != id || p.needed(r) {
 			end()
 			return
 		}
@@ -368,6 +381,7 @@ func (p *Process) retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, 
 func (p *Process) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	rec := p.dir.Record()
 	rec.Retired[segment] = max(rec.Retired[segment], id)
+	delete(rec.Frozen, segment)
 	return p.dir.Save(rec)
 }
 
@@ -388,5 +402,9 @@ func (p *Process) discard(segment anchormesh.SegmentID, unlock func()) {
 		p.broken("retire", err)
 		return
 	}
-	p.update(wal.Update{Group: segment, Remove: true}, unlock)
+	p.dropLog(segment, unlock)
+}
+
+func (p *Process) dropLog(segment anchormesh.SegmentID, done func()) {
+	p.update(wal.Update{Group: segment, Remove: true}, done)
 }

@@ -107,7 +107,7 @@ func (h *hub) Run() {
 func (h *hub) close() {
 	if !h.over {
 		h.over = true
-		h.Hub.Stop(errMoved)
+		h.Hub.Stop(ErrMoved)
 		h.next()
 		h.Stop()
 	}
@@ -120,5 +120,5 @@ var Now = func() context.Context {
 	return ctx
 }()
 
-// errMoved ends the watches of a replica that leaves.
-var errMoved = errors.New("sim: the segment left this node")
+// ErrMoved ends the watches of a replica that leaves.
+var ErrMoved = errors.New("sim: the segment left this node")

@@ -45,22 +45,38 @@ func (p *Process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 			done(nil, err)
 			return
 		}
-		if r != nil && (p.has(d.Segment, meta.Applied, meta.Term) || p.Mesh.Cfg.Plant == plan.PlantNoInstall) {
+		if r != nil && (p.has(d.Segment, meta.Applied, meta.Term) || !brings(r, state) || p.Mesh.Cfg.Plant == plan.PlantNoInstall) {
 			done(nil, nil)
 			return
 		}
-		if r == nil {
-			p.installInto(to, d, meta, done)
-			return
-		}
-		p.stopReplica(d.Segment, r)
-		p.drain(d.Segment, func() {
-			if p.has(d.Segment, meta.Applied, meta.Term) && p.Mesh.Cfg.Plant != plan.PlantDropTail {
-				done(nil, p.resume(d.Segment, r.ID))
+		p.makeRoom(d, func(err error) {
+			if err != nil {
+				done(nil, err)
 				return
 			}
-			p.installInto(to, d, meta, done)
+			p.replace(to, d, meta, done)
 		})
+	})
+}
+
+// replace begins the installation where nothing is in its way.
+func (p *Process) replace(to anchormesh.ReplicaID, d *anchormesh.Descriptor, meta mvcc.Meta, done func(*installing, error)) {
+	r := p.Host.Held[d.Segment]
+	if _, present := p.store.Segment(d.Segment); r == nil && present && p.Mesh.Cfg.Plant != plan.PlantRacingBirth {
+		done(nil, errBegins)
+		return
+	}
+	if r == nil {
+		p.installInto(to, d, meta, done)
+		return
+	}
+	p.stopReplica(d.Segment, r)
+	p.drain(d.Segment, func() {
+		if p.has(d.Segment, meta.Applied, meta.Term) && p.Mesh.Cfg.Plant != plan.PlantDropTail {
+			done(nil, p.resume(d.Segment, r.ID))
+			return
+		}
+		p.installInto(to, d, meta, done)
 	})
 }
 
@@ -71,10 +87,7 @@ func (p *Process) refuses(r *ReplicaHere, d *anchormesh.Descriptor, meta mvcc.Me
 	if r == nil && err == nil && meta.Applied+1 < first && p.Mesh.Cfg.Plant != plan.PlantOldOffer {
 		return errOlder
 	}
-	if _, present := p.store.Segment(d.Segment); r == nil && present && p.Mesh.Cfg.Plant != plan.PlantRacingBirth {
-		return errBegins
-	}
-	return p.refuseOverlap(d)
+	return nil
 }
 
 // resume starts a replica again that was stopped and has lost nothing.

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -155,6 +156,9 @@ func (m *Mesh) recorded(c machine.Change) {
 	e := c.State.Chain.Last()
 	m.Decided[e.Hash()] = e
 	defer m.governed(c)
+	if c.Absorbed != nil {
+		m.merged(c.Absorbed.Descriptor.Segment)
+	}
 	if c.Child == nil {
 		return
 	}
@@ -209,4 +213,12 @@ func (m *Mesh) Splits() bool { return m.Cfg.Mesh.SplitsMax > 0 }
 func (m *Mesh) Tag() uint64 {
 	m.Tags++
 	return m.Tags
+}
+
+// merged notes that a segment lives no more.
+func (m *Mesh) merged(id anchormesh.SegmentID) {
+	if i := slices.Index(m.Live, id); i >= 0 {
+		m.Live = slices.Delete(slices.Clone(m.Live), i, i+1)
+		m.Stats.Merges++
+	}
 }

@@ -142,7 +142,7 @@ func (t *transfer) chunk() {
 // retired receiver says is no defect.
 func (t *transfer) refused(err error) {
 	known := false
-	for _, e := range []error{errRetired, errUninvited, errOlder, errOverlap, errBegins, mvcc.ErrOverlap, mvcc.ErrBusy, mvcc.ErrGone} {
+	for _, e := range []error{errRetired, errUninvited, errOlder, errOverlap, errBegins, mvcc.ErrOverlap, mvcc.ErrBusy, mvcc.ErrGone, mvcc.ErrUnknown} {
 		known = known || errors.Is(err, e)
 	}
 	if !known {

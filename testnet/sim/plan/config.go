@@ -63,4 +63,5 @@ type Faults struct {
 	Transfer                  time.Duration // of leadership
 	Wipe                      time.Duration // a node loses everything and a new one comes
 	Split                     time.Duration // of a segment, at a random key; up to three in a row
+	Merge                     time.Duration // of two neighbours that were split apart
 }

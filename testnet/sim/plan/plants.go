@@ -60,4 +60,9 @@ const (
 	PlantHastyForce Plant = "hasty-force"
 	// PlantOldRules leaves the rules of the version before in force behind an adoption.
 	PlantOldRules Plant = "old-rules"
+	// PlantThawUnproved thaws a frozen segment without asking what became of the attempt.
+	PlantThawUnproved Plant = "thaw-unproved"
+	// PlantAbsorbUnconfirmed absorbs a segment that is frozen in its log, before every
+	// anchor has said that it applied that.
+	PlantAbsorbUnconfirmed Plant = "absorb-unconfirmed"
 )

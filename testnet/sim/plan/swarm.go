@@ -43,6 +43,7 @@ func Swarm(seed uint64) Config {
 	c.Mesh.Stall = Pick(rng, 0, 0, 0.001, 0.02)
 	swarmSplits(&c)
 	swarmGovernance(&c)
+	swarmMerges(&c)
 	return c
 }
 
@@ -53,6 +54,14 @@ func swarmSplits(c *Config) {
 	c.Mesh.SleepTicks, c.Mesh.Window = Pick(rng, 0, 5, 20, 20), Pick[int64](rng, 2, 10, 100, 1<<16)
 	if rng.IntN(10) < 7 {
 		c.Faults.Split, c.Mesh.SplitsMax = Pick(rng, 5*time.Second, 20*time.Second, time.Minute), Pick[uint64](rng, 1, 3, 6, 12)
+	}
+}
+
+func swarmMerges(c *Config) {
+	rng := rand.New(rand.NewPCG(c.Seed, 0x3e26e))
+	if c.Governance.Every == 0 && c.Mesh.SplitsMax > 0 && rng.IntN(10) < 7 { // not yet together with scopes
+		c.Faults.Merge = Pick(rng, 2*time.Second, 10*time.Second, 30*time.Second)
+		c.Mesh.SplitsMax *= Pick[uint64](rng, 1, 4)
 	}
 }
 

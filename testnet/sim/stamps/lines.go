@@ -72,6 +72,7 @@ type standing struct {
 	line          line.ID
 	window, last  anchormesh.Revision
 	applied, term uint64
+	frozen        bool
 }
 
 func NewLines(p *node.Process) node.Shell {
@@ -93,7 +94,7 @@ func (l *Lines) standing(id anchormesh.SegmentID) (standing, bool) {
 
 func standingOf(r *node.ReplicaHere, s *machine.State, applied, term uint64) standing {
 	last, _ := r.Machine.Segment().Revision()
-	return standing{d: s.Descriptor, line: line.ID(s.Line), window: s.Window, last: last, applied: applied, term: term}
+	return standing{d: s.Descriptor, line: line.ID(s.Line), window: s.Window, last: last, applied: applied, term: term, frozen: s.Frozen()}
 }
 
 // Propose puts a command into the log of a segment of a scope that was split.
@@ -120,6 +121,10 @@ func (l *Lines) Changed(r *node.ReplicaHere, c machine.Change) {
 	}
 	segment, now := c.State.Descriptor.Segment, standingOf(r, c.State, c.Place.Index, c.Place.Term)
 	l.do(func() {
+		if c.State.Frozen() { // what waits is given back, and finds the segment that comes of it
+			l.depose(segment)
+			return
+		}
 		if s := l.led[segment]; s != nil {
 			s.Changed(segment, now)
 			return
@@ -222,7 +227,7 @@ func (l *Lines) again(segment anchormesh.SegmentID) {
 func (l *Lines) lead(segment anchormesh.SegmentID, term uint64) {
 	g := l.p.Groups[segment]
 	at, here := l.standing(segment)
-	if g == nil || !here || !g.Leads() || g.Status.Term != term || at.line == 0 {
+	if g == nil || !here || !g.Leads() || g.Status.Term != term || at.line == 0 || at.frozen {
 		return
 	}
 	s := l.scope(at.d.Line)

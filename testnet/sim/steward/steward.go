@@ -70,7 +70,7 @@ func (p *steward) decide(g *node.Group, t *tended, commit uint64, peers map[anch
 	s := recruit.Situation{
 		Descriptor: state.Descriptor, Self: p.ID, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: p.Mesh.Cfg.Mesh.ReplaceAfter},
-		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending || state.Joint(),
+		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending || state.Joint() || state.Merging(),
 	}
 	for _, a := range state.Descriptor.Anchors {
 		heard := peers[a.Replica].RecentActive

@@ -56,11 +56,16 @@ type Stats struct {
 	Acked, Reads, Unknown, Dropped                                     uint64
 	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Faults uint64
 	Renewed, Expired, WatchEvents                                      uint64
-	// Splits in force; groups that fell asleep; writes that got a stamp; barriers asked
+	// Groups that fell asleep; writes that got a stamp; barriers asked
 	// for; ranges over several segments.
-	Splits, Slept, Stamped, Barriers, Wide uint64
+	Slept, Stamped, Barriers, Wide uint64
 	Governed
+	Structure
 }
+
+// Structure counts splits in force, attempts to merge, freezes that a driver was told of, and merges in
+// force.
+type Structure struct{ Splits, Attempts, Frozen, Merges uint64 }
 
 // Governed counts what happened to policies and scopes: proposals made, policies that
 // segments adopted, homes included, decisions entered again for others to sign, writes
