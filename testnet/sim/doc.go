@@ -6,7 +6,8 @@
 //	real    consensus/shard, consensus/replica (and raft below them), consensus/wal
 //	        over fsys.Mem, node/datadir, keyspace/mvcc over bolt.Memory, keyspace,
 //	        keyspace/lease, keyspace/watch, node/machine, node/route,
-//	        anchors/recruit, anchors/scope, anchors/policy, anchors/lineage: every decision, and every byte on a disk
+//	        anchors/recruit, anchors/scope, anchors/approval, anchors/lineage: every
+//	        decision, and every byte on a disk
 //	mirror  the shells around them (package consensus, node/host, transfer,
 //	        steward, leases, dispatch, exchange): the same steps in the same order,
 //	        with each wait turned into an event
@@ -17,7 +18,7 @@
 //	plan      configurations, how a seed draws one, planted faults
 //	node      machines and processes: package consensus and node/host
 //	stamps, leases, steward, merger, dispatch   node's packages of these names
-//	govern    node/governor and node/proofs, and the operators
+//	govern, approvals   node/governor, node/proofs, and the operators; node/approvals
 //	clients   the load; wire: its requests and answers as etcd's messages
 //	witness   what the checkers are fed with
 //	sim       faults, the two phases, structure, what a mesh at rest is, verdict

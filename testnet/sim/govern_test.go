@@ -102,3 +102,67 @@ func TestPlantedGovernanceFaultsAreFound(t *testing.T) {
 		})
 	}
 }
+
+// approving is a rough mesh whose policies often want approvals of every write.
+func approving(seed uint64) plan.Config {
+	c := governing(seed)
+	c.Mesh.SplitsMax, c.Faults.Split, c.Load.Clients = 0, 0, 4
+	c.Governance = plan.Governance{Every: 4 * time.Second, Strong: true}
+	return c
+}
+
+// TestApprovalsMeetFaults runs writes that need votes through one schedule each.
+func TestApprovalsMeetFaults(t *testing.T) {
+	for _, s := range []scenario{
+		{"ce8_leaders_and_policies_change", func(c *plan.Config) {
+			c.Faults.Transfer, c.Faults.Partition, c.Governance.Every = 2*time.Second, 20*time.Second, 2*time.Second
+		}, func(s witness.Stats) bool { return s.Approved > 30 && s.Adopted > 3 && s.Elections > 5 }},
+		{"ce8_voters_are_down_and_late", func(c *plan.Config) {
+			c.Faults.Crash, c.Faults.Down, c.Faults.Pause, c.Mesh.Stall = 8*time.Second, 5*time.Second, 5*time.Second, 0.01
+		}, func(s witness.Stats) bool { return s.Approved > 30 && s.Crashes > 3 }},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			for seed := range uint64(4) {
+				cfg := approving(seed)
+				s.with(&cfg)
+				report, err := Run(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.shown(report.Stats) {
+					return
+				}
+				if seed == 3 {
+					t.Errorf("the schedule did not come about: %+v", report.Stats)
+				}
+			}
+		})
+	}
+}
+
+// TestDoctoredLeader: a leader that makes votes up gets nothing into a strong scope as
+// long as the others check; if nobody does, the audit finds it.
+func TestDoctoredLeader(t *testing.T) {
+	forged := false
+	for seed := uint64(0); seed < 4 && !forged; seed++ {
+		cfg := approving(seed)
+		cfg.Plant, cfg.Length, cfg.Load.Think = plan.PlantDoctoredLeader, 20*time.Second, time.Second
+		report, err := Run(cfg)
+		if err != nil && !errors.Is(err, ErrStuck) || report.Stats.Approved > 0 { // it is stuck where a scope stays strong
+			t.Fatalf("%d writes took effect: %v", report.Stats.Approved, err)
+		}
+		forged = report.Stats.Forged > 0
+	}
+	if !forged {
+		t.Error("no leader made up votes")
+	}
+	var last error
+	for seed := range uint64(5) {
+		cfg := approving(seed)
+		cfg.Plant = plan.PlantUnapproved
+		if _, last = Run(cfg); errors.Is(last, audit.ErrGovernance) {
+			return
+		}
+	}
+	t.Errorf("the audit did not find it; last error %v", last)
+}

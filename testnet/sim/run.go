@@ -14,6 +14,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
 	"github.com/anchormesh/anchormesh/testnet/sim/clients"
 	"github.com/anchormesh/anchormesh/testnet/sim/dispatch"
 	"github.com/anchormesh/anchormesh/testnet/sim/govern"
@@ -70,7 +71,7 @@ func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, er
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
 	m := &world{Mesh: node.NewMesh(cfg)}
-	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor, merger.New}
+	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor, merger.New, approvals.New}
 	m.operators = govern.NewOperators(m.Mesh)
 	m.At = at
 	defer m.release()

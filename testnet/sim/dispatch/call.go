@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/rules"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -59,6 +61,7 @@ func (c *Call) end(res *check.Result, unknown bool) {
 // answered ends the call with what was heard, or tries again.
 func (c *Call) answered(p *dispatcher, resp []byte, err error) {
 	var refusal *rules.Refusal
+	var refused *machine.RefusedError
 	switch {
 	case c.over:
 	case err == nil:
@@ -75,7 +78,7 @@ func (c *Call) answered(p *dispatcher, resp []byte, err error) {
 	case errors.Is(err, consensus.ErrUnknown):
 		c.end(nil, true)
 	case errors.Is(err, keyspace.ErrCompacted), errors.Is(err, keyspace.ErrFutureRev), errors.Is(err, consensus.ErrOverloaded),
-		errors.Is(err, errSpans), errors.As(err, &refusal):
+		errors.Is(err, errSpans), errors.As(err, &refusal), errors.As(err, &refused), errors.Is(err, approval.ErrOverloaded):
 		c.end(nil, false)
 	default:
 		c.M.Fail(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
@@ -13,6 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/check"
+	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
 	"github.com/anchormesh/anchormesh/testnet/sim/leases"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -67,7 +69,9 @@ func (p *dispatcher) again(c *Call) {
 func translate(err error) error {
 	for _, nowhere := range []error{consensus.ErrNotLeader, consensus.ErrDropped, consensus.ErrNoGroup, machine.ErrGeneration,
 		keyspace.ErrWrongSegment, keyspace.ErrStampOrder, keyspace.ErrOvertaken,
-		machine.ErrFrozen, mvcc.ErrGone} {
+		machine.ErrFrozen, mvcc.ErrGone,
+
+		machine.ErrUnapproved, approval.ErrStale, approval.ErrNotLeader, approval.ErrUnanswered, approval.ErrForged} {
 		if errors.Is(err, nowhere) {
 			return node.ErrRetry
 		}
@@ -154,7 +158,11 @@ func (p *dispatcher) writeHere(r *node.ReplicaHere, d *anchormesh.Descriptor, re
 		p.lines.Propose(d, req.Command(), end)
 		return
 	}
-	p.Propose(d.Segment, d.Generation, req.Command(), end)
+	if command := req.Command(); approvals.Wants(r.Machine, command) {
+		approvals.At(p.Process).Submit(d.Segment, d.Generation, command, end)
+	} else {
+		p.Propose(d.Segment, d.Generation, command, end)
+	}
 }
 
 // readHere reads from the replica here.

@@ -131,6 +131,12 @@ func (o *Operators) policy() *policy.Policy {
 	}
 	p.Writes.ValueBytesMax = plan.Pick(o.rng, 0, 3, 4, 5, 6)
 	p.Structure.NoSplit = o.rng.IntN(6) == 0
+	if o.m.Cfg.Governance.Strong && o.rng.IntN(4) > 0 {
+		p.Class, p.Approvals.Threshold = anchormesh.Strong, plan.Pick(o.rng, policy.Fraction{Num: 1, Den: 2}, policy.Fraction{Num: 3, Den: 5})
+		if p.Validate(nil, nil) != nil {
+			p.Class, p.Approvals.Threshold = anchormesh.Normal, policy.Fraction{}
+		}
+	}
 	if p.Validate(nil, nil) != nil {
 		p.Amend.Threshold = policy.Fraction{}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/consensus"
@@ -27,6 +28,8 @@ var (
 	// ErrUnruled: an entry was judged by other rules than those of the version that its
 	// segment had adopted.
 	ErrUnruled = errors.New("a write was judged by another version than its segment adopted")
+	// ErrUnapproved: a write took effect without votes, where the policy wants them.
+	ErrUnapproved = errors.New("a write without approvals took effect")
 	// ErrInForce: a version was said to be in force that some segment had not adopted.
 	ErrInForce = errors.New("a version is not in force everywhere")
 )
@@ -36,12 +39,13 @@ var (
 type Books struct {
 	logs   map[anchormesh.SegmentID]*audit.Log
 	newest map[anchormesh.SegmentID]*machine.State
+	puts   map[audit.Put]bool            // that took effect with approvals
 	gifts  map[anchormesh.SegmentID]bool // given back by a scope inside, perhaps at an older version
 }
 
 func newBooks() Books {
 	return Books{logs: make(map[anchormesh.SegmentID]*audit.Log), newest: make(map[anchormesh.SegmentID]*machine.State),
-		gifts: make(map[anchormesh.SegmentID]bool)}
+		gifts: make(map[anchormesh.SegmentID]bool), puts: make(map[audit.Put]bool)}
 }
 
 // Newest returns the newest state of a segment that any replica has applied; nil: none.
@@ -57,7 +61,11 @@ func (m *Mesh) Audit(asked []audit.Asked) *audit.Case {
 	for _, id := range slices.Sorted(maps.Keys(m.Books.newest)) {
 		b.States = append(b.States, m.Books.newest[id])
 	}
-	return &audit.Case{Books: b, Asked: asked, Verify: Signed}
+	c := &audit.Case{Books: b, Asked: asked, Verify: Signed}
+	for put := range m.Books.puts {
+		c.Puts = append(c.Puts, put)
+	}
+	return c
 }
 
 // judge sees every entry that a replica applies, with the state that it met.
@@ -66,9 +74,17 @@ func (m *Mesh) judge(segment anchormesh.SegmentID, was *machine.State, e *replic
 	if e.Refused || e.Conf != nil || e.Generation != was.Descriptor.Generation {
 		return
 	}
+	if len(out) == 1 && len(e.Payloads) == 1 && keyspace.Op(e.Payloads[0][0]) == machine.OpApproved {
+		m.approved(segment, was, e, &out[0])
+		return
+	}
+	_, wanted := was.Approvals()
 	for i, payload := range e.Payloads {
 		if i >= len(out) {
 			break
+		}
+		if wanted && keyspace.Writes(payload) && out[i].Err == nil {
+			m.Fail(fmt.Errorf("segment %s, index %d: %w", segment, e.Index, ErrUnapproved))
 		}
 		var refusal *rules.Refusal
 		refused := errors.As(out[i].Err, &refusal)
@@ -77,6 +93,32 @@ func (m *Mesh) judge(segment anchormesh.SegmentID, was *machine.State, e *replic
 		}
 		if long, is := longPut(was, payload); is && (long && out[i].Err == nil || !long && refused) {
 			m.Fail(fmt.Errorf("segment %s, index %d: %w: version %d, %v", segment, e.Index, ErrUnruled, was.Descriptor.Policy, out[i].Err))
+		}
+	}
+}
+
+// approved sees a batch of writes that came with votes. What took effect is kept for the
+// audit, which counts the votes again.
+func (m *Mesh) approved(segment anchormesh.SegmentID, was *machine.State, e *replica.Entry, out *consensus.Outcome) {
+	if errors.Is(out.Err, approval.ErrForged) {
+		m.Stats.Forged++
+	}
+	batch, err := approval.Parse(e.Payloads[0][1:])
+	if err != nil || out.Err != nil {
+		return
+	}
+	for i := range out.Parts {
+		command := batch.Slots[i].Request()
+		if command == nil || out.Parts[i].Err != nil {
+			continue
+		}
+		m.Stats.Approved++
+		if long, is := longPut(was, command); is && long {
+			m.Fail(fmt.Errorf("segment %s, index %d: %w: version %d", segment, e.Index, ErrUnruled, was.Descriptor.Policy))
+		}
+		var put etcdserverpb.PutRequest
+		if keyspace.Op(command[0]) == keyspace.OpPut && proto.Unmarshal(command[1:], &put) == nil {
+			m.Books.puts[audit.Put{Key: string(put.Key), Value: string(put.Value)}] = true
 		}
 	}
 }
@@ -203,7 +245,7 @@ func Signed(node anchormesh.NodeID, statement, bytes []byte) bool {
 
 // believes is how the mesh's machines check signatures.
 func (m *Mesh) believes() machine.Verify {
-	if m.Cfg.Plant == plan.PlantForgedVotes {
+	if m.Cfg.Plant == plan.PlantForgedVotes || m.Cfg.Plant == plan.PlantUnapproved {
 		return func(anchormesh.NodeID, []byte, []byte) bool { return true }
 	}
 	return Signed

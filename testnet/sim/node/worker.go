@@ -206,7 +206,7 @@ func finish(e *replica.Entry, out []consensus.Outcome, err error) {
 		case e.Refused:
 			res.Err = consensus.ErrDropped
 		case i < len(out):
-			res.Response, res.Err = out[i].Response, out[i].Err
+			res.Response, res.Err, res.Parts = out[i].Response, out[i].Err, out[i].Parts
 		}
 		done(res)
 	}

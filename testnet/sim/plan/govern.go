@@ -10,6 +10,7 @@ type Governance struct {
 	Every  time.Duration // mean time between what operators do; 0: nothing
 	Scopes bool          // scopes are made and given back, too
 	Refuse float64       // chance of a voter to be against
+	Strong bool          // some policies want approvals of every write; not where segments are split
 }
 
 // swarmGovernance draws from a source of its own, as swarmSplits does. Scopes come and go
@@ -23,4 +24,5 @@ func swarmGovernance(c *Config) {
 		Every: Pick(rng, 3*time.Second, 10*time.Second, 40*time.Second), Scopes: c.Mesh.SplitsMax > 0 && rng.IntN(3) > 0,
 		Refuse: Pick(rng, 0, 0.1, 0.4),
 	}
+	c.Governance.Strong = c.Mesh.SplitsMax == 0 && rng.IntN(3) > 0
 }

@@ -65,4 +65,9 @@ const (
 	// PlantAbsorbUnconfirmed absorbs a segment that is frozen in its log, before every
 	// anchor has said that it applied that.
 	PlantAbsorbUnconfirmed Plant = "absorb-unconfirmed"
+	// PlantDoctoredLeader lets leaders of strong scopes make up the votes on a batch, and
+	// admit what was refused. Machines that check find that out.
+	PlantDoctoredLeader Plant = "doctored-leader"
+	// PlantUnapproved does so among machines that believe every signature.
+	PlantUnapproved Plant = "unapproved"
 )

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/approval"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
@@ -17,6 +18,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/rules"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/check"
 )
 
@@ -69,8 +71,9 @@ type Structure struct{ Splits, Attempts, Frozen, Merges uint64 }
 
 // Governed counts what happened to policies and scopes: proposals made, policies that
 // segments adopted, homes included, decisions entered again for others to sign, writes
-// that a policy refused.
-type Governed struct{ Proposed, Adopted, Affirmed, Ruled uint64 }
+// that a policy refused, writes that took effect with votes, batches whose votes were
+// not given.
+type Governed struct{ Proposed, Adopted, Affirmed, Ruled, Approved, Forged uint64 }
 
 // Fail ends the run with the first error.
 func (m *Witness) Fail(err error) {
@@ -86,17 +89,37 @@ func (m *Witness) Applied(node string, idx int, segment anchormesh.SegmentID, sp
 	for i, payload := range e.Payloads {
 		h.Write(payload)
 		if !e.Refused && e.Conf == nil && e.Generation == generation && (len(out) <= i || tookEffect(out[i].Err)) {
-			m.once(segment, space, e.Index, payload)
+			m.commands(segment, space, e.Index, payload, out)
 		}
 	}
 	m.Fail(m.log.Applied(uint64(segment), e.Index, h.Sum64(), node))
 	m.k.Note("apply", idx, uint64(segment), e.Index, e.Term, h.Sum64()&0xffff)
 }
 
+// commands takes a batch of approved writes apart.
+func (m *Witness) commands(segment anchormesh.SegmentID, space *keyspace.Space, index uint64, payload []byte, out []consensus.Outcome) {
+	if keyspace.Op(payload[0]) != machine.OpApproved {
+		m.once(segment, space, index, payload)
+		return
+	}
+	batch, err := approval.Parse(payload[1:])
+	if err != nil || len(out) != 1 || out[0].Err != nil {
+		return
+	}
+	for i, part := range out[0].Parts {
+		if request := batch.Slots[i].Request(); request != nil && tookEffect(part.Err) {
+			m.once(segment, space, index, request)
+		}
+	}
+}
+
 // tookEffect tells known outcomes of a command that say that it is to be tried again
 // from all others.
 func tookEffect(err error) bool {
 	var refusal *rules.Refusal // by the policy: told to the client, and nothing happened
+	if errors.Is(err, machine.ErrUnapproved) {
+		return false
+	}
 	return !errors.Is(err, keyspace.ErrStampOrder) && !errors.Is(err, keyspace.ErrWrongSegment) && !errors.As(err, &refusal)
 }
 
