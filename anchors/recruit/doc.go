@@ -27,8 +27,9 @@
 //     learner that has caught up, gets its vote. Until then it keeps its seat: a
 //     group of 3 with one dead still has a majority, a group of 2 would have no
 //     spare.
-//   - A voter that is not dead is never removed by this package's own choice. A
-//     policy that asks for fewer anchors takes effect as voters die.
+//   - Voters above the number that the policy asks for go: dead ones first, without
+//     replacement, and, so that an odd number stays, one living one with a single dead one;
+//     living ones of a group that is well.
 //   - A Move (balance, zones, drain, an operator's wish; package place chooses it)
 //     replaces a healthy voter on the same way: invitation, learner, joint change.
 //     It goes on only while every voter is in contact and has caught up, the group

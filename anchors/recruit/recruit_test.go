@@ -266,14 +266,21 @@ func (w *world) obey(rng *rand.Rand, e Effect) error {
 	if 2*contact <= before {
 		return fmt.Errorf("%v with %d of %d voters in contact", e, contact, before)
 	}
+	isDead := func(n *node) bool { return !n.Alive && w.now.Sub(n.heard) >= w.situation.Policy.ReplaceAfter }
+	well := contact // with the dead ones that go
+	for _, id := range e.Remove {
+		if a, _ := d.Replica(id); a.Role == anchormesh.Voter && isDead(w.node(string(a.Node))) {
+			well++
+		}
+	}
 	for _, id := range e.Remove {
 		a, _ := d.Replica(id)
 		n, mv := w.node(string(a.Node)), w.situation.Move
-		dead := !n.Alive && w.now.Sub(n.heard) >= w.situation.Policy.ReplaceAfter
+		dead := isDead(n)
 		if a.Role != anchormesh.Voter || dead {
 			continue
 		}
-		if before-len(e.Remove) >= w.situation.Policy.Anchors && contact == before && string(a.Node) != w.lead {
+		if before-len(e.Remove) >= w.situation.Policy.Anchors && well == before && string(a.Node) != w.lead {
 			continue // the policy asks for fewer
 		}
 		if mv == nil || mv.Replica != id || contact < before || string(a.Node) == w.lead || len(e.Promote) != 1 {

@@ -185,13 +185,35 @@ func (g *group) dropForgetful() (Effect, bool) {
 func (g *group) shrink() (Effect, bool) {
 	n := g.excess()
 	if n == 0 {
-		return Effect{}, false
+		return g.shrinkWithOne()
 	}
 	e := Effect{Kind: Change, Why: fmt.Sprintf("%d voters, %d wanted: dead ones go", len(g.voters), g.want)}
 	for _, t := range g.dead()[:n] {
 		e.Remove = append(e.Remove, t.Replica)
 	}
 	return e, g.electable(e.Remove, nil)
+}
+
+// shrinkWithOne drops a dead voter above the size wanted that would leave an even number,
+// and with it a living one: nobody replaces the dead one, and the group would be degraded
+// until another died. All others must be well, and the leader stays.
+func (g *group) shrinkWithOne() (Effect, bool) {
+	dead := g.dead()
+	if len(dead) != 1 || len(g.voters) < g.want+2 {
+		return Effect{}, false
+	}
+	left := slices.DeleteFunc(slices.Clone(g.voters), func(t seat) bool { return t.dead || t.Node == g.self })
+	if len(left) == 0 || count(left, func(t seat) bool { return t.contact && t.ready && !t.forgot }) < len(left) {
+		return Effect{}, false
+	}
+	zones := g.zones()
+	also := slices.MaxFunc(left, func(a, b seat) int {
+		return cmp.Or(cmp.Compare(zones[a.Zone], zones[b.Zone]), cmp.Compare(a.Replica, b.Replica))
+	})
+	e := Effect{Kind: Change, Remove: []anchormesh.ReplicaID{dead[0].Replica, also.Replica}}
+	e.Why = fmt.Sprintf("%d voters, %d wanted: the dead one goes, and one more", len(g.voters), g.want)
+	slices.Sort(e.Remove)
+	return e, true
 }
 
 // release takes the votes of living voters above the size wanted, of a group that is
