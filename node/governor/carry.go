@@ -153,13 +153,13 @@ func (g *Governor) affirm(h home, entry anchormesh.Hash) {
 		id = h.Scope.Doing.ID
 	}
 	g.mu.Lock()
-	first, ok := g.unproven[entry]
+	waits := g.unproven[h.segment]
+	ok := waits.entry == entry
 	if !ok {
-		clear(g.unproven) // of a home one is waited for at a time, and homes are few that wait
-		g.unproven[entry] = time.Now()
+		g.unproven[h.segment] = unproven{entry, time.Now()}
 	}
 	g.mu.Unlock()
-	if ok && time.Since(first) >= affirmAfter {
+	if ok && time.Since(waits.since) >= affirmAfter {
 		g.cfg.Logger.Info("a decision is entered again: its proof does not come", "scope", string(h.Descriptor.Scope), "proposal", id)
 		g.submit(h, machine.Affirm(id))
 	}

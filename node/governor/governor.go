@@ -97,9 +97,15 @@ type Governor struct {
 	mu       sync.Mutex
 	stopped  bool
 	busy     map[task]bool
-	seen     map[task]time.Time            // when this node, leading a home, saw a proposal first
-	unproven map[anchormesh.Hash]time.Time // decisions whose proof is waited for, since when
-	active   map[anchormesh.SegmentID]bool // homes for which something is to be done, perhaps
+	seen     map[task]time.Time                // when this node, leading a home, saw a proposal first
+	unproven map[anchormesh.SegmentID]unproven // what each home waits for the proof of
+	active   map[anchormesh.SegmentID]bool     // homes for which something is to be done, perhaps
+}
+
+// unproven is a home's decision whose proof is waited for.
+type unproven struct {
+	entry anchormesh.Hash
+	since time.Time
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -116,7 +122,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) 
 	return &Governor{
 		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1), ctx: ctx, stop: stop,
 		busy: make(map[task]bool), seen: make(map[task]time.Time), active: make(map[anchormesh.SegmentID]bool),
-		unproven: make(map[anchormesh.Hash]time.Time),
+		unproven: make(map[anchormesh.SegmentID]unproven),
 	}
 }
 
@@ -247,6 +253,7 @@ func (g *Governor) rested(id anchormesh.SegmentID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.active, id)
+	delete(g.unproven, id)
 }
 
 func (g *Governor) homeOf(id anchormesh.SegmentID) (home, bool) {

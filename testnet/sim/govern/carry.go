@@ -221,8 +221,8 @@ func (g *Governor) spread(h home, done func(error)) {
 // everywhere has every segment of a scope but its home adopt a decision, and ends well
 // when the answers of their leaders cover all its keys.
 func (g *Governor) everywhere(h home, entry anchormesh.Hash, rules *policy.Policy, anchors int, has func(*anchormesh.Descriptor) bool, done func(error)) {
-	parts, whole := g.p.Table.Parts(anchormesh.PrefixRange(h.Descriptor.Scope))
-	if !whole && len(h.Descriptor.Scope) > 1 {
+	parts, whole := g.p.Table.Parts(g.p.Mesh.KeysOf(h.segment, h.Descriptor.Scope))
+	if !whole {
 		done(errNotYet)
 		return
 	}

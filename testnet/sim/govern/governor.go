@@ -30,9 +30,15 @@ type Governor struct {
 	p        *node.Process
 	busy     map[task]time.Duration // until when it is not begun again
 	seen     map[task]time.Duration // when this node, leading a home, saw a proposal first
-	unproven map[anchormesh.Hash]time.Duration
+	unproven map[anchormesh.SegmentID]unproven
 	applied  map[anchormesh.Hash]bool           // entries of lineages that this process applied
 	proofs   map[anchormesh.Hash]*lineage.Proof // as far as they are gathered
+}
+
+// unproven is a decision of a home whose proof is waited for.
+type unproven struct {
+	entry anchormesh.Hash
+	since time.Duration
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -45,7 +51,7 @@ type task struct {
 // NewGovernor returns a process's governor.
 func NewGovernor(p *node.Process) node.Shell {
 	return &Governor{p: p, busy: make(map[task]time.Duration), seen: make(map[task]time.Duration),
-		unproven: make(map[anchormesh.Hash]time.Duration), applied: make(map[anchormesh.Hash]bool),
+		unproven: make(map[anchormesh.SegmentID]unproven), applied: make(map[anchormesh.Hash]bool),
 		proofs: make(map[anchormesh.Hash]*lineage.Proof)}
 }
 

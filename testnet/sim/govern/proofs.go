@@ -53,14 +53,13 @@ func (g *Governor) affirm(h home, entry anchormesh.Hash) {
 	if h.Scope.Doing != nil && h.Scope.Doing.Entry == entry {
 		id = h.Scope.Doing.ID
 	}
-	first, ok := g.unproven[entry]
-	if !ok {
-		clear(g.unproven)
-		g.unproven[entry] = now
+	waits := g.unproven[h.segment]
+	if waits.entry != entry {
+		g.unproven[h.segment] = unproven{entry, now}
 		return
 	}
-	if now-first >= affirmAfter {
-		g.unproven[entry] = now
+	if now-waits.since >= affirmAfter {
+		g.unproven[h.segment] = unproven{entry, now}
 		g.p.Mesh.Stats.Affirmed++
 		g.propose(h, machine.Affirm(id), func(error) {})
 	}

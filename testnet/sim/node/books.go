@@ -70,7 +70,7 @@ func (m *Mesh) Audit(asked []audit.Asked) *audit.Case {
 
 // judge sees every entry that a replica applies, with the state that it met.
 func (m *Mesh) judge(segment anchormesh.SegmentID, was *machine.State, e *replica.Entry, out []consensus.Outcome) {
-	m.book(segment, e)
+	m.book(segment, was, e, out)
 	if e.Refused || e.Conf != nil || e.Generation != was.Descriptor.Generation {
 		return
 	}
@@ -143,9 +143,9 @@ func longPut(s *machine.State, command []byte) (long, is bool) {
 	return limit > 0 && len(put.Value) > limit, true
 }
 
-// book keeps an entry that nobody applied before. What is not structural is kept without
-// its text.
-func (m *Mesh) book(segment anchormesh.SegmentID, e *replica.Entry) {
+// book keeps an entry that nobody applied before. What is not structural, or took effect
+// nowhere, is kept without its text.
+func (m *Mesh) book(segment anchormesh.SegmentID, was *machine.State, e *replica.Entry, out []consensus.Outcome) {
 	log := m.Books.logs[segment]
 	if log == nil {
 		log = &audit.Log{Whole: true}
@@ -160,7 +160,8 @@ func (m *Mesh) book(segment anchormesh.SegmentID, e *replica.Entry) {
 	}
 	log.Whole = log.Whole && e.Index == last+1
 	entry := audit.Entry{Index: e.Index, Term: e.Term, Generation: e.Generation}
-	if len(e.Payloads) > 0 && !e.Refused && e.Conf == nil && keyspace.Op(e.Payloads[0][0]) >= keyspace.OpStructural {
+	void := e.Refused || e.Conf != nil || e.Generation != was.Descriptor.Generation || len(out) > 0 && out[0].Err != nil
+	if len(e.Payloads) > 0 && !void && keyspace.Op(e.Payloads[0][0]) >= keyspace.OpStructural {
 		for _, p := range e.Payloads {
 			entry.Payloads = append(entry.Payloads, bytes.Clone(p))
 		}
@@ -226,6 +227,16 @@ func (m *Mesh) inForce(home *machine.State) {
 				id, d.Range, ErrInForce, version, prefix, d.Policy, d.Scope))
 		}
 	}
+}
+
+// KeysOf is the range of a scope: the outermost ones hold what their first segment held.
+func (m *Mesh) KeysOf(home anchormesh.SegmentID, prefix []byte) anchormesh.KeyRange {
+	for _, s := range m.Segments {
+		if s.ID == m.ScopeOf[home] && bytes.Equal(s.Rng.Start, prefix) {
+			return s.Rng
+		}
+	}
+	return anchormesh.PrefixRange(prefix)
 }
 
 // Sign signs as a node would: nobody else can, as long as nobody else asks.
