@@ -63,7 +63,7 @@ func (g *Gossip) reachAll(known []string, loud bool) {
 	}
 	_ = tries.Wait()
 	if loud && len(known) > 0 && g.ml.NumMembers() <= 1 && g.ctx.Err() == nil && g.quiet.Allow("known") {
-		g.log.Warn("nobody answers yet where other nodes were when this one ran last, trying on", "addresses", known)
+		g.log.Info("nobody answers yet where other nodes were when this one ran last, trying on", "addresses", known)
 	}
 }
 

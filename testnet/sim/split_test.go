@@ -161,11 +161,11 @@ func merging(seed uint64) plan.Config {
 // nodes that crash in every phase among them.
 func TestMergeMeetsFaults(t *testing.T) {
 	for _, s := range []scenario{
-		{"ce6a_leaders_change", func(c *plan.Config) { c.Faults.Transfer, c.Faults.Partition = time.Second, 20*time.Second },
+		{"leaders_change", func(c *plan.Config) { c.Faults.Transfer, c.Faults.Partition = time.Second, 20*time.Second },
 			func(s witness.Stats) bool { return s.Merges > 3 && s.Attempts > s.Merges && s.Elections > 30 }},
-		{"ce6b_pauses", func(c *plan.Config) { c.Faults.Pause, c.Mesh.ElectionTicks = 4*time.Second, 5 },
+		{"pauses", func(c *plan.Config) { c.Faults.Pause, c.Mesh.ElectionTicks = 4*time.Second, 5 },
 			func(s witness.Stats) bool { return s.Merges > 3 && s.Attempts > s.Merges }},
-		{"ce5c_power_cuts", func(c *plan.Config) { c.Faults.PowerCut, c.Faults.Down = 3*time.Second, time.Second },
+		{"power_cuts", func(c *plan.Config) { c.Faults.PowerCut, c.Faults.Down = 3*time.Second, time.Second },
 			func(s witness.Stats) bool { return s.Merges > 3 && s.Crashes > 20 }},
 	} {
 		t.Run(s.name, func(t *testing.T) {
