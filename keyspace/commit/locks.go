@@ -106,17 +106,18 @@ func (l *Locks) Propose(id TxnID, g Grant) error {
 	return nil
 }
 
-// Prepared ends the lock of one grant: its prepare was applied or dropped. What else the
-// transaction has locked here stays: of segments that were merged a coordinator may know
-// two still, and prepare both parts.
+// Prepared ends the lock of one grant: its prepare was applied or dropped. What the same
+// transaction was granted and has not proposed goes with it, be it the lock of a request
+// that came twice. Its other prepares on their way into the log keep theirs: of segments
+// that were merged a coordinator may know two still, and prepare both parts.
 func (l *Locks) Prepared(id TxnID, g Grant) {
 	if g.Place == l.place {
-		l.held = slices.DeleteFunc(l.held, func(h holding) bool { return h.txn == id && h.number == g.Number })
+		l.held = slices.DeleteFunc(l.held, func(h holding) bool { return h.txn == id && (h.number == g.Number || !h.proposed) })
 	}
 }
 
-// Release ends all locks of a transaction: its coordinator gave up, or it is told to abort (before OpAbort is proposed, so that
-// no prepare can come after that in the log).
+// Release ends all locks of a transaction: its coordinator gave up, or it is told to
+// abort (before OpAbort is proposed, so that no prepare can come after that in the log).
 func (l *Locks) Release(id TxnID) {
 	l.held = slices.DeleteFunc(l.held, func(h holding) bool { return h.txn == id })
 }

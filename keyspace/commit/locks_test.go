@@ -85,6 +85,35 @@ func TestAGrantServesOnce(t *testing.T) {
 	}
 }
 
+// A request for locks that came twice leaves none behind once one of its grants has
+// served, and takes none from another prepare of the same transaction.
+func TestPreparedLeavesNothingBehind(t *testing.T) {
+	l, p := NewLocks(here), &Participant{}
+	grants := make([]Grant, 3) // the first and the second are of one part
+	for i, key := range []string{"a", "a", "m"} {
+		var err error
+		if grants[i], err = l.Acquire(0, txnID(0), []Lock{exclusive(key, "")}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, g := range grants[1:] {
+		if err := l.Propose(txnID(0), g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Prepared(txnID(0), grants[1])
+	if err := l.Admit([]Lock{exclusive("a", "")}, p); err != nil {
+		t.Errorf("a key that nobody will prepare any more: %v", err)
+	}
+	if err := l.Admit([]Lock{exclusive("m", "")}, p); !errors.Is(err, ErrConflict) {
+		t.Errorf("a key whose prepare is on its way: %v", err)
+	}
+	l.Prepared(txnID(0), grants[2])
+	if !l.Idle() {
+		t.Error("locks are left")
+	}
+}
+
 func TestLocksExpire(t *testing.T) {
 	l, p := NewLocks(here), &Participant{}
 	g, err := l.Acquire(0, txnID(0), []Lock{shared("a", "")}, p)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,26 +15,22 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-var everyStep = flag.Bool("every-step", false, "crash at every step of scopes and transactions, not at a few: minutes")
+var everyStep = flag.Bool("every-step", false, "crash at every step of scopes and transactions: minutes")
 
-// steps are the failpoints of scopes and of transactions over several segments. Those of
-// the first list are hit in every run of the tests.
-var (
-	someSteps = []string{"txn/after-decide", "scope/after-adopt"}
-	moreSteps = []string{
-		"txn/after-prepare", "scope/after-vote", "line/after-turn", "txn/before-prepare", "txn/before-decide", "txn/before-commit", "txn/after-commit", "txn/before-forget", "txn/after-forget",
-		"scope/before-propose", "scope/after-propose", "scope/before-vote", "scope/before-adopt", "scope/before-in-force", "scope/after-in-force",
-		"scope/before-finish", "scope/after-finish",
-		"line/before-turn", "line/before-begin", "line/after-begin", "line/before-switch", "line/after-switch", "line/before-settle", "line/after-settle",
-	}
-)
+// steps are the failpoints of scopes and of transactions over several segments.
+var steps = []string{
+	"txn/before-prepare", "txn/after-prepare", "txn/before-decide", "txn/after-decide", "txn/before-commit", "txn/after-commit", "txn/before-forget", "txn/after-forget",
+	"scope/before-propose", "scope/after-propose", "scope/before-vote", "scope/after-vote", "scope/before-adopt", "scope/after-adopt",
+	"scope/before-in-force", "scope/after-in-force", "scope/before-finish", "scope/after-finish",
+	"line/before-turn", "line/after-turn", "line/before-begin", "line/after-begin", "line/before-switch", "line/after-switch", "line/before-settle", "line/after-settle",
+}
 
 // A node kills itself at a step of a scope's life, of a hand-over of its line, or of a
 // transaction: the others go on, what was begun ends by itself, no transaction is seen
 // half done, and verify finds nothing, then and after the node is back.
 func TestCrashAtEveryStepOfAScope(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
+	if !*everyStep {
+		t.Skip("takes minutes: -args -every-step, which make soak gives")
 	}
 	l := newLab(t)
 	l.program = filepath.Join(t.TempDir(), "anchormesh")
@@ -49,10 +44,6 @@ func TestCrashAtEveryStepOfAScope(t *testing.T) {
 	}
 	l.awaitVoters(3)
 	l.split("m")
-	steps := someSteps
-	if *everyStep {
-		steps = append(slices.Clone(someSteps), moreSteps...)
-	}
 	s := &stepper{lab: l, own: l.document("own.yaml", "line: own\n"), shared: l.document("shared.yaml", "quota: {keys: 1000}\n")}
 	for i, step := range steps {
 		s.crashAt(i, step)
