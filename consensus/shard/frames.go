@@ -46,7 +46,7 @@ func (f *frames) buffer(n int) []byte {
 }
 
 func (f *frames) add(g *group, m *raftpb.Message) {
-	if node, ok := g.peers[anchormesh.ReplicaID(m.GetTo())]; ok {
+	if node, ok := g.node(anchormesh.ReplicaID(m.GetTo())); ok {
 		f.addTo(node, g.segment, m)
 	} // else not known yet: Raft repeats
 }

@@ -79,7 +79,11 @@ func (s *Shard) receive(in Inbound) {
 	}
 	// A replica speaks from its own node only. One that is not known here yet may
 	// have been added by an entry that is still on its way.
-	if node, known := g.peers[anchormesh.ReplicaID(in.Message.GetFrom())]; known && node != in.From {
+	from := anchormesh.ReplicaID(in.Message.GetFrom())
+	switch node, known := g.node(from); {
+	case !known:
+		g.welcome(from, in.From)
+	case node != in.From:
 		return
 	}
 	s.deliver(g, in)

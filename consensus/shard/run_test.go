@@ -75,3 +75,40 @@ func TestReplicasSpeakFromTheirOwnNodeOnly(t *testing.T) {
 		t.Errorf("node 0 was not heard: term %d", term)
 	}
 }
+
+// A replica that was away does not know of those that were added meanwhile, one of which
+// leads now. It answers where the message came from, and is heard of nowhere else.
+func TestAnUnknownLeaderIsAnswered(t *testing.T) {
+	c := newCluster(t, 1, 3, 1, 0)
+	n := c.nodes[2]
+	beat := func(from anchormesh.NodeID) map[anchormesh.NodeID]int {
+		in := Inbox{Messages: []Inbound{{From: from, Segment: 1, Message: &raftpb.Message{
+			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(4)), To: new(uint64(3)), Term: new(uint64(5)), Context: []byte("c"),
+		}}}}
+		frames := make(map[anchormesh.NodeID]int)
+		for range 3 {
+			fx := n.shard.Step(&in)
+			in = Inbox{}
+			for _, f := range fx.Frames {
+				frames[f.To]++
+			}
+			for _, a := range fx.Appends {
+				for _, f := range a.Frames {
+					frames[f.To]++
+				}
+				in.Appended = append(in.Appended, a.Done)
+			}
+		}
+		return frames
+	}
+	if frames := beat("node-3"); frames["node-3"] == 0 || len(frames) != 1 {
+		t.Errorf("an unknown leader got no answer: %v", frames)
+	}
+	if frames := beat("node-4"); len(frames) != 0 {
+		t.Errorf("another node spoke for the same replica: %v", frames)
+	}
+	n.shard.SetPeers(1, map[anchormesh.ReplicaID]anchormesh.NodeID{3: nodeID(2), 4: "node-4"})
+	if frames := beat("node-4"); frames["node-4"] == 0 {
+		t.Errorf("what the state says does not win: %v", frames)
+	}
+}

@@ -31,6 +31,7 @@ type group struct {
 	segment anchormesh.SegmentID
 	replica *replica.Replica
 	peers   map[anchormesh.ReplicaID]anchormesh.NodeID
+	guests  map[anchormesh.ReplicaID]anchormesh.NodeID // who wrote and is no peer yet
 	dirty   bool
 	ticked  bool // on the list of those whose clocks go
 	gone    bool // removed
@@ -221,8 +222,34 @@ func (s *Shard) close(g *group) {
 // SetPeers replaces what the shard knows about where replicas are.
 func (s *Shard) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.ReplicaID]anchormesh.NodeID) {
 	if g := s.groups[segment]; g != nil {
-		g.peers = peers
+		g.peers, g.guests = peers, nil
 	}
+}
+
+// guestsMax bounds how many replicas a group remembers that its state does not name. A
+// group that was replaced whole while this replica was away is not larger.
+const guestsMax = 16
+
+// welcome remembers where a replica is that this one does not know: it was added by an
+// entry that has not come here yet, and may lead by now. Without an answer a leader sends
+// neither entries nor a snapshot, and so nothing that tells of it would ever come.
+func (g *group) welcome(id anchormesh.ReplicaID, node anchormesh.NodeID) {
+	if len(g.guests) >= guestsMax {
+		return
+	}
+	if g.guests == nil {
+		g.guests = make(map[anchormesh.ReplicaID]anchormesh.NodeID)
+	}
+	g.guests[id] = node
+}
+
+// node returns where a replica of the group is, as far as is known.
+func (g *group) node(id anchormesh.ReplicaID) (anchormesh.NodeID, bool) {
+	node, ok := g.peers[id]
+	if !ok {
+		node, ok = g.guests[id]
+	}
+	return node, ok
 }
 
 // With calls f with a segment's replica, if it is here, and steps it afterwards. It
@@ -387,8 +414,7 @@ func (s *Shard) collect(g *group, rd replica.Ready) {
 		s.out.Snapshots = append(s.out.Snapshots, Snapshot{Segment: g.segment, Node: g.peers[r.To], SnapshotRequest: r})
 	}
 	if rd.Status != nil {
-		s.out.Statuses = append(s.out.Statuses, Status{
-			Segment: g.segment, Leader: g.peers[rd.Status.Leader], Status: *rd.Status,
-		})
+		leader, _ := g.node(rd.Status.Leader)
+		s.out.Statuses = append(s.out.Statuses, Status{Segment: g.segment, Leader: leader, Status: *rd.Status})
 	}
 }

@@ -123,7 +123,7 @@ func TestApprovalsMeetFaults(t *testing.T) {
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			for seed := range uint64(4) {
-				cfg := approving(10 + seed)
+				cfg := approving(seed)
 				s.with(&cfg)
 				report, err := Run(cfg)
 				if err != nil {
