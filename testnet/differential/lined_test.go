@@ -26,6 +26,9 @@ func TestASplitMeshAnswersLikeEtcd(t *testing.T) {
 	subject := dial(t, "split mesh", c.Nodes[2].Endpoint())
 	subject.Line = true
 	s := &surgeon{t: t, cluster: c, mesh: meshpb.NewMeshClient(subject.client.ActiveConnection()), rng: rand.New(rand.NewPCG(*firstSeed, 77))}
+	for _, n := range c.Nodes[:2] {
+		s.others = append(s.others, meshpb.NewMeshClient(dial(t, "another node", n.Endpoint()).client.ActiveConnection()))
+	}
 	s.split(t.Context(), []byte("a/1"))
 	s.split(t.Context(), []byte("b"))
 	subject.Between = s.between
@@ -40,7 +43,8 @@ func TestASplitMeshAnswersLikeEtcd(t *testing.T) {
 type surgeon struct {
 	t       *testing.T
 	cluster *cluster.Cluster
-	mesh    meshpb.MeshClient
+	mesh    meshpb.MeshClient   // the asked node
+	others  []meshpb.MeshClient // those that may be killed
 	rng     *rand.Rand
 	down    *cluster.Node
 
@@ -58,7 +62,7 @@ func (s *surgeon) between(ctx context.Context) error {
 	case 4, 5:
 		s.transfer(ctx)
 	case 6:
-		return s.blow()
+		return s.blow(ctx)
 	}
 	return nil
 }
@@ -119,15 +123,39 @@ func (s *surgeon) count(n *int, what string, err error) {
 	}
 }
 
-// blow kills a node that is not the one that is asked, or starts it again.
-func (s *surgeon) blow() error {
+// blow kills a node that is not the one that is asked, or starts it again. The other one
+// must hold all segments: of those that were born while it was away it has none before
+// their leaders told it, and with another node gone they would be two of three.
+func (s *surgeon) blow(ctx context.Context) error {
 	if s.down != nil {
 		n := s.down
 		s.down = nil
 		return n.Start()
 	}
-	s.down = s.cluster.Nodes[s.rng.IntN(2)]
+	i := s.rng.IntN(len(s.others))
+	if !s.holdsAll(ctx, s.others[1-i]) {
+		return nil
+	}
+	s.down = s.cluster.Nodes[i]
 	s.down.Kill()
 	s.kills++
 	return nil
+}
+
+// holdsAll waits a while until a node has a replica of every segment.
+func (s *surgeon) holdsAll(ctx context.Context, node meshpb.MeshClient) bool {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	want := len(s.segments(ctx))
+	for ctx.Err() == nil {
+		if st, err := node.Status(ctx, &meshpb.StatusRequest{}); err == nil && int(st.GetSegments()) >= want {
+			return true
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	s.t.Log("a node does not hold all segments: nobody is killed")
+	return false
 }
