@@ -200,6 +200,9 @@ func TestALightScopeBeginsAnewWhenAllLosePower(t *testing.T) {
 // Two of three lose power: the third has forgotten nothing, and the segment begins anew
 // on it, or on one that has as much.
 func TestALightScopeBeginsAnewWhenTwoLosePower(t *testing.T) {
+	if !*everyStep {
+		t.Skip("takes half a minute: -args -every-step, which make soak gives")
+	}
 	c := target.Start(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -243,6 +246,9 @@ func reported(c *cluster.Cluster) error {
 // Two of three lose power, and one of them never returns: no node decides, an operator
 // does.
 func TestALightScopeWaitsForTheOperatorIfOneNeverReturns(t *testing.T) {
+	if !*everyStep {
+		t.Skip("takes half a minute: -args -every-step, which make soak gives")
+	}
 	c := target.Start(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
