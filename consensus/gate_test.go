@@ -38,11 +38,10 @@ func own(t *testing.T) ([]*member, *net, []*gate) {
 	return members, n, disks
 }
 
-// TestAllMeansAll: a write is applied by a majority and readable, and its writer waits
-// until the last disk has it. When that does not come, the outcome is unknown.
-func TestAllMeansAll(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
+// allAsked starts members whose writers wait for all disks. It returns who leads, and the
+// disk of another.
+func allAsked(ctx context.Context, t *testing.T) (members []*member, n *net, lead int, slow *gate) {
+	t.Helper()
 	members, n, disks := own(t)
 	for _, m := range members {
 		m.engine.SetLight(1, false, nil)
@@ -51,13 +50,20 @@ func TestAllMeansAll(t *testing.T) {
 	if err := propose(ctx, members, 1, "all are there"); err != nil {
 		t.Fatal(err)
 	}
-	lead := 0
 	for i, m := range members {
 		if st, _ := m.engine.Status(1); st.Leads() {
 			lead = i
 		}
 	}
-	slow := disks[(lead+1)%nodes]
+	return members, n, lead, disks[(lead+1)%nodes]
+}
+
+// TestAllMeansAll: a write is applied by a majority and readable, and its writer waits
+// until the last disk has it. When that does not come, the outcome is unknown.
+func TestAllMeansAll(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	members, n, lead, slow := allAsked(ctx, t)
 	slow.mu.Lock()
 	p := submit(members[lead], "one is slow")
 	<-p.held // applied: reads see it
@@ -127,21 +133,7 @@ func TestWhatCannotBeAcknowledgedIsRefused(t *testing.T) {
 func TestWhoWaitsIsToldWhenNoMoreIsAskedFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	members, n, disks := own(t)
-	for _, m := range members {
-		m.engine.SetLight(1, false, nil)
-		m.engine.SetAcks(1, consensus.Acks{All: true})
-	}
-	if err := propose(ctx, members, 1, "all are there"); err != nil {
-		t.Fatal(err)
-	}
-	lead := 0
-	for i, m := range members {
-		if st, _ := m.engine.Status(1); st.Leads() {
-			lead = i
-		}
-	}
-	slow := disks[(lead+1)%nodes]
+	members, n, lead, slow := allAsked(ctx, t)
 	slow.mu.Lock()
 	p := submit(members[lead], "one is slow")
 	<-p.held

@@ -25,17 +25,7 @@ func TestCrashAtEveryPhase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
-	l := newLab(t)
-	l.program = filepath.Join(t.TempDir(), "anchormesh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", l.program, "./cmd/anchormesh")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for range 3 {
-		l.add().start()
-	}
-	l.awaitVoters(3)
+	l := newFailpointLab(t)
 	l.split("c")
 	for i, point := range phases {
 		l.crashAt(i, point)
@@ -127,4 +117,21 @@ func (l *lab) proved() error {
 		return errors.New(out + errs)
 	}
 	return nil
+}
+
+// newFailpointLab returns three voters of a program that kills itself where it is told to.
+func newFailpointLab(t *testing.T) *lab {
+	t.Helper()
+	l := newLab(t)
+	l.program = filepath.Join(t.TempDir(), "anchormesh")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", l.program, "./cmd/anchormesh")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for range 3 {
+		l.add().start()
+	}
+	l.awaitVoters(3)
+	return l
 }

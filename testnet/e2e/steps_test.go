@@ -6,8 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,17 +30,7 @@ func TestCrashAtEveryStepOfAScope(t *testing.T) {
 	if !*everyStep {
 		t.Skip("takes minutes: -args -every-step, which make soak gives")
 	}
-	l := newLab(t)
-	l.program = filepath.Join(t.TempDir(), "anchormesh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", l.program, "./cmd/anchormesh")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for range 3 {
-		l.add().start()
-	}
-	l.awaitVoters(3)
+	l := newFailpointLab(t)
 	l.split("m")
 	s := &stepper{lab: l, own: l.document("own.yaml", "line: own\n"), shared: l.document("shared.yaml", "quota: {keys: 1000}\n")}
 	for i, step := range steps {
