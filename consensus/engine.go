@@ -333,6 +333,13 @@ func (e *Engine) NodeLost(node anchormesh.NodeID) {
 	}
 }
 
+// LeaderGone tells a group that a replica leads no more: see shard.LeaderGone.
+func (e *Engine) LeaderGone(segment anchormesh.SegmentID, leader anchormesh.ReplicaID) {
+	e.worker(segment).inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) { s.LeaderGone(segment, leader) })
+	})
+}
+
 // Receive takes a frame from another node. The frame is kept.
 func (e *Engine) Receive(from anchormesh.NodeID, frame []byte) error {
 	lists := make([][]shard.Inbound, len(e.workers))
@@ -348,6 +355,18 @@ func (e *Engine) Receive(from anchormesh.NodeID, frame []byte) error {
 	return err
 }
 
+// Seek has a group that sleeps and knows no leader look for one at once. Who needs a leader
+// and finds none says so, for a group may wait for its turn to wake: see package shard.
+func (e *Engine) Seek(segment anchormesh.SegmentID) {
+	g := e.group(segment)
+	if g == nil || !g.asleep.Load() || g.status.Load().Leader != "" {
+		return
+	}
+	e.worker(segment).inbox.put(func(in *inbox) {
+		in.Commands = append(in.Commands, func(s *shard.Shard) { s.Seek(segment) })
+	})
+}
+
 // Status returns what is known of a group, if it runs here.
 func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
 	g := e.group(segment)
@@ -357,6 +376,17 @@ func (e *Engine) Status(segment anchormesh.SegmentID) (Status, bool) {
 	s := *g.status.Load()
 	s.Applied, s.Asleep = g.applied.Load(), g.asleep.Load()
 	return s, true
+}
+
+// Resting reports whether every group sleeps: who looks for those that do not need not
+// look at each.
+func (e *Engine) Resting() bool {
+	for _, w := range e.workers {
+		if w.asleep.Load() < w.groups.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // Load returns how many groups there are.

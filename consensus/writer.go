@@ -158,8 +158,10 @@ func (w *writer) handle(in *writes) {
 	for _, g := range w.admit(in) {
 		a := g.Append
 		l := w.stage(&a)
+		// What needs no sync itself says that all before it is stored, and overtakes nothing.
+		behind := len(later.appends) > 0 || !w.syncer.idle()
 		switch {
-		case l != nil && l.waiting.Load() == 0 && (!a.Sync || a.Memory && l.open.Load()), l == nil && !a.Sync && w.syncer.idle():
+		case l != nil && l.waiting.Load() == 0 && (!a.Sync || a.Memory && l.open.Load()), l == nil && !a.Sync && !behind:
 			now = append(now, g)
 		default:
 			if l != nil {

@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -89,8 +90,8 @@ func (s *Space) Locks(cmd []byte) []commit.Lock {
 
 // ReadLocked reads for a transaction over several segments what it has locked, each
 // read by itself. now is a revision of the scope's line, at which everything of the past
-// that is asked for is complete here; zero if nothing is. The error is
-// commit.ErrTooLarge.
+// that is asked for is complete here; zero if nothing is. The errors are
+// commit.ErrTooLarge, and ErrWrongSegment: the segment has just left this node.
 func (s *Space) ReadLocked(reads []commit.Read, now int64) ([]commit.Got, error) {
 	v := s.seg.ReadApplied()
 	defer v.Close()
@@ -110,6 +111,9 @@ func (s *Space) ReadLocked(reads []commit.Read, now int64) ([]commit.Got, error)
 		var res mvcc.Result
 		if err == nil {
 			res, err = on.Range(r.Range.Start, end, max(r.Revision, 0), 0, false)
+		}
+		if errors.Is(err, mvcc.ErrGone) {
+			return nil, fmt.Errorf("%w: %w", ErrWrongSegment, err)
 		}
 		out[i].Err = err
 		for k := range res.KVs {
@@ -238,7 +242,8 @@ func (a *applier) prepare(raw []byte) Outcome {
 	}
 	place := a.s.commits.place
 	place.Term = a.term
-	_, again := a.s.commits.Record(c.Txn)
+	before, joins := a.s.commits.Record(c.Txn)
+	again := a.s.commits.Has(c)
 	if !again && a.s.govern.governs() {
 		if err := a.judgePrepare(c); err != nil {
 			return Outcome{Err: err}
@@ -254,11 +259,14 @@ func (a *applier) prepare(raw []byte) Outcome {
 	}
 	if !again {
 		a.held = append(a.held, stamp)
+		if joins {
+			a.freed = append(a.freed, before.Stamp)
+		}
 		if a.stamp == 0 {
 			a.b.Raise(stamp)
 			a.rev = stamp
 		}
-		a.reserve(c)
+		a.reserve(c.Txn)
 	}
 	return a.replied(commit.Reply{Stamp: stamp})
 }

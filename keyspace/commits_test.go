@@ -355,6 +355,27 @@ func TestPreparedIsCut(t *testing.T) {
 	}
 }
 
+// What a transaction reads in a segment that was absorbed a moment ago is not nothing.
+func TestReadLockedOfWhatIsGone(t *testing.T) {
+	d := newDriver(t)
+	d.index++
+	b := d.seg.Begin(d.index, 1)
+	child := d.space.Cut(b, 2, []byte("m"), mvcc.Meta{Applied: 5, Term: 1})
+	b.End()
+	right, err := NewSpace(child, testIDs, DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.index++
+	b = d.seg.Begin(d.index, 1)
+	d.space.Absorb(b, right, 0)
+	b.End()
+	got, err := right.ReadLocked([]commit.Read{{Range: anchormesh.KeyRange{Start: []byte("x"), End: []byte("z")}}}, 0)
+	if !errors.Is(err, ErrWrongSegment) {
+		t.Errorf("read %+v, %v; want %v", got, err, ErrWrongSegment)
+	}
+}
+
 // A segment that counts takes a prepare at the next number; the commit's, which was
 // claimed before, lies below what is counted afterwards.
 func TestPrepareWhereTheSegmentCounts(t *testing.T) {

@@ -96,8 +96,8 @@ func (a *applier) done() Outcome {
 // leaseCheckpoint persists remaining times, or clears them. What is stale, or
 // speaks of a lease that has ended, changes nothing and is no error.
 func (a *applier) leaseCheckpoint(raw []byte) Outcome {
-	cps, err := codec.ParseLeaseCheckpoints(raw, a.s.scratch.cps[:0])
-	a.s.scratch.cps = cps
+	cps, err := codec.ParseLeaseCheckpoints(raw, a.scratch.cps[:0])
+	a.scratch.cps = cps
 	if err != nil {
 		return Outcome{Err: err}
 	}
@@ -124,7 +124,7 @@ func (a *applier) saveLease(l lease.Lease) {
 }
 
 func (a *applier) changed(e lease.Event) {
-	a.s.scratch.changes = append(a.s.scratch.changes, e)
+	a.scratch.changes = append(a.scratch.changes, e)
 }
 
 // Leases returns all leases whose home is here and that do not end, by ID. Taken by the goroutine of Apply, between two

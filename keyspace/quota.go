@@ -237,12 +237,13 @@ func (g *govern) removed(t *mvcc.Txn, key, end []byte) {
 }
 
 // reserve keeps room for what was prepared.
-func (a *applier) reserve(c *commit.Prepare) {
+func (a *applier) reserve(id commit.TxnID) {
 	if !a.s.govern.counts {
 		return
 	}
+	r, _ := a.s.commits.Record(id)
 	t := a.b.Txn()
-	a.s.govern.reserve(t, c.Txn, c.Writes)
+	a.s.govern.reserve(t, id, r.Writes)
 	t.End()
 }
 

@@ -37,11 +37,10 @@ type Space struct {
 	alarms  alarmTable
 	commits commits
 	govern  govern
-
-	scratch scratch // of the apply goroutine
 }
 
-// scratch is memory that one command after the other uses.
+// scratch is memory that one command after the other uses. Thousands of spaces apply
+// nothing, so it belongs to whoever applies.
 type scratch struct {
 	txn     codec.TxnRequest
 	path    []bool
@@ -49,6 +48,8 @@ type scratch struct {
 	cps     []codec.LeaseCheckpoint
 	changes []lease.Event
 }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // NewSpace reads leases and alarms of an opened segment and returns its space. An
 // error says that the stored state contradicts itself; the segment must not be
@@ -106,7 +107,8 @@ func (s *Space) Apply(index, term uint64, cmds [][]byte, want bool) []Outcome {
 func (s *Space) ApplyWith(index, term uint64, cmds [][]byte, want bool, note func(*mvcc.Batch)) []Outcome {
 	out := make([]Outcome, len(cmds))
 	rev, compacted := s.seg.Revision()
-	a := applier{s: s, index: index, term: term, want: want, rev: rev, compacted: compacted}
+	used := scratches.Get().(*scratch)
+	a := applier{s: s, index: index, term: term, want: want, rev: rev, compacted: compacted, scratch: used}
 	if want {
 		a.buf = make([]byte, 0, len(cmds)*responseSizeHint)
 	}
@@ -126,13 +128,14 @@ func (s *Space) ApplyWith(index, term uint64, cmds [][]byte, want bool, note fun
 	a.release()
 	s.leases.trim(s.seg.KeyRange())
 	s.mu.Unlock()
-	if changes := s.scratch.changes; len(changes) > 0 {
+	if changes := used.changes; len(changes) > 0 {
 		if s.leased != nil {
 			s.leased(changes)
 		}
 		clear(changes)
-		s.scratch.changes = changes[:0]
+		used.changes = changes[:0]
 	}
+	scratches.Put(used)
 	return out
 }
 
@@ -154,6 +157,7 @@ type applier struct {
 	writes      int64   // commands that wrote something
 	held, freed []int64 // stamps of what was prepared, and of what was decided
 	buf         []byte  // responses, one after the other
+	scratch     *scratch
 }
 
 func (a *applier) apply(cmd []byte) Outcome {
@@ -218,8 +222,8 @@ func (a *applier) transact(op Op, raw []byte) (out Outcome) {
 	return out
 }
 
-// phases are the failpoints of transactions over several segments.
-var phases = map[Op]struct{ before, after string }{
+// phases are the failpoints of transactions over several segments, by Op.
+var phases = [...]struct{ before, after string }{
 	OpPrepare: {"txn/before-prepare", "txn/after-prepare"},
 	OpDecide:  {"txn/before-decide", "txn/after-decide"},
 	OpCommit:  {"txn/before-commit", "txn/after-commit"},

@@ -15,7 +15,7 @@ import (
 // (admit); then the operations run in order, each seeing the ones before it.
 
 func (a *applier) txn(raw []byte) Outcome {
-	r := &a.s.scratch.txn
+	r := &a.scratch.txn
 	if err := codec.ParseTxn(raw, r); err != nil {
 		return Outcome{Err: err}
 	}
@@ -26,8 +26,8 @@ func (a *applier) txn(raw []byte) Outcome {
 		return Outcome{Err: ErrWrongSegment}
 	}
 	t := a.open()
-	path := decide(a.s.scratch.path[:0], t, r)
-	a.s.scratch.path = path
+	path := decide(a.scratch.path[:0], t, r)
+	a.scratch.path = path
 	err := a.admit(t, r, &walk{path: path})
 	if err == nil && a.s.govern.governs() {
 		err = a.judgeTxn(t, r, path)
@@ -36,8 +36,8 @@ func (a *applier) txn(raw []byte) Outcome {
 		t.End()
 		return Outcome{Err: err}
 	}
-	ops := a.run(a.s.scratch.ops[:0], t, r, &walk{path: path})
-	a.s.scratch.ops = keepSmall(ops)
+	ops := a.run(a.scratch.ops[:0], t, r, &walk{path: path})
+	a.scratch.ops = keepSmall(ops)
 	a.end(t)
 	start := a.begin()
 	if a.want {

@@ -33,6 +33,7 @@ func strong(change func(*policy.Policy)) *policy.Policy {
 // A strong scope takes every kind of write, refuses what its rules refuse with the rule
 // and the approver, and its neighbours feel nothing of it.
 func TestWritesOfAStrongScope(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -95,6 +96,7 @@ func wantRefusal(t *testing.T, err error, code codes.Code, parts ...string) {
 // Leaders, policies and weights change under writers: nothing that was acknowledged is
 // lost, nothing is applied twice, and everybody goes on.
 func TestApprovalsSurviveChanges(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()

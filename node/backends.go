@@ -328,13 +328,15 @@ func (c compactions) Compact(ctx context.Context, id anchormesh.SegmentID, revis
 // Kept implements compactor.Segments.
 func (c compactions) Kept() (out []compactor.Kept) {
 	for _, id := range c.host.Segments() {
-		st, ok := c.engine.Status(id)
 		r, here := c.host.Get(id)
-		if !ok || !here || !st.Leads() {
+		if !here {
 			continue
 		}
 		p := r.Machine.State().Policy
 		if p == nil || p.Retention.Seconds == 0 && p.Retention.Writes == 0 {
+			continue // thousands have none
+		}
+		if st, ok := c.engine.Status(id); !ok || !st.Leads() {
 			continue
 		}
 		u := r.Machine.Space().Usage()

@@ -27,6 +27,7 @@ func classed(c anchormesh.Class) *policy.Policy {
 // is lost, no client is stuck, and the change is in force when every anchor has said that
 // it is on disk.
 func TestAScopeBecomesLightAndNormalAgainUnderLoad(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -73,6 +74,7 @@ func TestAScopeBecomesLightAndNormalAgainUnderLoad(t *testing.T) {
 // with a sentence; one that only has a light scope between its keys is not, nor one inside
 // it. Ranges and watches go over both.
 func TestALightScopeAmongOthers(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()

@@ -21,6 +21,7 @@ import (
 // A member of the mesh that has the key and talks nonsense, in every protocol:
 // the node refuses it and serves on.
 func TestAPeerThatSendsGarbage(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()

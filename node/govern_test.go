@@ -158,6 +158,7 @@ func (m *testMesh) id(i int) (id anchormesh.NodeID) {
 // spreads, a node that joins gets replicas, one that is drained gives them up, and
 // one that dies is replaced everywhere. Writers notice nothing but waiting.
 func TestAMeshGovernsItself(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}

@@ -63,6 +63,7 @@ func (m *testMesh) onLine(ctx context.Context, prefix, line string) {
 // anybody, is cut, takes stamps from its own home, and goes back; revisions never go
 // back in it, and reads over all see everything.
 func TestScopeTakesItsOwnLineAndGoesBack(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -116,6 +117,7 @@ func TestScopeTakesItsOwnLineAndGoesBack(t *testing.T) {
 // Transactions over a line that counts, one with stamps and the root's: all of it or
 // nothing, at one revision above everything on each line.
 func TestTransactionsOverLines(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -180,6 +182,7 @@ func TestTransactionsOverLines(t *testing.T) {
 // over both, and watched over both. Inside the scope revisions never go back, no snapshot
 // is torn, and the watch has no gap, nothing twice, and everything in order.
 func TestHandOverUnderLoad(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("many hand-overs; the whole run has it")
 	}
@@ -404,6 +407,7 @@ func BenchmarkPutOnLines(b *testing.B) {
 // Nodes stop just when a scope is about to change its line, its home's leader among
 // them: whoever leads next goes on, or turns back and begins anew.
 func TestHandOverOutlivesItsDriver(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}

@@ -30,7 +30,8 @@ type liveUsers struct {
 	prefix string
 	c      *clientv3.Client
 	stop   chan struct{}
-	done   sync.WaitGroup
+	busy   sync.WaitGroup  // writers and the reader
+	shown  sync.WaitGroup  // the watch
 	rounds [4]atomic.Int64 // what each was answered: three writers, and the reader
 
 	mu    sync.Mutex
@@ -48,7 +49,7 @@ func (u *liveUsers) begin(ctx context.Context) {
 		from = put(ctx, u.t, u.c, u.prefix+name, "0")
 		u.acked[u.prefix+name] = map[int64]int64{}
 	}
-	u.done.Go(func() { u.watch(ctx, from+1) })
+	u.shown.Go(func() { u.watch(ctx, from+1) })
 	for w := range 2 {
 		u.write(ctx, w, func(k int64) (int64, []string, error) {
 			key := fmt.Sprintf("%sp%d", u.prefix, w)
@@ -67,7 +68,7 @@ func (u *liveUsers) begin(ctx context.Context) {
 		}
 		return resp.Header.Revision, keys, nil
 	})
-	u.done.Go(func() { u.read(ctx) })
+	u.busy.Go(func() { u.read(ctx) })
 }
 
 // retryable reports whether etcd's clients try again after an error.
@@ -80,7 +81,7 @@ func retryable(err error) bool {
 }
 
 func (u *liveUsers) write(ctx context.Context, w int, one func(k int64) (rev int64, keys []string, err error)) {
-	u.done.Go(func() {
+	u.busy.Go(func() {
 		for k := int64(1); ; k++ {
 			select {
 			case <-u.stop:
@@ -200,8 +201,9 @@ func (u *liveUsers) moves(m *testMesh, behind string) {
 func (u *liveUsers) end(ctx context.Context, m *testMesh) {
 	u.t.Helper()
 	close(u.stop)
+	u.busy.Wait()
 	m.eventually(30*time.Second, "last write", func() bool { _, err := u.c.Put(ctx, u.prefix+"~", "end"); return err == nil })
-	u.done.Wait()
+	u.shown.Wait()
 	for key, all := range u.acked {
 		if !slices.IsSortedFunc(u.seen[key], func(a, b liveEvent) int { return cmp.Or(cmp.Compare(a.rev, b.rev), cmp.Compare(a.count, b.count)) }) {
 			u.t.Errorf("%s was shown out of order", key)
@@ -225,6 +227,7 @@ func (u *liveUsers) end(ctx context.Context, m *testMesh) {
 // back, majority to all disks and back, under clients: no acknowledged write is lost or
 // shown twice, nobody is stuck, and no error is told but those that etcd's clients retry.
 func TestAScopeChangesUnderLoad(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("recruits; the whole run has it")
 	}

@@ -189,6 +189,7 @@ func (p *pairs) more(m *testMesh, n int64) {
 // is a snapshot in real time's order, and nothing that was acknowledged is lost, also
 // across a restart of all nodes.
 func TestMergesUnderClients(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -243,6 +244,7 @@ func TestMergesUnderClients(t *testing.T) {
 
 // What cannot merge is refused with a reason, and a dry run changes nothing.
 func TestWrongMergesAreRefused(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	m.split("m")
 	m.split("t")
@@ -290,6 +292,7 @@ func (m *testMesh) follower() int { return (m.leader() + 1) % len(m.nodes) }
 // aborted or completed, nothing stays frozen, nothing acknowledged is lost, and what is
 // left can be merged once the node is back.
 func TestMergesWhileNodesDie(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}

@@ -82,6 +82,7 @@ func TestWatchThroughEveryNode(t *testing.T) {
 }
 
 func TestLeasesEndAndKeepAlivesHold(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -114,6 +115,7 @@ func TestLeasesEndAndKeepAlivesHold(t *testing.T) {
 }
 
 func TestLeasesEndAfterTheirLeaderIsGone(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}
@@ -157,6 +159,7 @@ func TestLeasesEndAfterTheirLeaderIsGone(t *testing.T) {
 }
 
 func TestRestartOfAllKeepsEverything(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -181,6 +184,7 @@ func TestRestartOfAllKeepsEverything(t *testing.T) {
 }
 
 func TestWritesGoOnWithoutAnyOneNode(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}

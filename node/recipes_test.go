@@ -16,6 +16,7 @@ import (
 // clientv3's own recipes over a prefix that segments share: locks exclude each other,
 // an election has one winner at a time, software transactions lose nothing.
 func TestRecipesOverSegments(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()
@@ -167,6 +168,7 @@ func (m *testMesh) sum(ctx context.Context, t *testing.T, c *clientv3.Client) {
 // clientv3/ordering refuses an answer whose revision is below one that it has seen,
 // from whichever node: over all endpoints of a split scope it never has to.
 func TestHeadersNeverFallFromNodeToNode(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()

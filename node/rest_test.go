@@ -15,6 +15,7 @@ import (
 // Segments at rest become one by themselves, also where their anchors are on different
 // nodes and have to be aligned first; the lineage says why, and nothing is lost.
 func TestDormantSegmentsMergeByThemselves(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}

@@ -46,6 +46,7 @@ func refused(t *testing.T, what string, err error, code codes.Code, names ...str
 // What scopes refuse reaches an etcd client through any node, and other scopes do not
 // notice.
 func TestScopesKeepTheirRules(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()
@@ -153,6 +154,7 @@ func TestSignedWritesOverAMesh(t *testing.T) {
 
 // Requests per second, history by writes, and who answers reads, are those of the scope.
 func TestScopesHaveTheirPaceAndHistory(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()
@@ -205,6 +207,7 @@ func TestScopesHaveTheirPaceAndHistory(t *testing.T) {
 // A scope of two segments has one quota: what one half cannot hold, the other's room is
 // given to, and both together never hold more.
 func TestAQuotaFollowsItsUse(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()

@@ -60,6 +60,7 @@ func anchorsOf(n int) *policy.Policy { return &policy.Policy{Anchors: policy.Anc
 // A scope is created, amended and deleted through any node; the one inside it stays,
 // and every key keeps its one owner with a proven lineage.
 func TestScopesComeAndGo(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -121,6 +122,7 @@ func (m *testMesh) sound(ctx context.Context) {
 // real time's order, nothing acknowledged is lost, nobody is stuck, and each change ends
 // by itself.
 func TestScopesUnderClientsWhileNodesStop(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}
@@ -188,6 +190,7 @@ func passingChange(err error) bool {
 // once, through different nodes (counterexample 9): one policy wins everywhere, the
 // others are told so, and nothing is half made.
 func TestTwoOperatorsAtOnce(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -201,7 +204,9 @@ func TestTwoOperatorsAtOnce(t *testing.T) {
 		{Kind: scope.Create, Prefix: []byte("/s"), Policy: anchorsOf(3)},
 	} {
 		asked.Go(func() {
-			for try := 0; ctx.Err() == nil; try++ {
+			pace := time.NewTicker(10 * time.Millisecond)
+			defer pace.Stop()
+			for ; ctx.Err() == nil; <-pace.C {
 				c.Operator = fmt.Sprint(i)
 				r, err := m.scopes(i%3).Propose(ctx, c)
 				if err == nil {
@@ -244,6 +249,7 @@ func TestTwoOperatorsAtOnce(t *testing.T) {
 // The root's policy asks for five anchors and then for three, of a mesh of five under
 // writes: the groups follow, and no write is lost.
 func TestAnchorsFollowThePolicy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("moves replicas; the whole run has it")
 	}
@@ -286,6 +292,7 @@ func TestAnchorsFollowThePolicy(t *testing.T) {
 // acknowledged is there, revisions go on above, and the old replicas, once they are back,
 // give way and are recruited anew.
 func TestRecovery(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}
@@ -320,18 +327,48 @@ func TestRecovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	var survivor string
+	var gone anchormesh.NodeID
 	for _, n := range nodes.GetNodes() {
 		if n.GetSelf() {
 			survivor = n.GetId()
+		} else {
+			gone = anchormesh.NodeID(n.GetId())
 		}
 	}
-	var r governor.Receipt
+	// A scope out of what is lost: decided, and it cannot be made before the recovery.
+	var made, r governor.Receipt
 	m.eventually(30*time.Second, "proposal", func() bool {
-		r, err = self.Propose(ctx, governor.Change{Kind: scope.Recover, Segment: ids["m"], Survivor: anchormesh.NodeID(survivor), Operator: "test"})
+		made, err = self.Propose(ctx, governor.Change{Kind: scope.Create, Prefix: []byte("n/"), Policy: anchorsOf(3), Operator: "test"})
 		return err == nil
 	})
-	if end, err := self.Await(ctx, r); err != nil || end.Outcome != scope.Decided {
-		t.Fatalf("%+v, %v", end, err)
+	m.eventually(30*time.Second, "creation that waits", func() bool {
+		v, err := self.Show(ctx, nil)
+		return err == nil && v.Record.Doing != nil && v.Record.Doing.ID == made.ID
+	})
+	recoverOn := func(node anchormesh.NodeID) (r governor.Receipt) {
+		m.eventually(30*time.Second, "proposal", func() bool {
+			r, err = self.Propose(ctx, governor.Change{Kind: scope.Recover, Segment: ids["m"], Survivor: node, Operator: "test"})
+			return err == nil
+		})
+		return r
+	}
+	// On one that is gone, too: it is given up.
+	r = recoverOn(gone)
+	m.eventually(30*time.Second, "recovery that waits", func() bool {
+		v, err := self.Show(ctx, nil)
+		return err == nil && v.Record.Recovering != nil
+	})
+	if err := self.Withdraw(ctx, r, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := self.Await(ctx, r); err != nil || end.Outcome != scope.Abandoned || end.Note != "withdrawn by test" {
+		t.Errorf("given up: %+v, %v", end, err)
+	}
+	r = recoverOn(anchormesh.NodeID(survivor))
+	for _, receipt := range []governor.Receipt{r, made} {
+		if end, err := self.Await(ctx, receipt); err != nil || end.Outcome != scope.Decided {
+			t.Fatalf("%s: %+v, %v", receipt.Kind, end, err)
+		}
 	}
 	only := m.client(0)
 	m.eventually(30*time.Second, "writes on the survivor", func() bool {
@@ -353,7 +390,7 @@ func TestRecovery(t *testing.T) {
 				return false
 			}
 		}
-		return len(list) == 2
+		return len(list) == 4
 	})
 	got, err := m.client(1).Get(ctx, "", clientv3.WithPrefix())
 	if err != nil || got.Count != 22 {

@@ -47,6 +47,7 @@ func (m *testMesh) split(at string) {
 // Splits survive a restart of all nodes: the keys are where they were, revisions go
 // on above all that were given, and every segment is led.
 func TestSplitsSurviveARestartOfAll(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -91,6 +92,7 @@ func TestSplitsSurviveARestartOfAll(t *testing.T) {
 // all of them, a revoke takes all of them, and so does its end by time, with a home
 // that changed its leader in between.
 func TestLeasesOverSegments(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}
@@ -170,6 +172,7 @@ func TestLeasesOverSegments(t *testing.T) {
 // Compaction is one act over all segments: below it history is gone in all of them,
 // at it and above it is there in all of them, also where nothing was ever written.
 func TestCompactionOverSegments(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -209,6 +212,7 @@ func TestCompactionOverSegments(t *testing.T) {
 
 // An operator's wrong split is refused with a reason, and dry runs change nothing.
 func TestWrongSplitsAreRefused(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	if err := m.trySplit(1, "m", true); err != nil {
 		t.Fatal(err)

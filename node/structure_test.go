@@ -86,6 +86,7 @@ func (m *testMesh) look(ctx context.Context) verify.Report {
 // node without the replica gives the lineage of an anchor, and all nodes give one hash
 // for one revision, whoever compacted already.
 func TestStructureIsProved(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 4)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -204,6 +205,7 @@ func (m *testMesh) plantedDifference(ctx context.Context) {
 // Automatic compaction of a scope that was split happens once, at its home, by
 // revisions of its line: all segments come to be compacted at the same one.
 func TestAutomaticCompactionOfASplitScope(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

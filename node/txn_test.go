@@ -21,6 +21,7 @@ import (
 // branches, reads of its own writes, deletions with what was there before; all of it
 // has one revision, and a watch and a read at that revision show all of it.
 func TestTransactionsOverSegments(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -193,6 +194,7 @@ func (m *testMesh) bankers(ctx context.Context, stop chan struct{}) (wait func()
 // Money moves between segments through every node at once, beside ordinary writes of
 // the same segments and a split; whoever looks at any revision finds all of it.
 func TestBankOverSegments(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()
@@ -263,6 +265,7 @@ func (m *testMesh) auditAt(ctx context.Context, c *clientv3.Client, rev int64) {
 // and leaders vanish between any two steps, nothing is lost or made, and nothing stays
 // locked.
 func TestBankWithoutAnyOneNode(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections; the whole run has it")
 	}

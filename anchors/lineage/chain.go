@@ -1,9 +1,11 @@
 package lineage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/internal/fields"
@@ -22,12 +24,14 @@ const entryBytesMax = 48 << 10
 var ErrBroken = errors.New("lineage: the chain is broken")
 
 // Chain is the lineage of one segment, as far as it is kept. It is not modified
-// once made: what appends returns another one, which shares the entries.
+// once made: what appends returns another one.
+//
+// Thousands of segments at rest have one each, and nobody looks into it: it is kept as
+// its encoding, and entries are decoded when they are asked for.
 type Chain struct {
 	segment anchormesh.SegmentID
-	entries []*Entry // never empty; the last one is the newest
-	sizes   []int    // encoded bytes of each
 	head    anchormesh.Hash
+	encoded []byte // see Encode; it has at least one entry
 }
 
 // Place is where in the segment's log a decision stands.
@@ -47,15 +51,45 @@ func (c *Chain) Segment() anchormesh.SegmentID { return c.segment }
 // Head returns the hash of the newest entry.
 func (c *Chain) Head() anchormesh.Hash { return c.head }
 
-// Last returns the newest entry. It must not be modified.
-func (c *Chain) Last() *Entry { return c.entries[len(c.entries)-1] }
+// Last returns the newest entry.
+func (c *Chain) Last() *Entry {
+	kept := c.kept()
+	return decoded(kept[len(kept)-1])
+}
 
-// Entries returns what is kept, oldest first. It must not be modified.
-func (c *Chain) Entries() []*Entry { return c.entries }
+// Entries returns what is kept, oldest first.
+func (c *Chain) Entries() []*Entry {
+	var out []*Entry
+	for _, b := range c.kept() {
+		out = append(out, decoded(b))
+	}
+	return out
+}
 
 // Whole reports whether the chain begins with genesis itself. The chain of a
 // right child never does; Survey follows it through its parent's.
-func (c *Chain) Whole() bool { return c.entries[0].Kind == Genesis }
+func (c *Chain) Whole() bool { return decoded(c.kept()[0]).Kind == Genesis }
+
+// kept returns the encodings of the entries, oldest first.
+func (c *Chain) kept() [][]byte {
+	r := reader{fields.Reader{Rest: c.encoded}}
+	r.version()
+	r.Fixed()
+	out := make([][]byte, r.Number())
+	for i := range out {
+		out[i] = r.Bytes()
+	}
+	return out
+}
+
+// decoded reads an entry that was verified when it came into the chain.
+func decoded(b []byte) *Entry {
+	e, err := parse(b)
+	if err != nil {
+		panic("lineage: an entry of a verified chain cannot be read: " + err.Error())
+	}
+	return e
+}
 
 // Now returns what the segment governs.
 func (c *Chain) Now() Extent {
@@ -71,30 +105,26 @@ func (c *Chain) Append(e *Entry) (*Chain, error) {
 	if err := follows(c.segment, c.Last(), c.head, e); err != nil {
 		return nil, err
 	}
-	n := len(c.entries)
-	out := &Chain{
-		segment: c.segment, head: e.Hash(),
-		entries: append(c.entries[:n:n], e),
-		sizes:   append(c.sizes[:n:n], len(e.Append(nil))),
-	}
-	out.trim()
-	return out, nil
+	return chainOf(c.segment, append(c.kept(), e.Append(nil)), e.Hash()), nil
 }
 
-// trim forgets the oldest entries beyond the limits.
-func (c *Chain) trim() {
-	sum, keep := 0, 0
-	for i := len(c.sizes) - 1; i >= 0; i-- {
-		if sum += c.sizes[i]; keep > 0 && (sum > BytesMax || keep == EntriesMax) {
+// chainOf makes a chain of encoded entries, the newest of which has the hash head. It
+// forgets the oldest beyond the limits.
+func chainOf(segment anchormesh.SegmentID, kept [][]byte, head anchormesh.Hash) *Chain {
+	sum, first := 0, len(kept)
+	for first > 0 && len(kept)-first < EntriesMax {
+		if sum += len(kept[first-1]); first < len(kept) && sum > BytesMax {
 			break
 		}
-		keep++
+		first--
 	}
-	// The old array would keep what was cut.
-	if cut := len(c.entries) - keep; cut > 0 {
-		c.entries = append([]*Entry(nil), c.entries[cut:]...)
-		c.sizes = append([]int(nil), c.sizes[cut:]...)
+	kept = kept[first:]
+	b := binary.BigEndian.AppendUint64([]byte{version}, uint64(segment))
+	b = binary.AppendUvarint(b, uint64(len(kept)))
+	for _, e := range kept {
+		b = fields.AppendBytes(b, e)
 	}
+	return &Chain{segment: segment, head: head, encoded: slices.Clip(b)}
 }
 
 // next returns an entry that follows the chain and changes nothing yet.
@@ -172,17 +202,18 @@ func (c *Chain) Turn(at Place, why Evidence) (*Chain, error) {
 	return c.Append(e)
 }
 
-// Encode returns the stored form.
-func (c *Chain) Encode() []byte {
-	b := binary.BigEndian.AppendUint64([]byte{version}, uint64(c.segment))
-	b = binary.AppendUvarint(b, uint64(len(c.entries)))
-	for _, e := range c.entries {
-		b = fields.AppendBytes(b, e.Append(nil))
+// Encode returns the stored form. It must not be modified.
+func (c *Chain) Encode() []byte { return c.encoded }
+
+// In returns the chain, kept in b: a copy of its encoding that is there anyway.
+func (c *Chain) In(b []byte) *Chain {
+	if !bytes.Equal(b, c.encoded) {
+		panic("lineage: a chain was stored as something else")
 	}
-	return b
+	return &Chain{segment: c.segment, head: c.head, encoded: slices.Clip(b)}
 }
 
-// DecodeChain reads what Encode wrote, and verifies it.
+// DecodeChain reads what Encode wrote, and verifies it. The chain keeps b.
 func DecodeChain(b []byte) (*Chain, error) {
 	r := reader{fields.Reader{Rest: b}}
 	r.version()
@@ -203,9 +234,10 @@ func DecodeChain(b []byte) (*Chain, error) {
 		return nil, err
 	}
 	// A minimal count and lengths have one form only, and so has the cut.
-	if len(c.Encode()) != len(b) {
+	if !bytes.Equal(c.encoded, b) {
 		return nil, fmt.Errorf("%w: not canonical", ErrMalformed)
 	}
+	c.encoded = slices.Clip(b)
 	return c, nil
 }
 
@@ -214,10 +246,9 @@ func verified(segment anchormesh.SegmentID, entries []*Entry) (*Chain, error) {
 	if err := Verify(segment, entries); err != nil {
 		return nil, err
 	}
-	c := &Chain{segment: segment, entries: entries, head: entries[len(entries)-1].Hash()}
-	for _, e := range entries {
-		c.sizes = append(c.sizes, len(e.Append(nil)))
+	kept := make([][]byte, len(entries))
+	for i, e := range entries {
+		kept[i] = e.Append(nil)
 	}
-	c.trim()
-	return c, nil
+	return chainOf(segment, kept, entries[len(entries)-1].Hash()), nil
 }

@@ -37,7 +37,7 @@ func split(c *Chain, at Place, boundary string, child anchormesh.SegmentID) (lef
 func TestChainsOfSplitsAndMerges(t *testing.T) {
 	first := begin()
 	a, b := split(first, Place{9, 1}, "m", 2)
-	if a.Head() != b.Head() || a.Last() != b.Last() {
+	if a.Head() != b.Head() || a.Last().Hash() != b.Last().Hash() {
 		t.Error("the children do not share the split")
 	}
 	b, c := split(b, Place{8, 1}, "t", 3) // its own log: an index below the parent's
@@ -59,7 +59,7 @@ func TestChainsOfSplitsAndMerges(t *testing.T) {
 		t.Error("who begins with genesis?")
 	}
 	gaps, _ := Survey([]*Chain{c})
-	if len(gaps) != 1 || gaps[0].Missing != c.entries[0].Previous[0] || gaps[0].Below != 2 {
+	if len(gaps) != 1 || gaps[0].Missing != c.Entries()[0].Previous[0] || gaps[0].Below != 2 {
 		t.Errorf("a child alone has the gaps %v", gaps)
 	}
 }
@@ -120,14 +120,14 @@ func TestALongChainIsSummarised(t *testing.T) {
 	for i := range 3 * EntriesMax {
 		all = append(all, c.Last())
 		c = must(c.Change(Place{uint64(10 + i), 1}, three, Evidence{}))
-		if len(c.entries) > EntriesMax || c.Last().Height != uint64(i+1) {
-			t.Fatalf("after %d changes: %d entries, height %d", i+1, len(c.entries), c.Last().Height)
+		if len(c.Entries()) > EntriesMax || c.Last().Height != uint64(i+1) {
+			t.Fatalf("after %d changes: %d entries, height %d", i+1, len(c.Entries()), c.Last().Height)
 		}
 	}
-	if len(c.entries) != EntriesMax || c.Whole() {
-		t.Fatalf("%d entries are kept", len(c.entries))
+	if len(c.Entries()) != EntriesMax || c.Whole() {
+		t.Fatalf("%d entries are kept", len(c.Entries()))
 	}
-	oldest := c.entries[0]
+	oldest := c.Entries()[0]
 	if before := all[oldest.Height-1]; oldest.Previous[0] != before.Hash() {
 		t.Error("the summary is not the head of what was forgotten")
 	}
@@ -143,7 +143,7 @@ func TestALongChainIsSummarised(t *testing.T) {
 	for i := 0; err == nil && i < 10; i++ {
 		c, err = c.Change(Place{uint64(10 + i), 1}, three, Evidence{})
 	}
-	if err != nil || len(c.Encode()) > BytesMax+64 || len(c.entries) < 1 {
+	if err != nil || len(c.Encode()) > BytesMax+64 || len(c.Entries()) < 1 {
 		t.Errorf("%d bytes are kept of long keys, %v", len(c.Encode()), err)
 	}
 }
@@ -177,7 +177,7 @@ func TestRandomHistories(t *testing.T) {
 		}
 		var chains []*Chain
 		for _, c := range all {
-			if err := Verify(c.segment, c.entries); err != nil {
+			if err := Verify(c.segment, c.Entries()); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			chains = append(chains, must(DecodeChain(c.Encode())))

@@ -63,6 +63,18 @@ func appendExtent(b []byte, x Extent) []byte {
 // DecodeEntry reads the canonical encoding of a valid entry and refuses anything
 // else. The result shares no memory with b.
 func DecodeEntry(b []byte) (*Entry, error) {
+	e, err := parse(b)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(e.Append(nil), b) {
+		return nil, fmt.Errorf("%w: not canonical", ErrMalformed)
+	}
+	return e, e.Validate()
+}
+
+// parse is DecodeEntry of what was an entry's encoding once.
+func parse(b []byte) (*Entry, error) {
 	r := reader{fields.Reader{Rest: b}}
 	r.version()
 	e := &Entry{Kind: Kind(r.Byte()), Mesh: anchormesh.MeshID(r.Fixed()), Segment: anchormesh.SegmentID(r.Fixed()), Height: r.Number()}
@@ -77,13 +89,7 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	for range r.count(uint64(r.Byte()), 2) {
 		e.Previous = append(e.Previous, r.hash())
 	}
-	if err := r.end(); err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(e.Append(nil), b) {
-		return nil, fmt.Errorf("%w: not canonical", ErrMalformed)
-	}
-	return e, e.Validate()
+	return e, r.end()
 }
 
 // reader takes an encoding apart. After the first failure it returns zeros.

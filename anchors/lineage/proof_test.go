@@ -150,7 +150,7 @@ func TestAProofProvesADescriptor(t *testing.T) {
 // TestEncodingIsPinned: hashes are kept for ever, so this must never change.
 func TestEncodingIsPinned(t *testing.T) {
 	left, _ := split(begin(), Place{9, 1}, "m", 2)
-	if got := left.entries[0].Hash().String(); got != pinnedGenesis {
+	if got := left.Entries()[0].Hash().String(); got != pinnedGenesis {
 		t.Errorf("genesis hashes to %s", got)
 	}
 	if got := hex.EncodeToString(left.Last().Append(nil)); got != pinnedSplit {

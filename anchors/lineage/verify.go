@@ -79,7 +79,7 @@ func Survey(chains []*Chain) ([]Gap, []Fork) {
 	var forks []Fork
 	byHash, byPlace := make(map[anchormesh.Hash]*Entry), make(map[place]*Entry)
 	for _, c := range chains {
-		for _, e := range c.entries {
+		for _, e := range c.Entries() {
 			h := e.Hash()
 			if byHash[h] != nil {
 				continue
@@ -98,7 +98,7 @@ func Survey(chains []*Chain) ([]Gap, []Fork) {
 	}
 	var gaps []Gap
 	for _, c := range chains {
-		e := c.entries[0]
+		e := decoded(c.kept()[0])
 		for e.Kind != Genesis {
 			before := byHash[e.Previous[0]]
 			if before == nil {

@@ -29,7 +29,8 @@
 //     spare.
 //   - Voters above the number that the policy asks for go: dead ones first, without
 //     replacement, and, so that an odd number stays, one living one with a single dead one;
-//     living ones of a group that is well.
+//     living ones of a group that is well. If those that stay are no majority of all,
+//     living ones that go become learners first: see gently.
 //   - A Move (balance, zones, drain, an operator's wish; package place chooses it)
 //     replaces a healthy voter on the same way: invitation, learner, joint change.
 //     It goes on only while every voter is in contact and has caught up, the group

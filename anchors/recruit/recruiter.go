@@ -16,7 +16,8 @@ import (
 type Recruiter struct {
 	config  Config
 	asked   map[anchormesh.NodeID]invited
-	surplus time.Time // since when there is a learner too many; zero: there is none
+	surplus time.Time              // since when there is a learner too many; zero: there is none
+	parting []anchormesh.ReplicaID // learners that were voters and go next
 }
 
 // invited is where an invitation stands until it is forgotten.
@@ -56,7 +57,7 @@ func (r *Recruiter) Answer(now time.Time, node anchormesh.NodeID, yes bool) {
 func (r *Recruiter) Step(now time.Time, s Situation) Plan {
 	if !s.Leading {
 		clear(r.asked)
-		r.surplus = time.Time{}
+		r.surplus, r.parting = time.Time{}, nil
 		return Plan{Status: "not the leader", Degraded: "not the leader"}
 	}
 	g := survey(now, r.config, &s)
@@ -86,12 +87,16 @@ func (r *Recruiter) Step(now time.Time, s Situation) Plan {
 func (r *Recruiter) change(now time.Time, g *group, need int, mv *moving) (Effect, bool) {
 	for _, try := range []func() (Effect, bool){
 		g.dropForgetful, g.swap, g.shrink, g.release, g.grow, g.dropDeadLearner,
+		func() (Effect, bool) { return r.dropParting(g, need) },
 		func() (Effect, bool) { return r.seatAccepted(g, need) },
 		mv.finish,
 		func() (Effect, bool) { return r.seatMoved(g, mv) },
 		func() (Effect, bool) { return r.dropSurplus(now, g, need, mv) },
 	} {
 		if e, ok := try(); ok {
+			if len(e.Demote) > 0 {
+				r.parting = e.Demote
+			}
 			return e, true
 		}
 	}
@@ -213,7 +218,7 @@ func (g *group) shrinkWithOne() (Effect, bool) {
 	e := Effect{Kind: Change, Remove: []anchormesh.ReplicaID{dead[0].Replica, also.Replica}}
 	e.Why = fmt.Sprintf("%d voters, %d wanted: the dead one goes, and one more", len(g.voters), g.want)
 	slices.Sort(e.Remove)
-	return e, true
+	return g.gently(e), true
 }
 
 // release takes the votes of living voters above the size wanted, of a group that is
@@ -235,7 +240,25 @@ func (g *group) release() (Effect, bool) {
 		left = slices.DeleteFunc(left, func(t seat) bool { return t.Replica == next.Replica })
 	}
 	slices.Sort(e.Remove)
-	return e, len(e.Remove) > 0
+	return g.gently(e), n == 0
+}
+
+// gently lets living voters that are to go become learners first, where those that stay
+// are no majority of all. Whoever has to elect before it knows that the change is
+// committed, after a power cut, needs a majority of both sides, and a replica that goes
+// forgets everything. Learners vote. Once they go, the log of all that stay says so.
+func (g *group) gently(e Effect) Effect {
+	if 2*(len(g.voters)-len(e.Remove)) > len(g.voters) {
+		return e
+	}
+	for _, t := range g.voters {
+		if slices.Contains(e.Remove, t.Replica) && !t.dead {
+			e.Demote = append(e.Demote, t.Replica)
+		}
+	}
+	e.Remove = slices.DeleteFunc(e.Remove, func(id anchormesh.ReplicaID) bool { return slices.Contains(e.Demote, id) })
+	slices.Sort(e.Demote)
+	return e
 }
 
 // grow gives learners their votes, so many at once that the number stays odd.
@@ -274,6 +297,19 @@ func (r *Recruiter) seatAccepted(g *group, need int) (Effect, bool) {
 		}
 	}
 	return Effect{}, false
+}
+
+// dropParting removes the learners that gave their votes up, if no vote lacks by now.
+// After a change of leaders they are surplus as any other.
+func (r *Recruiter) dropParting(g *group, need int) (Effect, bool) {
+	e := Effect{Kind: Change}
+	for _, t := range g.learners {
+		if slices.Contains(r.parting, t.Replica) {
+			e.Remove = append(e.Remove, t.Replica)
+		}
+	}
+	e.Why = fmt.Sprintf("learners %v have given their votes up: they go", e.Remove)
+	return e, need == 0 && len(e.Remove) > 0
 }
 
 // dropSurplus removes the newest learner if there was one too many for long. The

@@ -63,7 +63,8 @@ const (
 	// AddLearner proposes to add Node as a learner.
 	AddLearner
 	// Change proposes, as one change (a joint one if it touches several
-	// replicas), to make voters of the learners Promote and to drop Remove.
+	// replicas), to make voters of the learners Promote, learners of the voters Demote,
+	// and to drop Remove.
 	Change
 )
 
@@ -73,6 +74,7 @@ type Effect struct {
 	Node    anchormesh.NodeID // Invite, AddLearner
 	Zone    string            // AddLearner
 	Promote []anchormesh.ReplicaID
+	Demote  []anchormesh.ReplicaID
 	Remove  []anchormesh.ReplicaID
 	// Optional: an Invite that the node may decline because it holds its even share.
 	Optional bool

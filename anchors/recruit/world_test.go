@@ -103,6 +103,9 @@ func (w *world) apply(e Effect) {
 			if slices.Contains(e.Promote, d.Anchors[i].Replica) {
 				d.Anchors[i].Role = anchormesh.Voter
 			}
+			if slices.Contains(e.Demote, d.Anchors[i].Replica) {
+				d.Anchors[i].Role = anchormesh.Learner
+			}
 		}
 	}
 }
@@ -113,6 +116,9 @@ func (e Effect) String() string {
 		return fmt.Sprintf("invite %s (%s)", e.Node, e.Why)
 	case AddLearner:
 		return fmt.Sprintf("add learner %s zone %s (%s)", e.Node, e.Zone, e.Why)
+	}
+	if len(e.Demote) > 0 {
+		return fmt.Sprintf("change promote %v demote %v remove %v (%s)", e.Promote, e.Demote, e.Remove, e.Why)
 	}
 	return fmt.Sprintf("change promote %v remove %v (%s)", e.Promote, e.Remove, e.Why)
 }

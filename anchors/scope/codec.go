@@ -14,7 +14,7 @@ import (
 )
 
 // version is the first byte of everything encoded here.
-const version = 2
+const version = 3
 
 // ErrMalformed is returned for bytes that are no canonical encoding.
 var ErrMalformed = errors.New("scope: malformed bytes")
@@ -140,17 +140,19 @@ func DecodeVote(b []byte) (id uint64, v Vote, err error) {
 
 // Encode returns the stored form.
 func (r *Record) Encode() []byte {
-	b := appendNumber([]byte{version}, r.InForce, r.Next, uint64(len(r.Versions)))
+	b := appendNumber([]byte{version}, r.InForce, r.Next, r.Recoveries, uint64(len(r.Versions)))
 	for i := range r.Versions {
 		v := &r.Versions[i]
 		b = fields.AppendBytes(appendNumber(b, v.Number), EncodePolicy(v.Policy))
 		b = appendNumber(fields.AppendBytes(b, []byte(v.Operator)), uint64(v.AtMillis), v.Proposal, v.Index, v.Term)
 		b = appendNumber(append(b, v.Entry[:]...), v.Approved, v.Total)
 	}
-	if r.Doing == nil {
-		b = append(b, 0)
-	} else {
-		b = r.Doing.append(append(b, 1))
+	for _, p := range []*Proposal{r.Doing, r.Recovering} {
+		if p == nil {
+			b = append(b, 0)
+		} else {
+			b = p.append(append(b, 1))
+		}
 	}
 	b = appendNumber(b, uint64(len(r.Open)))
 	for _, p := range r.Open {
@@ -163,6 +165,10 @@ func (r *Record) Encode() []byte {
 		b = appendNumber(fields.AppendBytes(appendNumber(b, c.Version), []byte(c.Operator)), uint64(c.AtMillis))
 		b = appendNumber(fields.AppendBytes(append(b, byte(c.Outcome)), []byte(c.Note)), c.Index)
 	}
+	b = appendNumber(b, uint64(len(r.Counts)))
+	for i := range r.Counts {
+		b = r.Counts[i].append(b)
+	}
 	return b
 }
 
@@ -170,18 +176,23 @@ func (r *Record) Encode() []byte {
 func Decode(b []byte) (*Record, error) {
 	r := reader{fields.Reader{Rest: b}}
 	r.version()
-	out := &Record{InForce: r.Number(), Next: r.Number()}
+	out := &Record{InForce: r.Number(), Next: r.Number(), Recoveries: r.Number()}
 	for range r.AtMost(VersionsMax) {
 		out.Versions = append(out.Versions, r.oneVersion())
 	}
-	if r.Byte() == 1 {
-		out.Doing = r.proposal()
+	for _, p := range []**Proposal{&out.Doing, &out.Recovering} {
+		if r.Byte() == 1 {
+			*p = r.proposal()
+		}
 	}
 	for range r.AtMost(OpenMax) {
 		out.Open = append(out.Open, r.proposal())
 	}
 	for range r.AtMost(ClosedMax) {
 		out.Closed = append(out.Closed, r.closed())
+	}
+	for range r.AtMost(CountsMax) {
+		out.Counts = append(out.Counts, r.count())
 	}
 	if err := r.end(); err != nil {
 		return nil, err

@@ -82,10 +82,11 @@ func (r *Record) admits(prefix []byte, p *Proposal) error {
 		return fmt.Errorf("%w: version %d is in force, not %d", ErrVersion, r.Newest().Number, p.Base)
 	case len(r.Open) >= OpenMax:
 		return fmt.Errorf("%w: %d proposals are open", ErrBusy, len(r.Open))
-	case r.Deleting():
+	case r.Deleting() && p.Kind != Recover:
 		return fmt.Errorf("%w: it is being deleted", ErrBusy)
-	case r.Doing != nil && p.Kind != Amend:
-		return fmt.Errorf("%w: proposal %d, to %s %q, is being carried out", ErrBusy, r.Doing.ID, r.Doing.Kind, r.Doing.Subject)
+	}
+	if doing := *r.place(p.Kind); doing != nil && p.Kind != Amend {
+		return fmt.Errorf("%w: proposal %d, to %s %q, is being carried out", ErrBusy, doing.ID, doing.Kind, doing.Subject)
 	}
 	return nil
 }
@@ -178,12 +179,14 @@ func (r *Record) judge(i int, e *trust.Electorate, at Place) (*Record, *Decision
 	t := r.Tally(p, e)
 	switch {
 	case t.Decided():
-		if p.Kind != Amend && r.Doing != nil { // decided behind another one that was open beside it
+		r.counted(p, e, t)
+		if p.Kind != Amend && *r.place(p.Kind) != nil { // decided behind another one that was open beside it
 			r.end(i, Outdated, "another change is being carried out", at)
 			return r, nil, nil
 		}
 		return r, r.decide(i, t, at), nil
 	case t.Hopeless():
+		r.counted(p, e, t)
 		r.end(i, Refused, p.refusal(), at)
 	}
 	return r, nil, nil
@@ -203,7 +206,10 @@ func (r *Record) decide(i int, t Tally, at Place) *Decision {
 	p := r.Open[i]
 	d := &Decision{Proposal: p, Tally: t}
 	if p.Kind != Amend {
-		r.Doing = p
+		*r.place(p.Kind) = p
+		if p.Kind == Recover {
+			r.Recoveries++
+		}
 		r.Open = slices.Delete(r.Open, i, i+1)
 		if p.Kind == Delete {
 			r.outdate("the scope is being deleted", at)
@@ -274,17 +280,21 @@ func (r *Record) Close(id uint64, o Outcome, note string, at Place) (*Record, er
 }
 
 // Finish ends what was being carried out: Decided if it was done, Abandoned if it
-// cannot be. A scope that was deleted has no record any more; nothing abandons that.
+// cannot be. A scope that was deleted has no record any more; nothing abandons that, and
+// it waits for a recovery. The errors are ErrNoProposal, ErrProposal and ErrBusy.
 func (r *Record) Finish(id uint64, o Outcome, note string, at Place) (*Record, error) {
-	if r.Doing == nil || r.Doing.ID != id {
+	p, carried := r.Carried(id)
+	switch {
+	case !carried:
 		return nil, fmt.Errorf("%w: %d", ErrNoProposal, id)
-	}
-	if o != Decided && (o != Abandoned || r.Deleting()) {
+	case o != Decided && (o != Abandoned || p.Kind == Delete):
 		return nil, fmt.Errorf("%w: what is being carried out does not end as %s", ErrProposal, o)
+	case p.Kind == Delete && r.Recovering != nil:
+		return nil, fmt.Errorf("%w: segment %s is being recovered", ErrBusy, r.Recovering.Segment)
 	}
 	out := r.clone()
-	out.Doing = nil
-	out.close(r.Doing, o, note, at)
+	*out.place(p.Kind) = nil
+	out.close(p, o, note, at)
 	return out, nil
 }
 
@@ -308,7 +318,8 @@ func (r *Record) Entered(k Kind, entry anchormesh.Hash) *Record {
 		out.Versions[len(out.Versions)-1].Entry = entry
 		return out
 	}
-	doing := *r.Doing
-	doing.Entry, out.Doing = entry, &doing
+	doing := **out.place(k)
+	doing.Entry = entry
+	*out.place(k) = &doing
 	return out
 }

@@ -26,12 +26,16 @@
 //	            └─ outdated
 //
 // One thing is done at a time: while something is being carried out, only policies are
-// amended, and while the scope is being deleted not even these.
+// amended, and while the scope is being deleted not even these. A recovery goes beside
+// whatever is being carried out, one at a time: that may wait for the segment which has
+// lost its majority, and would then end for nobody. A deletion ends behind it.
 //
 // # Limits
 //
-// OpenMax proposals are open, VersionsMax versions and ClosedMax ends of proposals are
-// kept, policies of at most PolicyBytesMax. A new version or end pushes the oldest out.
+// OpenMax proposals are open, VersionsMax versions, ClosedMax ends of proposals and
+// CountsMax counts of votes are kept, each count with all that it takes to count again,
+// some 300 bytes for five voters; policies are of at most PolicyBytesMax. A new version,
+// end or count pushes the oldest out.
 //
 // # What it does not do
 //

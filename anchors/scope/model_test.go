@@ -24,6 +24,7 @@ type life struct {
 	threshold policy.Fraction
 	cast      map[uint64]map[anchormesh.NodeID]bool // verdicts, by proposal
 	ended     map[uint64]Outcome
+	beside    bool // something was recovered while the scope was being deleted
 	versions  []uint64
 }
 
@@ -32,7 +33,7 @@ type life struct {
 // only from a voter in force, what has ended stays as it ended, and the record reads back.
 func TestAnyHistoryKeepsTheRules(t *testing.T) {
 	base := rand.Uint64()
-	reached := make(map[Outcome]int)
+	reached, beside := make(map[Outcome]int), false
 	for i := range uint64(150) {
 		seed := base + i
 		l := &life{
@@ -53,6 +54,10 @@ func TestAnyHistoryKeepsTheRules(t *testing.T) {
 		for _, o := range l.ended {
 			reached[o]++
 		}
+		beside = beside || l.beside
+	}
+	if !beside {
+		t.Errorf("seeds from %d: nothing was recovered while a scope was being deleted", base)
 	}
 	for _, o := range []Outcome{Decided, Refused, Expired, Outdated, Withdrawn, Abandoned} {
 		if reached[o] == 0 {
@@ -112,7 +117,7 @@ func (l *life) step() error {
 		p := l.proposal()
 		next, err := l.r.Propose([]byte("/s"), p, l.place)
 		if err == nil {
-			if p.Base != l.r.Newest().Number || len(l.r.Open) >= OpenMax || l.r.Deleting() {
+			if p.Base != l.r.Newest().Number || len(l.r.Open) >= OpenMax || l.r.Deleting() && p.Kind != Recover {
 				return fmt.Errorf("taken: %+v", p)
 			}
 			l.r = next
@@ -141,6 +146,9 @@ func (l *life) close() error {
 	if o, over := l.ended[id]; over {
 		return fmt.Errorf("proposal %d ended as %s, and again", id, o)
 	}
+	if c, ok := next.Ended(id); ok && c.Kind == Delete && c.Outcome == Decided && l.r.Recovering != nil {
+		return fmt.Errorf("the scope is deleted while a segment of it is recovered")
+	}
 	l.r = next
 	return nil
 }
@@ -152,7 +160,7 @@ func (l *life) vote() error {
 	}
 	v := Vote{Node: anchormesh.NodeID('a' + rune(l.rng.IntN(5))), Approve: l.rng.IntN(4) > 0}
 	p, open := l.r.Proposal(id)
-	open = open && p != l.r.Doing
+	open = open && p != l.r.Doing && p != l.r.Recovering
 	e := l.electorate()
 	next, d, err := l.r.Vote(id, v, e, l.place)
 	_, voted := l.cast[id][v.Node]
@@ -206,12 +214,21 @@ func (l *life) holds(before []byte) error {
 	open := make(map[uint64]bool)
 	for _, p := range l.r.Open {
 		open[p.ID] = true
-		if p.Base != l.r.Newest().Number || l.r.Deleting() {
+		if p.Base != l.r.Newest().Number || l.r.Deleting() && p.Kind != Recover {
 			return fmt.Errorf("proposal %d is open behind version %d: %+v", p.ID, l.r.Newest().Number, p)
 		}
 	}
-	if l.r.Doing != nil {
-		open[l.r.Doing.ID] = true
+	if p := l.r.Doing; p != nil {
+		open[p.ID] = true
+	}
+	if p := l.r.Recovering; p != nil {
+		open[p.ID] = true
+		l.beside = l.beside || l.r.Deleting()
+	}
+	if n := len(l.r.Counts); n > 0 {
+		if _, err := l.r.Counts[n-1].Again(); err != nil {
+			return fmt.Errorf("proposal %d: %w", l.r.Counts[n-1].Proposal, err)
+		}
 	}
 	for _, c := range l.r.Closed {
 		if open[c.ID] {

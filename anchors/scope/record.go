@@ -14,6 +14,7 @@ const (
 	VersionsMax      = 64
 	OpenMax          = 8
 	ClosedMax        = 32
+	CountsMax        = 64
 	PrefixBytesMax   = policy.PrefixBytesMax // of a scope
 	OperatorBytesMax = 64
 	KeyBytesMax      = 4096 // of a boundary, as in package lineage
@@ -169,11 +170,19 @@ type Record struct {
 	Versions []Version // oldest first; none: the mesh's default, version 0
 	// InForce is the newest version that all segments of the scope had adopted.
 	InForce uint64
-	// Doing was decided and is being carried out: anything but Amend. nil: nothing.
-	Doing  *Proposal
-	Open   []*Proposal // ascending by ID
-	Closed []Closed    // oldest first
-	Next   uint64      // the last ID given
+	// Doing was decided and is being carried out: anything but Amend and Recover. nil:
+	// nothing.
+	Doing *Proposal
+	// Recovering is a Recover that was decided and is being carried out. It has a place of
+	// its own: what is in Doing may wait for the very segment that it recovers.
+	Recovering *Proposal
+	// Recoveries counts the Recovers that were decided: each skips more than the one
+	// before, which may have been carried out in part and given up.
+	Recoveries uint64
+	Open       []*Proposal // ascending by ID
+	Closed     []Closed    // oldest first
+	Counts     []Count     // oldest first: the last decisions, either way
+	Next       uint64      // the last ID given
 }
 
 // Newest returns the newest version; zero if there is none.
@@ -196,10 +205,28 @@ func (r *Record) Find(number uint64) (Version, bool) {
 // Deleting reports whether the scope is being given back.
 func (r *Record) Deleting() bool { return r.Doing != nil && r.Doing.Kind == Delete }
 
-// Proposal returns an open proposal, or the one being carried out.
+// Carried returns a proposal that is being carried out.
+func (r *Record) Carried(id uint64) (*Proposal, bool) {
+	for _, p := range []*Proposal{r.Doing, r.Recovering} {
+		if p != nil && p.ID == id {
+			return p, true
+		}
+	}
+	return nil, false
+}
+
+// place returns where proposals of a kind stand while they are carried out.
+func (r *Record) place(k Kind) **Proposal {
+	if k == Recover {
+		return &r.Recovering
+	}
+	return &r.Doing
+}
+
+// Proposal returns an open proposal, or one being carried out.
 func (r *Record) Proposal(id uint64) (*Proposal, bool) {
-	if r.Doing != nil && r.Doing.ID == id {
-		return r.Doing, true
+	if p, carried := r.Carried(id); carried {
+		return p, true
 	}
 	i := r.find(id)
 	if i < 0 {

@@ -1,18 +1,23 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"unique"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/internal/fields"
 )
 
 // ledgerVersion is the first byte of an encoded ledger.
-const ledgerVersion = 1
+const ledgerVersion = 2
+
+// entryVersion is that of an encoded entry.
+const entryVersion = 2
 
 // ErrEncoding says that bytes are no encoded ledger or entry.
 var ErrEncoding = errors.New("the trust ledger cannot be read")
@@ -23,16 +28,20 @@ const SignatureBytesMax = 128
 // nodeBytesMax bounds a node's name.
 const nodeBytesMax = 128
 
-// Encode returns the canonical form; that of nil is empty.
+// Encode returns the canonical form; that of nil is empty. It must not be modified.
 //
-//	version 1 | version of the ledger | names | weights | base | steps | reports of the last
+//	version 1 | version of the ledger | names | weights | before 32 | base | steps | poll, reports of the last
 //
 // All numbers are uvarints; nodes are places in the sorted list of names.
 func (l *Ledger) Encode() []byte {
 	if l == nil {
 		return nil
 	}
-	w := writer{names: l.names()}
+	if l.made == nil {
+		return l.encoded
+	}
+	p := l.made
+	w := writer{names: p.names(l.weights)}
 	w.b = append(w.b, ledgerVersion)
 	w.uint(l.version)
 	w.uint(uint64(len(w.names)))
@@ -40,73 +49,107 @@ func (l *Ledger) Encode() []byte {
 		w.bytes([]byte(n))
 	}
 	w.weights(l.weights)
-	w.weights(l.base)
-	w.uint(uint64(len(l.history)))
-	for i := range l.history {
-		w.step(&l.history[i])
+	w.b = append(w.b, p.before[:]...)
+	w.weights(p.base)
+	w.uint(uint64(len(p.history)))
+	for i := range p.history {
+		w.step(&p.history[i])
 	}
-	w.reports(l.last)
+	w.poll(p.poll)
+	w.reports(p.last)
 	return w.b
 }
 
-// names lists every node that the ledger speaks of.
-func (l *Ledger) names() (out []anchormesh.NodeID) {
-	for _, list := range [][]Weight{l.weights, l.base} {
+// In returns the ledger, kept in b: a copy of its encoding that is there anyway.
+func (l *Ledger) In(b []byte) *Ledger {
+	if !bytes.Equal(b, l.Encode()) {
+		panic("trust: a ledger was stored as something else")
+	}
+	return &Ledger{version: l.version, weights: l.weights, digest: l.digest, encoded: slices.Clip(b)}
+}
+
+// names lists every node that a ledger with these weights speaks of.
+func (p *past) names(weights []Weight) (out []anchormesh.NodeID) {
+	for _, list := range [][]Weight{weights, p.base} {
 		for _, w := range list {
 			out = append(out, w.Node)
 		}
 	}
-	for i := range l.history {
-		for _, o := range l.history[i].Opinions {
+	for i := range p.history {
+		for _, o := range p.history[i].Opinions {
 			out = append(out, o.Node)
 		}
 	}
-	for i := range l.last {
-		out = append(out, l.last[i].By)
+	for i := range p.last {
+		out = append(out, p.last[i].By)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
 // Decode reads what Encode wrote. A ledger whose weights do not follow from its history
-// is refused.
+// is refused. The ledger keeps b.
 func Decode(b []byte) (*Ledger, error) {
+	l, err := Read(b)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	if err := l.Replay(); err != nil {
+		return nil, err
+	}
+	l.made, l.encoded = nil, slices.Clip(b)
+	return l, nil
+}
+
+// Read reads what Encode wrote and replays nothing.
+func Read(b []byte) (*Ledger, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
+	l, p, err := parse(b)
+	if err != nil {
+		return nil, err
+	}
+	l.made = p
+	return l, nil
+}
+
+// parse is Read: a ledger without its past, and that.
+func parse(b []byte) (*Ledger, *past, error) {
 	if b[0] != ledgerVersion {
-		return nil, fmt.Errorf("%w: unknown version %d", ErrEncoding, b[0])
+		return nil, nil, fmt.Errorf("%w: unknown version %d", ErrEncoding, b[0])
 	}
 	r := reader{Reader: fields.Reader{Rest: b[1:], Minimal: true}}
-	l := &Ledger{version: r.AtMost(1 << 62)}
+	l, p := &Ledger{version: r.AtMost(1 << 62)}, &past{}
 	r.readNames()
-	l.weights, l.base = r.weights(), r.weights()
+	l.weights, p.before, p.base = r.weights(), r.hash(), r.weights()
 	for range r.AtMost(HistoryMax) {
-		l.history = append(l.history, r.step())
+		p.history = append(p.history, r.step())
 	}
-	l.last = r.reports()
-	if r.Bad || len(r.Rest) > 0 || !l.consecutive() {
-		return nil, ErrEncoding
+	p.poll, p.last = r.poll(), r.reports()
+	if r.Bad || len(r.Rest) > 0 || !p.consecutive(l.version) {
+		return nil, nil, ErrEncoding
 	}
-	if !slices.Equal(l.names(), r.names) {
-		return nil, fmt.Errorf("%w: names that are not spoken of", ErrEncoding)
+	l.digest = checkpoint(behind(p.poll.Ledger, &p.history[len(p.history)-1]), l.weights)
+	if !slices.Equal(p.names(l.weights), r.names) {
+		return nil, nil, fmt.Errorf("%w: names that are not spoken of", ErrEncoding)
 	}
-	return l, l.Replay()
+	return l, p, nil
 }
 
 // consecutive reports whether the history ends at the version, without a gap.
-func (l *Ledger) consecutive() bool {
-	for i := range l.history {
-		if l.history[i].Version+uint64(len(l.history)-1-i) != l.version || l.history[i].Version == 0 {
+func (p *past) consecutive(version uint64) bool {
+	for i := range p.history {
+		if p.history[i].Version+uint64(len(p.history)-1-i) != version || p.history[i].Version == 0 {
 			return false
 		}
 	}
-	return len(l.history) > 0
+	return len(p.history) > 0
 }
 
 // Statement is what a reporter signs.
 func (p *Poll) Statement(r *Report) []byte {
-	w := writer{b: []byte("anchormesh trust report v1\n")}
+	w := writer{b: []byte("anchormesh trust report v2\n")}
 	w.poll(p)
 	w.bytes([]byte(r.By))
 	w.measures(r.Measures)
@@ -120,7 +163,7 @@ func (p *Poll) evidence(reports []Report) anchormesh.Hash {
 
 // AppendEntry appends the form that an entry of the log holds: the poll and the reports.
 func (p *Poll) AppendEntry(dst []byte, reports []Report) []byte {
-	w := writer{b: append(dst, 1), names: p.Voters}
+	w := writer{b: append(dst, entryVersion), names: p.Voters}
 	w.poll(p)
 	w.reports(reports)
 	return w.b
@@ -128,7 +171,7 @@ func (p *Poll) AppendEntry(dst []byte, reports []Report) []byte {
 
 // ParseEntry reads what AppendEntry appended.
 func ParseEntry(b []byte) (*Poll, []Report, error) {
-	if len(b) == 0 || b[0] != 1 {
+	if len(b) == 0 || b[0] != entryVersion {
 		return nil, nil, ErrEncoding
 	}
 	r := reader{Reader: fields.Reader{Rest: b[1:], Minimal: true}}
@@ -183,9 +226,11 @@ func (w *writer) step(s *Step) {
 }
 
 func (w *writer) poll(p *Poll) {
-	for _, v := range []uint64{uint64(p.Mesh), uint64(p.Segment), uint64(p.Generation), p.Term, p.Version, uint64(len(p.Voters))} {
+	for _, v := range []uint64{uint64(p.Mesh), uint64(p.Segment), uint64(p.Generation), p.Term, p.Version} {
 		w.uint(v)
 	}
+	w.b = append(w.b, p.Ledger[:]...)
+	w.uint(uint64(len(p.Voters)))
 	for _, v := range p.Voters {
 		w.bytes([]byte(v))
 	}
@@ -226,7 +271,8 @@ func (r *reader) node() anchormesh.NodeID {
 
 func (r *reader) readNames() {
 	for range r.AtMost(1 << 12) {
-		n := anchormesh.NodeID(r.BytesAtMost(nodeBytesMax))
+		// Thousands of ledgers name the same few nodes: they share the bytes.
+		n := anchormesh.NodeID(unique.Make(string(r.BytesAtMost(nodeBytesMax))).Value())
 		if r.Bad || len(r.names) > 0 && r.names[len(r.names)-1] >= n {
 			r.Fail()
 			return
@@ -261,18 +307,23 @@ func (r *reader) step() (s Step) {
 		}
 		s.Opinions = append(s.Opinions, o)
 	}
-	if len(r.Rest) < len(s.Evidence) {
-		r.Fail()
-		return s
-	}
-	r.Rest = r.Rest[copy(s.Evidence[:], r.Rest):]
+	s.Evidence = r.hash()
 	return s
+}
+
+func (r *reader) hash() (h anchormesh.Hash) {
+	if len(r.Rest) < len(h) {
+		r.Fail()
+		return h
+	}
+	r.Rest = r.Rest[copy(h[:], r.Rest):]
+	return h
 }
 
 func (r *reader) poll() *Poll {
 	const most = 1<<64 - 1
 	p := &Poll{Mesh: anchormesh.MeshID(r.AtMost(most)), Segment: anchormesh.SegmentID(r.AtMost(most)), Generation: anchormesh.Generation(r.AtMost(most))}
-	p.Term, p.Version = r.AtMost(most), r.AtMost(most)
+	p.Term, p.Version, p.Ledger = r.AtMost(most), r.AtMost(most), r.hash()
 	for range r.AtMost(VotersMax) {
 		p.Voters = append(p.Voters, anchormesh.NodeID(r.BytesAtMost(nodeBytesMax)))
 	}

@@ -30,9 +30,13 @@
 // # History
 //
 // A ledger keeps its last HistoryMax entries with the medians that moved it, and of the
-// last one the signed reports. [Ledger.At] gives the weights of any version in it, so any
-// past vote, which names its version, can be counted again; [Ledger.Replay] recomputes
-// every weight from the base on and compares.
+// last one the signed reports. What it has forgotten is in a checkpoint: the weights then,
+// and a hash over all that made them. Each entry's reports name, and sign, the digest of
+// the ledger that they follow on; so a majority of the anchors vouches for the checkpoint
+// and for every entry behind it. [Ledger.At] gives the weights of any version that is
+// kept, so any past vote, which names its version, can be counted again; [Ledger.Replay]
+// recomputes every weight and digest from the checkpoint on and compares, and
+// [Ledger.Verify] checks the signatures, too.
 //
 // # What this package does not do
 //

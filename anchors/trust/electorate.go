@@ -15,11 +15,35 @@ type Threshold = policy.Fraction
 // Electorate is a set of voters with their effective weights. It is not modified once
 // made.
 type Electorate struct {
+	basis  Basis
 	voters []Weight // by node
 	sum    uint32
 	least  uint32 // of any n-f voters
 	most   uint32 // of any f
 }
+
+// Basis is what an electorate was made of: whoever has it can make it again.
+type Basis struct {
+	Ledger     uint64   // version of the ledger that gave the weights
+	Weights    []Weight // of the voters, by node
+	Thresholds []Threshold
+}
+
+// Elect makes the electorate.
+func (b *Basis) Elect() *Electorate {
+	e := Elect(b.Weights, b.Thresholds...)
+	e.basis.Ledger = b.Ledger
+	return e
+}
+
+// Elect makes the electorate of these voters by the ledger.
+func (l *Ledger) Elect(voters []anchormesh.NodeID, thresholds ...Threshold) *Electorate {
+	b := Basis{Ledger: l.Version(), Weights: l.Of(voters), Thresholds: thresholds}
+	return b.Elect()
+}
+
+// Basis returns what the electorate was made of. It is not to be modified.
+func (e *Electorate) Basis() *Basis { return &e.basis }
 
 // Elect lowers the heaviest of the voters, which are ordered by node, until the n-f
 // lightest reach every threshold and no f do.
@@ -32,11 +56,13 @@ func Elect(voters []Weight, thresholds ...Threshold) *Electorate {
 	for _, v := range voters {
 		most = max(most, v.Weight)
 	}
-	if e := lowered(voters, most); e.fair(thresholds) {
-		return e
+	e := lowered(voters, most)
+	if !e.fair(thresholds) {
+		unfair := sort.Search(int(most-Least), func(above int) bool { return !lowered(voters, Least+1+uint32(above)).fair(thresholds) })
+		e = lowered(voters, Least+uint32(unfair))
 	}
-	unfair := sort.Search(int(most-Least), func(above int) bool { return !lowered(voters, Least+1+uint32(above)).fair(thresholds) })
-	return lowered(voters, Least+uint32(unfair))
+	e.basis = Basis{Weights: voters, Thresholds: thresholds}
+	return e
 }
 
 // lowered returns the electorate in which nobody weighs more than level.

@@ -44,9 +44,35 @@ type Ledger struct {
 	// version counts the entries that made it.
 	version uint64
 	weights []Weight // by node
-	base    []Weight // before the first of history
-	history []Step   // oldest first, up to version
-	last    []Report // of the newest of history, by reporter
+	digest  anchormesh.Hash
+	made    *past // nil: encoded has it
+	encoded []byte
+}
+
+// past is how the weights came to be. Thousands of segments at rest have one each that
+// nobody asks for: what was decoded is kept as its encoding.
+type past struct {
+	base []Weight // before the first of history
+	// before stands for all that made base; with base it is the checkpoint from which
+	// the history is replayed.
+	before  anchormesh.Hash
+	history []Step   // oldest first, up to the ledger's version
+	poll    *Poll    // of the newest of history
+	last    []Report // to that poll, by reporter
+}
+
+func (l *Ledger) past() *past {
+	switch {
+	case l == nil:
+		return &past{}
+	case l.made != nil:
+		return l.made
+	}
+	_, p, err := parse(l.encoded)
+	if err != nil {
+		panic("trust: a ledger that was decoded cannot be read: " + err.Error())
+	}
+	return p
 }
 
 // Step is one entry of a ledger.
@@ -103,18 +129,12 @@ func (l *Ledger) Weights() []Weight {
 
 // History returns the entries that are kept, oldest first. It is not to be modified.
 func (l *Ledger) History() []Step {
-	if l == nil {
-		return nil
-	}
-	return l.history
+	return l.past().history
 }
 
 // Last returns the signed reports of the newest entry. It is not to be modified.
 func (l *Ledger) Last() []Report {
-	if l == nil {
-		return nil
-	}
-	return l.last
+	return l.past().last
 }
 
 // Of returns what the voters weigh, by node.
@@ -157,15 +177,16 @@ func (l *Ledger) At(version uint64) (weights []Weight, ok bool) {
 	if l == nil {
 		return nil, version == 0
 	}
-	if version > l.version || version+uint64(len(l.history)) < l.version {
+	p := l.past()
+	if version > l.version || version+uint64(len(p.history)) < l.version {
 		return nil, false
 	}
-	weights = l.base
-	for i := range l.history {
-		if l.history[i].Version > version {
+	weights = p.base
+	for i := range p.history {
+		if p.history[i].Version > version {
 			break
 		}
-		weights = advance(weights, l.history[i].Opinions)
+		weights = advance(weights, p.history[i].Opinions)
 	}
 	return weights, true
 }
@@ -178,16 +199,4 @@ func (l *Ledger) ElectorateAt(version uint64, voters []anchormesh.NodeID, thresh
 		return nil, false
 	}
 	return Elect(weigh(weights, voters), thresholds...), true
-}
-
-// Replay recomputes every weight from the oldest that is kept.
-func (l *Ledger) Replay() error {
-	if l == nil {
-		return nil
-	}
-	weights, ok := l.At(l.version)
-	if !ok || !slices.Equal(weights, l.weights) {
-		return ErrReplay
-	}
-	return nil
 }

@@ -68,8 +68,9 @@ type Poll struct {
 	Mesh       anchormesh.MeshID
 	Segment    anchormesh.SegmentID
 	Generation anchormesh.Generation
-	Term       uint64 // of the leader that asks
-	Version    uint64 // of the ledger that the entry follows on
+	Term       uint64          // of the leader that asks
+	Version    uint64          // of the ledger that the entry follows on
+	Ledger     anchormesh.Hash // its digest
 	Voters     []anchormesh.NodeID
 }
 

@@ -9,30 +9,30 @@ import (
 // Next returns the ledger behind an entry with these reports, at a place of the log.
 // They are ordered by reporter; their signatures are the caller's to verify.
 func (l *Ledger) Next(p *Poll, reports []Report, index, term uint64) (*Ledger, error) {
-	if p.Version != l.Version() {
-		return nil, fmt.Errorf("%w: %d, it is %d", ErrVersion, p.Version, l.Version())
+	if p.Version != l.Version() || p.Ledger != l.Digest() {
+		return nil, fmt.Errorf("%w: %d (%.12s), it is %d (%.12s)", ErrVersion, p.Version, p.Ledger, l.Version(), l.Digest())
 	}
 	if err := p.check(reports); err != nil {
 		return nil, err
 	}
-	var now Ledger
+	var weights []Weight
 	if l != nil {
-		now = *l
+		weights = l.weights
 	}
-	step := Step{Version: now.version + 1, Index: index, Term: term, Opinions: p.opinions(reports), Evidence: p.evidence(reports)}
-	next := advance(now.weights, step.Opinions)
-	if slices.Equal(weigh(next, p.Voters), weigh(now.weights, p.Voters)) {
+	step := Step{Version: l.Version() + 1, Index: index, Term: term, Opinions: p.opinions(reports), Evidence: p.evidence(reports)}
+	next := advance(weights, step.Opinions)
+	if slices.Equal(weigh(next, p.Voters), weigh(weights, p.Voters)) {
 		return nil, ErrUnchanged
 	}
-	out := &Ledger{version: step.Version, weights: next, base: now.base, last: reports}
-	out.history = append(slices.Clone(now.history), step)
-	if over := len(out.history) - HistoryMax; over > 0 {
-		for _, old := range out.history[:over] {
-			out.base = advance(out.base, old.Opinions)
-		}
-		out.history = slices.Clone(out.history[over:])
+	now := l.past()
+	out := &past{base: now.base, before: now.before, history: append(slices.Clone(now.history), step), poll: p, last: reports}
+	for len(out.history) > HistoryMax {
+		old := &out.history[0]
+		out.before = behind(checkpoint(out.before, out.base), old)
+		out.base = advance(out.base, old.Opinions)
+		out.history = slices.Clone(out.history[1:])
 	}
-	return out, nil
+	return &Ledger{version: step.Version, weights: next, digest: checkpoint(behind(l.Digest(), &step), next), made: out}, nil
 }
 
 // advance returns the weights behind an entry with these opinions, which are ordered

@@ -111,7 +111,7 @@ func show(l *Ledger, voters []anchormesh.NodeID) string {
 func TestEveryStepIsBounded(t *testing.T) {
 	kinds := []Measure{well, slow, dead, corrupt, {}}
 	for _, start := range [][]uint32{{100, 100, 100}, {20, 20, 20}, {100, 21, 10}, {10, 10, 10}, {1, 25, 100}} {
-		l := &Ledger{version: 1, history: []Step{{Version: 1}}}
+		l := &Ledger{version: 1, made: &past{history: []Step{{Version: 1}}}}
 		for i, n := range letters(3) {
 			l.weights = append(l.weights, Weight{n, start[i]})
 		}

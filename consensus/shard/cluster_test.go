@@ -37,6 +37,7 @@ type cluster struct {
 	seq       int
 	boots     uint64
 	sleep     int    // ticks after which groups sleep; 0 is never
+	most      int    // groups that may be awake on a node before others wait; 0: as usual
 	events    int    // so far
 	losses    []loss // ends of connections that one side has not noticed yet
 	slept     int    // times a group fell asleep
@@ -119,6 +120,9 @@ func (c *cluster) bare(n *testNode) {
 	n.up, n.shard, n.inbox, n.pending, n.reads = true, New(), Inbox{}, nil, nil
 	n.applied = make([]uint64, c.groups)
 	n.shard.SleepAfter(c.sleep)
+	if c.most > 0 {
+		n.shard.AwakeAtMost(c.most)
+	}
 }
 
 // join starts one group on a node.

@@ -24,7 +24,11 @@
 //     node's next word wakes the group.
 //   - NodeLost wakes the followers of leaders on that node, and the leaders that have
 //     no majority of nodes left. The caller tells of every lost node: a sleeping follower
-//     does not notice by itself.
+//     does not notice by itself. LeaderGone does it to one group.
 //   - A follower that wakes tells its leader. So a group that was asked for something
 //     anywhere has a leader that answers, or elects one an election timeout later.
+//   - Where more groups are awake than AwakeAtMost says, those that start, and those that
+//     a node's word would wake, wait asleep for their turn; some wake in each tick. What
+//     happens to one wakes it at once, and one without a leader that a client needs, or for
+//     whose leader somebody looks (Seek), asks for votes at once.
 package shard

@@ -35,6 +35,7 @@ func (s *Shard) tick() {
 	s.now++
 	s.forgetEarly()
 	s.probe()
+	s.wakeQueued()
 	var orphans []orphan
 	kept := s.ticked[:0]
 	for _, g := range s.ticked {
@@ -106,8 +107,24 @@ func (s *Shard) NodeLost(node anchormesh.NodeID) {
 			}
 		case leader != 0 && g.peers[leader] == node:
 			orphans = append(orphans, orphan{g, leader})
-			s.stir(g)
 		}
+	}
+	s.succeed(orphans)
+}
+
+// LeaderGone tells one group that a replica leads no more, whatever its node does: as
+// NodeLost does to the groups of a whole node.
+func (s *Shard) LeaderGone(segment anchormesh.SegmentID, leader anchormesh.ReplicaID) {
+	g := s.groups[segment]
+	if g != nil && leader != g.replica.ID() && g.replica.Status().Leader == leader {
+		s.succeed([]orphan{{g, leader}})
+	}
+}
+
+// succeed has followers elect in the places of leaders that are gone.
+func (s *Shard) succeed(orphans []orphan) {
+	for _, o := range orphans {
+		s.stir(o.group)
 	}
 	s.elect(orphans)
 	for _, o := range orphans {

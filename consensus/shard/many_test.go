@@ -112,6 +112,96 @@ func TestSleepingGroupsAreNotVisited(t *testing.T) {
 	}
 }
 
+// TestThoseThatStartWakeInTurn: a node with many groups that sleep is started again,
+// unnoticed. They wake a few at a time, there and on the others, and find their leaders
+// in the term of before.
+func TestThoseThatStartWakeInTurn(t *testing.T) {
+	// most stay awake for some 30 ticks, in each of which one more wakes in any case.
+	const groups, most, more = 300, 16, 32
+	c := led(t, groups, 2)
+	for range 10 {
+		c.round()
+	}
+	c.most = most
+	c.crash(c.nodes[2])
+	c.losses = nil
+	c.boot(c.nodes[2])
+	ticks := 0
+	for ; c.asleep() < 3*groups || len(c.nodes[2].shard.queue.groups) > 0; ticks++ {
+		for _, n := range c.nodes {
+			if awake := n.shard.awake(); awake > most+more {
+				t.Fatalf("tick %d: %d groups are awake on node %d", ticks, awake, n.id)
+			}
+		}
+		if ticks > 80*groups/(most+more) {
+			t.Fatalf("after %d ticks %d of %d replicas sleep", ticks, c.asleep(), 3*groups)
+		}
+		c.round()
+	}
+	for g := range groups {
+		c.nodes[2].shard.Look(anchormesh.SegmentID(g+1), func(r *replica.Replica) {
+			if st := r.Status(); st.Leader != 1 || st.Term != 1 {
+				t.Errorf("group %d: %+v, want replica 1 to lead in term 1", g+1, st)
+			}
+		})
+	}
+	t.Logf("%d groups found their leaders in %d ticks", groups, ticks)
+}
+
+// TestThoseThatAreNeededDoNotWait: all nodes are started again. A group whose turn is far
+// away and that a client asks for something, or that somebody wants a leader of, has one at
+// once, behind the log of before.
+func TestThoseThatAreNeededDoNotWait(t *testing.T) {
+	for what, ask := range map[string]func(*Inbox, anchormesh.SegmentID){
+		"a read": func(in *Inbox, g anchormesh.SegmentID) {
+			in.Reads = append(in.Reads, Read{Segment: g, Done: func(uint64, error) {}})
+		},
+		"who finds no leader": func(in *Inbox, g anchormesh.SegmentID) {
+			in.Commands = append(in.Commands, func(s *Shard) { s.Seek(g) })
+		},
+	} {
+		t.Run(what, func(t *testing.T) { doesNotWait(t, ask) })
+	}
+}
+
+func doesNotWait(t *testing.T, ask func(*Inbox, anchormesh.SegmentID)) {
+	const groups, most = 100, 1
+	c := led(t, groups, 2)
+	for range 10 {
+		c.round()
+	}
+	c.most = most
+	for _, n := range c.nodes {
+		c.crash(n)
+	}
+	c.losses = nil
+	for _, n := range c.nodes {
+		c.boot(n)
+	}
+	c.round()
+	var last replica.Rest
+	c.nodes[1].shard.Look(groups, func(r *replica.Replica) {
+		if st := r.Status(); st.Leader != 0 || st.Term != 1 {
+			t.Fatalf("%+v before anybody asked", st)
+		}
+	})
+	ask(&c.nodes[1].inbox, groups)
+	c.round()
+	c.nodes[1].shard.Look(groups, func(r *replica.Replica) {
+		if st := r.Status(); st.Role != raft.StateLeader || st.Term != 2 {
+			t.Errorf("%+v when it was asked, want a leader in term 2", st)
+		}
+	})
+	for range 3 {
+		c.round()
+	}
+	c.nodes[1].shard.Look(groups, func(r *replica.Replica) { last, _ = r.AtRest() })
+	if last != (replica.Rest{Term: 2, Index: 2}) {
+		t.Errorf("the log ends at %+v, want one entry of the new term behind that of the old", last)
+	}
+	c.heal()
+}
+
 // TestTransfersOfManyGroups: leadership of sleeping groups moves at once, and each move
 // shows in a status.
 func TestTransfersOfManyGroups(t *testing.T) {

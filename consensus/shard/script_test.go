@@ -41,6 +41,7 @@ func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format
 //	pass n count               tick n so often, settling after each tick
 //	pass * count               tick all that are up
 //	lost n of                  tell n that node "of" is gone
+//	gone n of                  tell n that the replica of node "of" leads no more
 //	cut a b / mend a b         lose all messages from a to b / no more
 //	lose n type                lose the messages of a type on the wire to n
 //	keep n type / late         take them off the wire / put them back
@@ -169,6 +170,10 @@ func (s *script) run(t *testing.T, f []string) {
 		var of int
 		fmt.Sscan(f[2], &of)
 		n.shard.NodeLost(nodeID(of))
+	case "gone":
+		var of int
+		fmt.Sscan(f[2], &of)
+		n.shard.LeaderGone(1, anchormesh.ReplicaID(of+1))
 	case "absent":
 		s.crash(n)
 		n.up, n.shard = true, New()

@@ -19,6 +19,7 @@ type Shard struct {
 	early  []early
 	nodes  nodes
 	rests  rests
+	queue  queue
 	now    uint64 // ticks so far
 	runs   uint64 // replicas taken in so far
 	out    *Effects
@@ -172,6 +173,7 @@ func New() *Shard {
 		groups: make(map[anchormesh.SegmentID]*group),
 		absent: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
 		nodes:  newNodes(),
+		queue:  queue{most: awakeMost},
 	}
 }
 
@@ -184,8 +186,8 @@ func (s *Shard) Add(segment anchormesh.SegmentID, r *replica.Replica, peers map[
 	s.runs++
 	g := &group{run: s.runs, segment: segment, replica: r, peers: peers}
 	s.groups[segment] = g
+	s.begin(g)
 	s.order = append(s.order, g)
-	s.startClock(g)
 	s.touch(g)
 	s.receiveEarly(g)
 }
@@ -312,7 +314,7 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	}
 	for _, p := range in.Proposals {
 		if g := s.groups[p.Segment]; g != nil {
-			s.stir(g)
+			s.want(g)
 			if s.barred(g, &p.Proposal) {
 				p.Done(replica.Result{Err: replica.ErrTooFewAnchors})
 				continue
@@ -325,7 +327,7 @@ func (s *Shard) Step(in *Inbox) *Effects {
 	}
 	for _, r := range in.Reads {
 		if g := s.groups[r.Segment]; g != nil {
-			s.stir(g)
+			s.want(g)
 			g.replica.ReadIndex(r.Done)
 			s.touch(g)
 		} else {
@@ -344,7 +346,9 @@ func (s *Shard) mine(segment anchormesh.SegmentID, run uint64) *group {
 	if g == nil || g.run != run {
 		return nil
 	}
-	s.stir(g)
+	if !g.waits() { // what one that has just started replays is no reason to wake
+		s.stir(g)
+	}
 	s.touch(g)
 	return g
 }

@@ -24,6 +24,7 @@ type sleeper struct {
 	asleep bool
 	shown  bool // asleep, as the last effects said
 	whole  bool // every replica sleeps, or was asked to: nobody lacks an entry
+	queued bool // to be woken in its turn
 	nudge  bool // tell the leader, who may sleep, that this follower does not
 	since  uint64
 	quiet  int // ticks since the last event
@@ -259,8 +260,8 @@ func newNodes() nodes {
 	}
 }
 
-// heard notes a node's word. Groups that sleep without it wake: its replicas may lack
-// entries.
+// heard notes a node's word. Groups that sleep without it wake, in turn: its replicas may
+// lack entries.
 func (s *Shard) heard(node anchormesh.NodeID) {
 	n := &s.nodes
 	if n.last == node && n.lastAt == s.now && len(n.missed) == 0 {
@@ -276,7 +277,7 @@ func (s *Shard) heard(node anchormesh.NodeID) {
 	delete(n.missed, node)
 	for _, g := range s.order {
 		if g.sleep.asleep && slices.Contains(g.sleep.without, node) {
-			s.stir(g)
+			s.rouse(g)
 		}
 	}
 }

@@ -7,6 +7,8 @@
 //	          channel, lock, clock, I/O, logger or random source
 //	sizes     functions, files, structs and packages stay small; allow.txt holds
 //	          the exceptions and may only shrink
+//	decoders  what takes bytes of disks or of other nodes apart is reached by a fuzz
+//	          target of its package, but for a short list with reasons
 //	words     every package has one package comment, code is as gofmt writes it,
 //	          nobody prints, no test sleeps in real time
 //

@@ -527,7 +527,8 @@ type Scope struct {
 	Anchors       uint32                 `protobuf:"varint,8,opt,name=anchors,proto3" json:"anchors,omitempty"` // that each segment is to have
 	Segments      []*ScopeSegment        `protobuf:"bytes,9,rep,name=segments,proto3" json:"segments,omitempty"`
 	Open          []*Proposal            `protobuf:"bytes,10,rep,name=open,proto3" json:"open,omitempty"`
-	Doing         *Proposal              `protobuf:"bytes,11,opt,name=doing,proto3" json:"doing,omitempty"` // decided, and being carried out
+	Doing         *Proposal              `protobuf:"bytes,11,opt,name=doing,proto3" json:"doing,omitempty"`           // decided, and being carried out
+	Recovering    *Proposal              `protobuf:"bytes,12,opt,name=recovering,proto3" json:"recovering,omitempty"` // a recovery that was decided, carried out beside it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -635,6 +636,13 @@ func (x *Scope) GetOpen() []*Proposal {
 func (x *Scope) GetDoing() *Proposal {
 	if x != nil {
 		return x.Doing
+	}
+	return nil
+}
+
+func (x *Scope) GetRecovering() *Proposal {
+	if x != nil {
+		return x.Recovering
 	}
 	return nil
 }
@@ -1013,6 +1021,7 @@ type ScopeHistoryReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Versions      []*PolicyVersion       `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"` // oldest first
 	Endings       []*Ending              `protobuf:"bytes,2,rep,name=endings,proto3" json:"endings,omitempty"`   // of proposals, oldest first
+	Counts        []*Count               `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"`     // the last decisions, either way, oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1061,6 +1070,184 @@ func (x *ScopeHistoryReply) GetEndings() []*Ending {
 	return nil
 }
 
+func (x *ScopeHistoryReply) GetCounts() []*Count {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// Count is how a proposal was decided by its votes, with all that it takes to count
+// them again.
+type Count struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposal      uint64                 `protobuf:"varint,1,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Decided       bool                   `protobuf:"varint,3,opt,name=decided,proto3" json:"decided,omitempty"`    // else refused
+	Policy        uint64                 `protobuf:"varint,4,opt,name=policy,proto3" json:"policy,omitempty"`      // version that was asked
+	Threshold     string                 `protobuf:"bytes,5,opt,name=threshold,proto3" json:"threshold,omitempty"` // that it asks for, as "2/3"; empty: more than half
+	Ledger        uint64                 `protobuf:"varint,6,opt,name=ledger,proto3" json:"ledger,omitempty"`      // version of the home's trust ledger that gave the weights
+	Voters        []*Voter               `protobuf:"bytes,7,rep,name=voters,proto3" json:"voters,omitempty"`
+	Thresholds    []string               `protobuf:"bytes,8,rep,name=thresholds,proto3" json:"thresholds,omitempty"` // that the weights were made to fit
+	Tally         *Tally                 `protobuf:"bytes,9,opt,name=tally,proto3" json:"tally,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Count) Reset() {
+	*x = Count{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Count) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Count) ProtoMessage() {}
+
+func (x *Count) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Count.ProtoReflect.Descriptor instead.
+func (*Count) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Count) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
+}
+
+func (x *Count) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Count) GetDecided() bool {
+	if x != nil {
+		return x.Decided
+	}
+	return false
+}
+
+func (x *Count) GetPolicy() uint64 {
+	if x != nil {
+		return x.Policy
+	}
+	return 0
+}
+
+func (x *Count) GetThreshold() string {
+	if x != nil {
+		return x.Threshold
+	}
+	return ""
+}
+
+func (x *Count) GetLedger() uint64 {
+	if x != nil {
+		return x.Ledger
+	}
+	return 0
+}
+
+func (x *Count) GetVoters() []*Voter {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *Count) GetThresholds() []string {
+	if x != nil {
+		return x.Thresholds
+	}
+	return nil
+}
+
+func (x *Count) GetTally() *Tally {
+	if x != nil {
+		return x.Tally
+	}
+	return nil
+}
+
+// Voter is one of a home's voters when votes were counted.
+type Voter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Weight        uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`  // in the ledger
+	Verdict       string                 `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"` // approves, refuses or silent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Voter) Reset() {
+	*x = Voter{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Voter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Voter) ProtoMessage() {}
+
+func (x *Voter) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Voter.ProtoReflect.Descriptor instead.
+func (*Voter) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Voter) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Voter) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Voter) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
 type PolicyVersion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1077,7 +1264,7 @@ type PolicyVersion struct {
 
 func (x *PolicyVersion) Reset() {
 	*x = PolicyVersion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1276,7 @@ func (x *PolicyVersion) String() string {
 func (*PolicyVersion) ProtoMessage() {}
 
 func (x *PolicyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[17]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1289,7 @@ func (x *PolicyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyVersion.ProtoReflect.Descriptor instead.
 func (*PolicyVersion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{17}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PolicyVersion) GetNumber() uint64 {
@@ -1179,7 +1366,7 @@ type Ending struct {
 
 func (x *Ending) Reset() {
 	*x = Ending{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1378,7 @@ func (x *Ending) String() string {
 func (*Ending) ProtoMessage() {}
 
 func (x *Ending) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[18]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1391,7 @@ func (x *Ending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ending.ProtoReflect.Descriptor instead.
 func (*Ending) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{18}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ending) GetId() uint64 {
@@ -1280,7 +1467,7 @@ type ProposalsRequest struct {
 
 func (x *ProposalsRequest) Reset() {
 	*x = ProposalsRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1479,7 @@ func (x *ProposalsRequest) String() string {
 func (*ProposalsRequest) ProtoMessage() {}
 
 func (x *ProposalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[19]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1492,7 @@ func (x *ProposalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalsRequest.ProtoReflect.Descriptor instead.
 func (*ProposalsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{19}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProposalsRequest) GetPrefix() []byte {
@@ -1332,7 +1519,7 @@ type ProposalsReply struct {
 
 func (x *ProposalsReply) Reset() {
 	*x = ProposalsReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1531,7 @@ func (x *ProposalsReply) String() string {
 func (*ProposalsReply) ProtoMessage() {}
 
 func (x *ProposalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[20]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1544,7 @@ func (x *ProposalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalsReply.ProtoReflect.Descriptor instead.
 func (*ProposalsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{20}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProposalsReply) GetProposals() []*Proposal {
@@ -1399,7 +1586,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1598,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[21]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1611,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{21}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Proposal) GetScope() []byte {
@@ -1551,7 +1738,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1750,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[22]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1763,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{22}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Tally) GetApproved() uint64 {
@@ -1618,7 +1805,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1817,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[23]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1830,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{23}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ballot) GetNode() string {
@@ -1680,7 +1867,7 @@ type VoteRequest struct {
 
 func (x *VoteRequest) Reset() {
 	*x = VoteRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1879,7 @@ func (x *VoteRequest) String() string {
 func (*VoteRequest) ProtoMessage() {}
 
 func (x *VoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[24]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1892,7 @@ func (x *VoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteRequest.ProtoReflect.Descriptor instead.
 func (*VoteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{24}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VoteRequest) GetScope() []byte {
@@ -1752,7 +1939,7 @@ type VoteReply struct {
 
 func (x *VoteReply) Reset() {
 	*x = VoteReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1951,7 @@ func (x *VoteReply) String() string {
 func (*VoteReply) ProtoMessage() {}
 
 func (x *VoteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[25]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1964,7 @@ func (x *VoteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteReply.ProtoReflect.Descriptor instead.
 func (*VoteReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VoteReply) GetNode() string {
@@ -1798,7 +1985,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1997,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[26]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2010,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WithdrawRequest) GetScope() []byte {
@@ -1855,7 +2042,7 @@ type WithdrawReply struct {
 
 func (x *WithdrawReply) Reset() {
 	*x = WithdrawReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2054,7 @@ func (x *WithdrawReply) String() string {
 func (*WithdrawReply) ProtoMessage() {}
 
 func (x *WithdrawReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[27]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2067,7 @@ func (x *WithdrawReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawReply.ProtoReflect.Descriptor instead.
 func (*WithdrawReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
 }
 
 type DryRunRequest struct {
@@ -1895,7 +2082,7 @@ type DryRunRequest struct {
 
 func (x *DryRunRequest) Reset() {
 	*x = DryRunRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2094,7 @@ func (x *DryRunRequest) String() string {
 func (*DryRunRequest) ProtoMessage() {}
 
 func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[28]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2107,7 @@ func (x *DryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunRequest.ProtoReflect.Descriptor instead.
 func (*DryRunRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{28}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DryRunRequest) GetKind() string {
@@ -1971,7 +2158,7 @@ type DryRunReply struct {
 
 func (x *DryRunReply) Reset() {
 	*x = DryRunReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2170,7 @@ func (x *DryRunReply) String() string {
 func (*DryRunReply) ProtoMessage() {}
 
 func (x *DryRunReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[29]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2183,7 @@ func (x *DryRunReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DryRunReply.ProtoReflect.Descriptor instead.
 func (*DryRunReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{29}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DryRunReply) GetDecides() []byte {
@@ -2095,7 +2282,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2294,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[30]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2307,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{30}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FieldChange) GetField() string {
@@ -2155,7 +2342,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2354,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[31]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2367,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{31}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Cut) GetSegment() uint64 {
@@ -2208,7 +2395,7 @@ type Recruiting struct {
 
 func (x *Recruiting) Reset() {
 	*x = Recruiting{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2407,7 @@ func (x *Recruiting) String() string {
 func (*Recruiting) ProtoMessage() {}
 
 func (x *Recruiting) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2420,7 @@ func (x *Recruiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recruiting.ProtoReflect.Descriptor instead.
 func (*Recruiting) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Recruiting) GetSegment() uint64 {
@@ -2261,13 +2448,14 @@ type TrustRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Segment       uint64                 `protobuf:"fixed64,2,opt,name=segment,proto3" json:"segment,omitempty"` // this one alone, as the asked node's own replica has it
+	Ledger        bool                   `protobuf:"varint,3,opt,name=ledger,proto3" json:"ledger,omitempty"`    // with the ledgers as they are stored, to replay them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2467,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2480,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TrustRequest) GetPrefix() []byte {
@@ -2309,6 +2497,13 @@ func (x *TrustRequest) GetSegment() uint64 {
 	return 0
 }
 
+func (x *TrustRequest) GetLedger() bool {
+	if x != nil {
+		return x.Ledger
+	}
+	return false
+}
+
 type TrustReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Segments      []*SegmentTrust        `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
@@ -2318,7 +2513,7 @@ type TrustReply struct {
 
 func (x *TrustReply) Reset() {
 	*x = TrustReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2525,7 @@ func (x *TrustReply) String() string {
 func (*TrustReply) ProtoMessage() {}
 
 func (x *TrustReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2538,7 @@ func (x *TrustReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustReply.ProtoReflect.Descriptor instead.
 func (*TrustReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TrustReply) GetSegments() []*SegmentTrust {
@@ -2362,13 +2557,14 @@ type SegmentTrust struct {
 	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"` // entries so far
 	Weights       []*TrustWeight         `protobuf:"bytes,5,rep,name=weights,proto3" json:"weights,omitempty"`
 	History       []*TrustStep           `protobuf:"bytes,6,rep,name=history,proto3" json:"history,omitempty"` // oldest first; what is kept
+	Ledger        []byte                 `protobuf:"bytes,7,opt,name=ledger,proto3" json:"ledger,omitempty"`   // as it is stored, if it was asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SegmentTrust) Reset() {
 	*x = SegmentTrust{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2576,7 @@ func (x *SegmentTrust) String() string {
 func (*SegmentTrust) ProtoMessage() {}
 
 func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2589,7 @@ func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentTrust.ProtoReflect.Descriptor instead.
 func (*SegmentTrust) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SegmentTrust) GetSegment() uint64 {
@@ -2438,6 +2634,13 @@ func (x *SegmentTrust) GetHistory() []*TrustStep {
 	return nil
 }
 
+func (x *SegmentTrust) GetLedger() []byte {
+	if x != nil {
+		return x.Ledger
+	}
+	return nil
+}
+
 type TrustWeight struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2449,7 +2652,7 @@ type TrustWeight struct {
 
 func (x *TrustWeight) Reset() {
 	*x = TrustWeight{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2664,7 @@ func (x *TrustWeight) String() string {
 func (*TrustWeight) ProtoMessage() {}
 
 func (x *TrustWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2677,7 @@ func (x *TrustWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustWeight.ProtoReflect.Descriptor instead.
 func (*TrustWeight) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TrustWeight) GetNode() string {
@@ -2510,7 +2713,7 @@ type TrustStep struct {
 
 func (x *TrustStep) Reset() {
 	*x = TrustStep{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2725,7 @@ func (x *TrustStep) String() string {
 func (*TrustStep) ProtoMessage() {}
 
 func (x *TrustStep) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2738,7 @@ func (x *TrustStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustStep.ProtoReflect.Descriptor instead.
 func (*TrustStep) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TrustStep) GetVersion() uint64 {
@@ -2579,7 +2782,7 @@ type TrustOpinion struct {
 
 func (x *TrustOpinion) Reset() {
 	*x = TrustOpinion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +2794,7 @@ func (x *TrustOpinion) String() string {
 func (*TrustOpinion) ProtoMessage() {}
 
 func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +2807,7 @@ func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustOpinion.ProtoReflect.Descriptor instead.
 func (*TrustOpinion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TrustOpinion) GetNode() string {
@@ -2645,7 +2848,7 @@ type CensusRequest struct {
 
 func (x *CensusRequest) Reset() {
 	*x = CensusRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2860,7 @@ func (x *CensusRequest) String() string {
 func (*CensusRequest) ProtoMessage() {}
 
 func (x *CensusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2873,7 @@ func (x *CensusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusRequest.ProtoReflect.Descriptor instead.
 func (*CensusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{39}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CensusRequest) GetStart() []byte {
@@ -2690,17 +2893,17 @@ func (x *CensusRequest) GetEnd() []byte {
 type CensusReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          uint64                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
-	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"` // of keys and values; of many keys an estimate
-	Leases        uint64                 `protobuf:"varint,3,opt,name=leases,proto3" json:"leases,omitempty"`
-	Watchers      uint64                 `protobuf:"varint,4,opt,name=watchers,proto3" json:"watchers,omitempty"`
-	Counted       uint64                 `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"` // segments that were counted
+	Bytes         int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`       // of keys and values; of many keys an estimate
+	Leases        uint64                 `protobuf:"varint,3,opt,name=leases,proto3" json:"leases,omitempty"`     // with keys there; one with keys in several segments counts in each
+	Watchers      uint64                 `protobuf:"varint,4,opt,name=watchers,proto3" json:"watchers,omitempty"` // the same way
+	Counted       uint64                 `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"`   // segments that were counted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CensusReply) Reset() {
 	*x = CensusReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2915,7 @@ func (x *CensusReply) String() string {
 func (*CensusReply) ProtoMessage() {}
 
 func (x *CensusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2928,7 @@ func (x *CensusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusReply.ProtoReflect.Descriptor instead.
 func (*CensusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{40}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CensusReply) GetKeys() uint64 {
@@ -2801,7 +3004,7 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\"8\n" +
 	"\n" +
 	"ScopeReply\x12*\n" +
-	"\x05scope\x18\x01 \x01(\v2\x14.anchormesh.v1.ScopeR\x05scope\"\xf6\x02\n" +
+	"\x05scope\x18\x01 \x01(\v2\x14.anchormesh.v1.ScopeR\x05scope\"\xaf\x03\n" +
 	"\x05Scope\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x19\n" +
@@ -2814,7 +3017,10 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\bsegments\x18\t \x03(\v2\x1b.anchormesh.v1.ScopeSegmentR\bsegments\x12+\n" +
 	"\x04open\x18\n" +
 	" \x03(\v2\x17.anchormesh.v1.ProposalR\x04open\x12-\n" +
-	"\x05doing\x18\v \x01(\v2\x17.anchormesh.v1.ProposalR\x05doing\"4\n" +
+	"\x05doing\x18\v \x01(\v2\x17.anchormesh.v1.ProposalR\x05doing\x127\n" +
+	"\n" +
+	"recovering\x18\f \x01(\v2\x17.anchormesh.v1.ProposalR\n" +
+	"recovering\"4\n" +
 	"\x06Weight\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\"\x84\x01\n" +
@@ -2839,10 +3045,27 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x04home\x18\b \x01(\x06R\x04home\x12\x16\n" +
 	"\x06leader\x18\t \x01(\tR\x06leader\"-\n" +
 	"\x13ScopeHistoryRequest\x12\x16\n" +
-	"\x06prefix\x18\x01 \x01(\fR\x06prefix\"~\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\"\xac\x01\n" +
 	"\x11ScopeHistoryReply\x128\n" +
 	"\bversions\x18\x01 \x03(\v2\x1c.anchormesh.v1.PolicyVersionR\bversions\x12/\n" +
-	"\aendings\x18\x02 \x03(\v2\x15.anchormesh.v1.EndingR\aendings\"\xdd\x01\n" +
+	"\aendings\x18\x02 \x03(\v2\x15.anchormesh.v1.EndingR\aendings\x12,\n" +
+	"\x06counts\x18\x03 \x03(\v2\x14.anchormesh.v1.CountR\x06counts\"\x99\x02\n" +
+	"\x05Count\x12\x1a\n" +
+	"\bproposal\x18\x01 \x01(\x04R\bproposal\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\adecided\x18\x03 \x01(\bR\adecided\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\x04R\x06policy\x12\x1c\n" +
+	"\tthreshold\x18\x05 \x01(\tR\tthreshold\x12\x16\n" +
+	"\x06ledger\x18\x06 \x01(\x04R\x06ledger\x12,\n" +
+	"\x06voters\x18\a \x03(\v2\x14.anchormesh.v1.VoterR\x06voters\x12\x1e\n" +
+	"\n" +
+	"thresholds\x18\b \x03(\tR\n" +
+	"thresholds\x12*\n" +
+	"\x05tally\x18\t \x01(\v2\x14.anchormesh.v1.TallyR\x05tally\"M\n" +
+	"\x05Voter\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\"\xdd\x01\n" +
 	"\rPolicyVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x1a\n" +
@@ -2943,20 +3166,22 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"Recruiting\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x10\n" +
 	"\x03has\x18\x02 \x01(\rR\x03has\x12\x14\n" +
-	"\x05wants\x18\x03 \x01(\rR\x05wants\"@\n" +
+	"\x05wants\x18\x03 \x01(\rR\x05wants\"X\n" +
 	"\fTrustRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x18\n" +
-	"\asegment\x18\x02 \x01(\x06R\asegment\"E\n" +
+	"\asegment\x18\x02 \x01(\x06R\asegment\x12\x16\n" +
+	"\x06ledger\x18\x03 \x01(\bR\x06ledger\"E\n" +
 	"\n" +
 	"TrustReply\x127\n" +
-	"\bsegments\x18\x01 \x03(\v2\x1b.anchormesh.v1.SegmentTrustR\bsegments\"\xd4\x01\n" +
+	"\bsegments\x18\x01 \x03(\v2\x1b.anchormesh.v1.SegmentTrustR\bsegments\"\xec\x01\n" +
 	"\fSegmentTrust\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\fR\x03end\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x124\n" +
 	"\aweights\x18\x05 \x03(\v2\x1a.anchormesh.v1.TrustWeightR\aweights\x122\n" +
-	"\ahistory\x18\x06 \x03(\v2\x18.anchormesh.v1.TrustStepR\ahistory\"W\n" +
+	"\ahistory\x18\x06 \x03(\v2\x18.anchormesh.v1.TrustStepR\ahistory\x12\x16\n" +
+	"\x06ledger\x18\a \x01(\fR\x06ledger\"W\n" +
 	"\vTrustWeight\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x1c\n" +
@@ -3008,7 +3233,7 @@ func file_internal_meshpb_scopes_proto_rawDescGZIP() []byte {
 	return file_internal_meshpb_scopes_proto_rawDescData
 }
 
-var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*CreateScopeRequest)(nil),  // 0: anchormesh.v1.CreateScopeRequest
 	(*SetScopeRequest)(nil),     // 1: anchormesh.v1.SetScopeRequest
@@ -3027,85 +3252,91 @@ var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*ScopeSummary)(nil),        // 14: anchormesh.v1.ScopeSummary
 	(*ScopeHistoryRequest)(nil), // 15: anchormesh.v1.ScopeHistoryRequest
 	(*ScopeHistoryReply)(nil),   // 16: anchormesh.v1.ScopeHistoryReply
-	(*PolicyVersion)(nil),       // 17: anchormesh.v1.PolicyVersion
-	(*Ending)(nil),              // 18: anchormesh.v1.Ending
-	(*ProposalsRequest)(nil),    // 19: anchormesh.v1.ProposalsRequest
-	(*ProposalsReply)(nil),      // 20: anchormesh.v1.ProposalsReply
-	(*Proposal)(nil),            // 21: anchormesh.v1.Proposal
-	(*Tally)(nil),               // 22: anchormesh.v1.Tally
-	(*Ballot)(nil),              // 23: anchormesh.v1.Ballot
-	(*VoteRequest)(nil),         // 24: anchormesh.v1.VoteRequest
-	(*VoteReply)(nil),           // 25: anchormesh.v1.VoteReply
-	(*WithdrawRequest)(nil),     // 26: anchormesh.v1.WithdrawRequest
-	(*WithdrawReply)(nil),       // 27: anchormesh.v1.WithdrawReply
-	(*DryRunRequest)(nil),       // 28: anchormesh.v1.DryRunRequest
-	(*DryRunReply)(nil),         // 29: anchormesh.v1.DryRunReply
-	(*FieldChange)(nil),         // 30: anchormesh.v1.FieldChange
-	(*Cut)(nil),                 // 31: anchormesh.v1.Cut
-	(*Recruiting)(nil),          // 32: anchormesh.v1.Recruiting
-	(*TrustRequest)(nil),        // 33: anchormesh.v1.TrustRequest
-	(*TrustReply)(nil),          // 34: anchormesh.v1.TrustReply
-	(*SegmentTrust)(nil),        // 35: anchormesh.v1.SegmentTrust
-	(*TrustWeight)(nil),         // 36: anchormesh.v1.TrustWeight
-	(*TrustStep)(nil),           // 37: anchormesh.v1.TrustStep
-	(*TrustOpinion)(nil),        // 38: anchormesh.v1.TrustOpinion
-	(*CensusRequest)(nil),       // 39: anchormesh.v1.CensusRequest
-	(*CensusReply)(nil),         // 40: anchormesh.v1.CensusReply
+	(*Count)(nil),               // 17: anchormesh.v1.Count
+	(*Voter)(nil),               // 18: anchormesh.v1.Voter
+	(*PolicyVersion)(nil),       // 19: anchormesh.v1.PolicyVersion
+	(*Ending)(nil),              // 20: anchormesh.v1.Ending
+	(*ProposalsRequest)(nil),    // 21: anchormesh.v1.ProposalsRequest
+	(*ProposalsReply)(nil),      // 22: anchormesh.v1.ProposalsReply
+	(*Proposal)(nil),            // 23: anchormesh.v1.Proposal
+	(*Tally)(nil),               // 24: anchormesh.v1.Tally
+	(*Ballot)(nil),              // 25: anchormesh.v1.Ballot
+	(*VoteRequest)(nil),         // 26: anchormesh.v1.VoteRequest
+	(*VoteReply)(nil),           // 27: anchormesh.v1.VoteReply
+	(*WithdrawRequest)(nil),     // 28: anchormesh.v1.WithdrawRequest
+	(*WithdrawReply)(nil),       // 29: anchormesh.v1.WithdrawReply
+	(*DryRunRequest)(nil),       // 30: anchormesh.v1.DryRunRequest
+	(*DryRunReply)(nil),         // 31: anchormesh.v1.DryRunReply
+	(*FieldChange)(nil),         // 32: anchormesh.v1.FieldChange
+	(*Cut)(nil),                 // 33: anchormesh.v1.Cut
+	(*Recruiting)(nil),          // 34: anchormesh.v1.Recruiting
+	(*TrustRequest)(nil),        // 35: anchormesh.v1.TrustRequest
+	(*TrustReply)(nil),          // 36: anchormesh.v1.TrustReply
+	(*SegmentTrust)(nil),        // 37: anchormesh.v1.SegmentTrust
+	(*TrustWeight)(nil),         // 38: anchormesh.v1.TrustWeight
+	(*TrustStep)(nil),           // 39: anchormesh.v1.TrustStep
+	(*TrustOpinion)(nil),        // 40: anchormesh.v1.TrustOpinion
+	(*CensusRequest)(nil),       // 41: anchormesh.v1.CensusRequest
+	(*CensusReply)(nil),         // 42: anchormesh.v1.CensusReply
 }
 var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	9,  // 0: anchormesh.v1.ScopeReply.scope:type_name -> anchormesh.v1.Scope
 	10, // 1: anchormesh.v1.Scope.voters:type_name -> anchormesh.v1.Weight
 	11, // 2: anchormesh.v1.Scope.segments:type_name -> anchormesh.v1.ScopeSegment
-	21, // 3: anchormesh.v1.Scope.open:type_name -> anchormesh.v1.Proposal
-	21, // 4: anchormesh.v1.Scope.doing:type_name -> anchormesh.v1.Proposal
-	14, // 5: anchormesh.v1.ListScopesReply.scopes:type_name -> anchormesh.v1.ScopeSummary
-	17, // 6: anchormesh.v1.ScopeHistoryReply.versions:type_name -> anchormesh.v1.PolicyVersion
-	18, // 7: anchormesh.v1.ScopeHistoryReply.endings:type_name -> anchormesh.v1.Ending
-	21, // 8: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
-	22, // 9: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
-	23, // 10: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
-	30, // 11: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
-	40, // 12: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
-	31, // 13: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
-	10, // 14: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
-	32, // 15: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
-	35, // 16: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
-	36, // 17: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
-	37, // 18: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
-	38, // 19: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
-	0,  // 20: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
-	1,  // 21: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
-	2,  // 22: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
-	3,  // 23: anchormesh.v1.Scopes.Recover:input_type -> anchormesh.v1.RecoverScopeRequest
-	4,  // 24: anchormesh.v1.Scopes.RecoverHere:input_type -> anchormesh.v1.RecoverHereRequest
-	7,  // 25: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
-	12, // 26: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
-	15, // 27: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
-	19, // 28: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
-	24, // 29: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
-	26, // 30: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
-	28, // 31: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
-	33, // 32: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
-	39, // 33: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
-	6,  // 34: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
-	6,  // 35: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
-	6,  // 36: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
-	6,  // 37: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
-	5,  // 38: anchormesh.v1.Scopes.RecoverHere:output_type -> anchormesh.v1.RecoverHereReply
-	8,  // 39: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
-	13, // 40: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
-	16, // 41: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
-	20, // 42: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
-	25, // 43: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
-	27, // 44: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
-	29, // 45: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
-	34, // 46: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
-	40, // 47: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
-	34, // [34:48] is the sub-list for method output_type
-	20, // [20:34] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 3: anchormesh.v1.Scope.open:type_name -> anchormesh.v1.Proposal
+	23, // 4: anchormesh.v1.Scope.doing:type_name -> anchormesh.v1.Proposal
+	23, // 5: anchormesh.v1.Scope.recovering:type_name -> anchormesh.v1.Proposal
+	14, // 6: anchormesh.v1.ListScopesReply.scopes:type_name -> anchormesh.v1.ScopeSummary
+	19, // 7: anchormesh.v1.ScopeHistoryReply.versions:type_name -> anchormesh.v1.PolicyVersion
+	20, // 8: anchormesh.v1.ScopeHistoryReply.endings:type_name -> anchormesh.v1.Ending
+	17, // 9: anchormesh.v1.ScopeHistoryReply.counts:type_name -> anchormesh.v1.Count
+	18, // 10: anchormesh.v1.Count.voters:type_name -> anchormesh.v1.Voter
+	24, // 11: anchormesh.v1.Count.tally:type_name -> anchormesh.v1.Tally
+	23, // 12: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
+	24, // 13: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
+	25, // 14: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
+	32, // 15: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
+	42, // 16: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
+	33, // 17: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
+	10, // 18: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
+	34, // 19: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
+	37, // 20: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
+	38, // 21: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
+	39, // 22: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
+	40, // 23: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
+	0,  // 24: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
+	1,  // 25: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
+	2,  // 26: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
+	3,  // 27: anchormesh.v1.Scopes.Recover:input_type -> anchormesh.v1.RecoverScopeRequest
+	4,  // 28: anchormesh.v1.Scopes.RecoverHere:input_type -> anchormesh.v1.RecoverHereRequest
+	7,  // 29: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
+	12, // 30: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
+	15, // 31: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
+	21, // 32: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
+	26, // 33: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
+	28, // 34: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
+	30, // 35: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
+	35, // 36: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
+	41, // 37: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
+	6,  // 38: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
+	6,  // 39: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
+	6,  // 40: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
+	6,  // 41: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
+	5,  // 42: anchormesh.v1.Scopes.RecoverHere:output_type -> anchormesh.v1.RecoverHereReply
+	8,  // 43: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
+	13, // 44: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
+	16, // 45: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
+	22, // 46: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
+	27, // 47: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
+	29, // 48: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
+	31, // 49: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
+	36, // 50: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
+	42, // 51: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
+	38, // [38:52] is the sub-list for method output_type
+	24, // [24:38] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_scopes_proto_init() }
@@ -3120,7 +3351,7 @@ func file_internal_meshpb_scopes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_scopes_proto_rawDesc), len(file_internal_meshpb_scopes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -83,7 +83,8 @@ type ScopesClient interface {
 	// Vote votes on a proposal in the name of a node. It counts where the policy in
 	// force says that operators vote.
 	Vote(ctx context.Context, in *VoteRequest, opts ...grpc.CallOption) (*VoteReply, error)
-	// Withdraw ends a proposal that is not decided.
+	// Withdraw ends a proposal that is not decided, or gives up a recovery that is being
+	// carried out: its survivor is gone, too.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawReply, error)
 	// DryRun says what a change would touch, and what it would take. It changes
 	// nothing, and things may be otherwise a moment later.
@@ -291,7 +292,8 @@ type ScopesServer interface {
 	// Vote votes on a proposal in the name of a node. It counts where the policy in
 	// force says that operators vote.
 	Vote(context.Context, *VoteRequest) (*VoteReply, error)
-	// Withdraw ends a proposal that is not decided.
+	// Withdraw ends a proposal that is not decided, or gives up a recovery that is being
+	// carried out: its survivor is gone, too.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawReply, error)
 	// DryRun says what a change would touch, and what it would take. It changes
 	// nothing, and things may be otherwise a moment later.

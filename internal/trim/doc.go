@@ -5,7 +5,9 @@
 // the runtime counts. If little was allocated meanwhile, and much of what the
 // process has is not in use, it collects and gives back (debug.FreeOSMemory). A
 // collection costs what a collection costs; at rest there is one every two minutes
-// anyway, and the next of these is not before the garbage has grown again.
+// anyway, and the next of these is not before the garbage has grown again. What remains
+// are holes between objects that live: they do not count the next time, which is five
+// minutes later at the earliest.
 //
 // It does nothing under load, where the memory would be asked for again at once.
 package trim

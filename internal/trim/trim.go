@@ -9,9 +9,14 @@ import (
 
 const (
 	interval = time.Minute
-	// quiet is what part of what lives may be allocated in an interval of rest, and
-	// waste what part must be gained, at least wasteMin.
-	quiet    = 20
+	// pause is so many intervals between two collections: at rest they are what a node
+	// with thousands of segments spends most on.
+	pause = 5
+	// quiet is what part of what lives may be allocated in an interval of rest, or quietMin:
+	// the loops of a node with thousands of idle segments allocate half a megabyte per second.
+	quiet    = 2
+	quietMin = 64 << 20
+	// waste is what part of what lives must be gained, at least wasteMin.
 	waste    = 5
 	wasteMin = 8 << 20
 )
@@ -24,10 +29,11 @@ type usage struct {
 }
 
 // due reports whether a process that stood at before an interval ago should give
-// memory back.
-func due(before, now usage) bool {
-	gain := now.held - min(now.held, now.live)
-	return now.allocated-before.allocated < now.live/quiet && gain > max(wasteMin, now.live/waste)
+// memory back. It held floor when it last had: of what was between that and what lives,
+// holes between objects, it could not.
+func due(before, now usage, floor uint64) bool {
+	gain := now.held - min(now.held, max(now.live, floor))
+	return now.allocated-before.allocated < max(quietMin, now.live/quiet) && gain > max(wasteMin, now.live/waste)
 }
 
 var names = []string{
@@ -49,6 +55,7 @@ func read() usage {
 func Run(ctx context.Context) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	floor, wait := uint64(0), 0
 	for before := read(); ; {
 		select {
 		case <-ctx.Done():
@@ -56,9 +63,10 @@ func Run(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := read()
-		if due(before, now) {
+		if wait--; wait < 0 && due(before, now, floor) {
 			debug.FreeOSMemory()
 			now = read()
+			floor, wait = now.held, pause-1
 		}
 		before = now
 	}

@@ -77,3 +77,18 @@ func FuzzSplitRangeResponse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzLeaseExpiry: any bytes are refused as malformed, or mean what encodes to the same.
+func FuzzLeaseExpiry(f *testing.F) {
+	f.Add(AppendLeaseExpiry(nil, LeaseExpiry{ID: 7, Epoch: 3, Term: 9}))
+	f.Add([]byte{8, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var e, again LeaseExpiry
+		switch err := ParseLeaseExpiry(b, &e); {
+		case err != nil && !errors.Is(err, ErrMalformed):
+			t.Fatal(err)
+		case err == nil && (ParseLeaseExpiry(AppendLeaseExpiry(nil, e), &again) != nil || again != e):
+			t.Fatalf("%+v came back as %+v", e, again)
+		}
+	})
+}

@@ -116,29 +116,60 @@ func (p *Participant) findDecision(id TxnID) (int, bool) {
 
 // Prepare applies OpPrepare at place at with the stamp it carries. Everything else
 // that can refuse (leases, quota, alarms, policy, keys outside the range) was asked
-// by the caller: after this nothing can. A second one of the same transaction
-// changes nothing and answers with the first one's stamp.
+// by the caller: after this nothing can. The same one again changes nothing and answers
+// with the first one's stamp. One of another part, whose coordinator does not know that
+// two segments have become one, joins what is prepared, as Absorb would have joined them.
 func (p *Participant) Prepare(at Place, stamp int64, c *Prepare) (int64, error) {
-	if r, ok := p.Record(c.Txn); ok {
-		return r.Stamp, nil
+	before, joins := p.Record(c.Txn)
+	if joins && before.has(c) {
+		return before.Stamp, nil
 	}
 	_, conflicts := p.Blocks(c.Txn, c.Locks)
 	_, decided := p.findDecision(c.Txn)
 	switch {
 	case decided:
 		return 0, ErrDecided
-	case c.Grant.Place != at:
+	case c.Grant.Place != at || joins && before.clashes(c):
 		return 0, ErrLockLost
 	case stamp <= p.floor:
 		return 0, ErrStampOrder
 	case conflicts:
 		return 0, ErrConflict
-	case len(p.records) >= RecordsMax:
+	case !joins && len(p.records) >= RecordsMax:
 		return 0, ErrTooMany
 	}
-	p.setRecord(&Record{Txn: c.Txn, Stamp: stamp, Decision: c.Decision, Spans: c.Spans, Locks: c.Locks, Writes: c.Writes})
+	r := &Record{Txn: c.Txn, Stamp: stamp, Decision: c.Decision, Spans: c.Spans, Locks: c.Locks, Writes: c.Writes}
+	if joins {
+		r = before.join(r)
+	}
+	p.setRecord(r)
 	p.raise(stamp)
 	return stamp, nil
+}
+
+// Has reports whether just this part of a transaction is prepared here already.
+func (p *Participant) Has(c *Prepare) bool {
+	r, ok := p.Record(c.Txn)
+	return ok && r.has(c)
+}
+
+func (r *Record) has(c *Prepare) bool {
+	for _, l := range c.Locks {
+		if !slices.ContainsFunc(r.Locks, func(held Lock) bool { return held.Range.Covers(l.Range) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// clashes reports whether what calls itself another part of a prepared transaction has
+// keys, or places of writes, in common with it: the shares of a division have none.
+func (r *Record) clashes(c *Prepare) bool {
+	return slices.ContainsFunc(r.Locks, func(held Lock) bool {
+		return slices.ContainsFunc(c.Locks, func(l Lock) bool { return held.Range.Overlaps(l.Range) })
+	}) || slices.ContainsFunc(r.Writes, func(held Write) bool {
+		return slices.ContainsFunc(c.Writes, func(w Write) bool { return held.Sub == w.Sub })
+	})
 }
 
 // Commit applies OpCommit and returns the writes to be made at revision c, which

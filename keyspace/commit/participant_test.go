@@ -60,6 +60,33 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
+// A coordinator that has not heard of a merge prepares two parts in what is one segment
+// now. Both are kept, at the later stamp; who has keys or places in common is refused.
+func TestTwoPartsInOneSegment(t *testing.T) {
+	p := prepared(t)
+	part := func(at string, place uint32) *Prepare {
+		return &Prepare{Txn: txnID(0), Grant: Grant{Place: here, Number: 2}, Decision: []byte("a"), Spans: sample().Spans,
+			Locks: []Lock{exclusive(at, at+"x")}, Writes: []Write{{Sub: place, Key: []byte(at), Value: []byte("2")}}}
+	}
+	for _, c := range []*Prepare{part("p", 3), {Txn: txnID(0), Grant: Grant{Place: here}, Decision: []byte("a"), Locks: []Lock{exclusive("d", "g")}}} {
+		if _, err := p.Prepare(here, 160, c); !errors.Is(err, ErrLockLost) {
+			t.Errorf("%+v: %v, want %v", c, err, ErrLockLost)
+		}
+	}
+	for range 2 { // the same again is told the stamp of both
+		if stamp, err := p.Prepare(here, 160, part("p", 4)); err != nil || stamp != 160 {
+			t.Fatal(stamp, err)
+		}
+	}
+	if lowest, _ := p.Lowest(); lowest != 160 {
+		t.Errorf("prepared at %d", lowest)
+	}
+	_, writes, err := p.Decide(&Decide{Txn: txnID(0), Verdict: Verdict{Commit: true, Revision: 170}, Key: []byte("a")})
+	if err != nil || len(writes) != 4 || string(writes[3].Key) != "p" {
+		t.Errorf("%+v, %v", writes, err)
+	}
+}
+
 func TestTheFirstDecisionWins(t *testing.T) {
 	p := prepared(t)
 	commit := &Decide{Txn: txnID(0), Verdict: Verdict{Commit: true, Revision: 150}, Key: []byte("a")}
@@ -196,6 +223,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add((&Finish{Txn: txnID(0), Verdict: Verdict{Commit: true, Revision: 9}}).Encode())
 	f.Add((&Decide{Txn: txnID(0), Key: []byte("a"), Spans: sample().Spans}).Encode())
 	f.Add(EncodeID(txnID(3)))
+	f.Add((&Reply{Stamp: 7, Verdict: Verdict{Commit: true, Revision: 9}, Range: sample().Spans[0]}).Encode())
 	f.Add((&Record{Txn: txnID(0), Stamp: 7, Locks: sample().Locks, Writes: sample().Writes}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := DecodePrepare(b); err == nil {
@@ -213,6 +241,10 @@ func FuzzDecode(f *testing.F) {
 		if id, err := DecodeID(b); err == nil {
 			again, err := DecodeID(EncodeID(id))
 			same(t, again, id, err)
+		}
+		if r, err := DecodeReply(b); err == nil {
+			again, err := DecodeReply(r.Encode())
+			same(t, again, r, err)
 		}
 		if r, err := decodeRecord(b); err == nil {
 			again, err := decodeRecord(r.encode())

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 )
@@ -21,6 +22,9 @@ type Batch struct {
 	shape  shape
 }
 
+// batches are not the segments' own: of thousands, few apply at a time.
+var batches = sync.Pool{New: func() any { return new(Batch) }}
+
 // Begin opens the batch of the log entry (index, term), which must be above the
 // last applied one. Readers wait until End. It waits for a commit first if the
 // store has Options.MaxPendingBytes pending. Applying to a segment that is gone
@@ -35,7 +39,7 @@ func (g *Segment) Begin(index, term uint64) *Batch {
 	}
 	g.head.Applied, g.head.Term = index, term
 	g.dirty = true
-	b := &g.batch
+	b := batches.Get().(*Batch)
 	*b = Batch{g: g, snap: snap, reader: snap.Bucket(bucketRevisions), before: g.active.bytes + g.aux.bytes}
 	return b
 }
@@ -126,6 +130,7 @@ func (b *Batch) End() {
 	pos := g.head
 	publisher := g.publisher
 	*b = Batch{}
+	batches.Put(b)
 	if shape.changed() {
 		grown += g.store.reshape(g, &pos, shape)
 	} else {

@@ -63,11 +63,12 @@ func (s *Store) beginInstall(id anchormesh.SegmentID, rng anchormesh.KeyRange) e
 		return err
 	}
 	r := &record{position: position{rng: rng}, absent: true, clear: []anchormesh.KeyRange{rng}}
-	gone, err := s.displaced(id, r)
+	records := map[anchormesh.SegmentID]*record{id: r}
+	gone, err := s.displaced(id, records)
 	if err != nil {
 		return err
 	}
-	if err := s.becomeAbsent(map[anchormesh.SegmentID]*record{id: r}, gone); err != nil {
+	if err := s.becomeAbsent(records, gone); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -77,10 +78,12 @@ func (s *Store) beginInstall(id anchormesh.SegmentID, rng anchormesh.KeyRange) e
 }
 
 // displaced lists the segments that an install of id removes, and adds what they
-// leave behind to r.clear.
-func (s *Store) displaced(id anchormesh.SegmentID, r *record) (gone []anchormesh.SegmentID, err error) {
+// leave behind to what its record clears. Those that are absent stay so, with nothing left
+// to clear: who holds their logs tells by that from a loss.
+func (s *Store) displaced(id anchormesh.SegmentID, records map[anchormesh.SegmentID]*record) (gone []anchormesh.SegmentID, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r := records[id]
 	for other, g := range s.segments {
 		switch rng := g.KeyRange(); {
 		case other == id:
@@ -104,7 +107,9 @@ func (s *Store) displaced(id anchormesh.SegmentID, r *record) (gone []anchormesh
 			return nil, fmt.Errorf("%w: by segment %s", ErrBusy, other)
 		}
 		r.clear = append(r.clear, a.clear...)
-		gone = append(gone, other)
+		if other != id {
+			records[other] = &record{position: a.position, absent: true}
+		}
 	}
 	return gone, nil
 }

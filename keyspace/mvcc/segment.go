@@ -42,7 +42,6 @@ type Segment struct {
 	scrub     scrubState
 	kin       kin
 	publisher Publisher
-	batch     Batch
 }
 
 // newSegment is a segment that no commit has written yet.

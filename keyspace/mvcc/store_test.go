@@ -228,6 +228,40 @@ func TestInstallOverOthers(t *testing.T) {
 	}
 }
 
+// A segment whose install was cut short stays absent when another one takes its keys: it
+// is known, whatever becomes of the other, and can be installed again beside it.
+func TestInstallOverAbsentOnes(t *testing.T) {
+	source, g := newSegmentOf(t, anchormesh.KeyRange{Start: []byte("a"), End: []byte("m")})
+	putAll(g, "b", "new")
+	must(t, source.Commit())
+	snapshot, meta := chunks(t, g)
+	backend := bolt.NewMemory()
+	s := mustStore(t, backend)
+	cut, err := s.Install(8, anchormesh.KeyRange{Start: []byte("c")})
+	must(t, err)
+	cut.Abort()
+	other, err := s.Install(1, g.KeyRange())
+	must(t, err)
+	for _, c := range snapshot {
+		must(t, other.Add(c))
+	}
+	_, err = other.Finish(meta)
+	must(t, err)
+	for range 2 {
+		if !slices.Equal(s.Segments(), []anchormesh.SegmentID{1}) || !slices.Equal(s.Absent(), []anchormesh.SegmentID{8}) {
+			t.Fatalf("segments %v, absent %v", s.Segments(), s.Absent())
+		}
+		s = mustStore(t, backend)
+	}
+	again, err := s.Install(8, anchormesh.KeyRange{Start: []byte("m")})
+	must(t, err)
+	again.Abort()
+	must(t, s.Remove(8))
+	if len(s.Segments()) != 1 || len(s.Absent()) != 0 {
+		t.Fatalf("segments %v, absent %v", s.Segments(), s.Absent())
+	}
+}
+
 func TestInstallRefusesBadSnapshots(t *testing.T) {
 	source, g := newSegmentOf(t, worldRange(1))
 	putAll(g, "a1", strings.Repeat("x", 50000), "a2", strings.Repeat("y", 100000), "a3", strings.Repeat("z", 40000))

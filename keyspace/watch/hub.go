@@ -48,7 +48,11 @@ type Hub struct {
 		stop  error
 	}
 
-	// Owned by the goroutine in Run.
+	*hands // owned by the goroutine in Run; nil while there is none
+}
+
+// hands is what the hub works with. Thousands of hubs have no watches.
+type hands struct {
 	plan    plan
 	events  []*Event
 	batch   []mvcc.Event // several publishes as one; kept for reuse
@@ -238,9 +242,16 @@ func (h *Hub) Step(now time.Time) (next time.Time, over bool, err error) {
 	return h.tick, false, nil
 }
 
+func (h *Hub) takeUp() {
+	if h.hands == nil {
+		h.hands = new(hands)
+	}
+}
+
 // step does a bounded piece of everything there is to do and reports whether
 // there may be more.
 func (h *Hub) step(now time.Time) (more bool, err error) {
+	h.takeUp()
 	h.collect()
 	live, err := h.stepLive()
 	if err != nil {

@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"time"
 )
 
 // server is how a hub is run that nobody runs by hand: only while it has streams.
@@ -47,7 +46,6 @@ func (h *Hub) leave() bool {
 		return false
 	}
 	h.server.running = false
-	h.plan, h.events, h.batch = plan{}, nil, nil
-	h.asking, h.marking, h.tick = nil, nil, time.Time{}
+	h.hands = nil
 	return true
 }

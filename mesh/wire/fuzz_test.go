@@ -6,6 +6,8 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+
+	"github.com/anchormesh/anchormesh/internal/fsys"
 )
 
 // FuzzFrames: any bytes are frames or an error, never a panic, and what was
@@ -104,4 +106,25 @@ func TestGoldenFrames(t *testing.T) {
 			t.Errorf("%q, want %q", x.got, x.want)
 		}
 	}
+}
+
+// FuzzIdentity: any text is an identity or refused as none, and an identity has the name
+// that its key gives it.
+func FuzzIdentity(f *testing.F) {
+	files := fsys.NewMem()
+	if _, err := LoadIdentity(files, ""); err != nil {
+		f.Fatal(err)
+	}
+	text, err := fsys.ReadSmall(files, IdentityFile, identityBytesMax)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(identityPrefix))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		id, err := parseIdentity(text)
+		if err != nil && !errors.Is(err, ErrIdentity) || err == nil && !id.pid.MatchesPrivateKey(id.key) {
+			t.Fatalf("%q: %v, %v", text, id.pid, err)
+		}
+	})
 }

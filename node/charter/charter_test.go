@@ -82,11 +82,11 @@ func (f *fakeGovernor) Withdraw(_ context.Context, r governor.Receipt, _ string)
 // newGovernor knows the root scope, which is as at the beginning, "/s/", which binds its
 // class, and "/s/in/" inside it.
 func newGovernor() *fakeGovernor {
-	root := &governor.View{Home: segment, Leader: "a", Voters: []anchormesh.NodeID{"a"}, Anchors: 3, Record: &scope.Record{}}
+	root := &governor.View{Home: segment, Leader: "a", Voters: []anchormesh.NodeID{"a"}, Weights: []uint64{10}, Needed: 6, Anchors: 3, Record: &scope.Record{}}
 	critical := policy.Critical()
 	critical.Binding = []string{"class"}
 	s := &governor.View{
-		Prefix: []byte("/s/"), Home: segment, Leader: "a", Voters: []anchormesh.NodeID{"a"}, Anchors: 5,
+		Prefix: []byte("/s/"), Home: segment, Leader: "a", Voters: []anchormesh.NodeID{"a"}, Weights: []uint64{10}, Needed: 6, Anchors: 5,
 		Record: &scope.Record{
 			InForce: 1,
 			Versions: []scope.Version{

@@ -40,13 +40,14 @@ func (s *Service) DryRun(ctx context.Context, req *meshpb.DryRunRequest) (*meshp
 	if err := r.judge(); err != nil {
 		return nil, err
 	}
-	out := &meshpb.DryRunReply{Kind: r.kind.String(), Decides: r.seat.Prefix, Policy: string(r.new.Encode())}
+	out := &meshpb.DryRunReply{
+		Kind: r.kind.String(), Decides: r.seat.Prefix, Voters: weights(r.seat), Needed: r.seat.Needed, Policy: string(r.new.Encode()),
+	}
 	for _, c := range policy.Diff(r.old, r.new) {
 		out.Changes = append(out.Changes, &meshpb.FieldChange{Field: c.Field, Old: c.Old, New: c.New})
 	}
 	out.Holds, out.Uncounted = s.everywhere(ctx, anchormesh.PrefixRange(r.prefix))
 	s.touch(out, r)
-	s.poll(ctx, out, r)
 	s.warn(ctx, out, r)
 	return out, nil
 }
@@ -137,19 +138,6 @@ func (s *Service) touch(out *meshpb.DryRunReply, r *rehearsal) {
 	}
 }
 
-// poll says whose votes are needed.
-func (s *Service) poll(ctx context.Context, out *meshpb.DryRunReply, r *rehearsal) {
-	out.Voters = s.weights(ctx, r.seat)
-	var total uint64
-	for _, w := range out.Voters {
-		total += uint64(w.GetWeight())
-	}
-	threshold := inForce(r.seat).Amend.Threshold
-	for out.Needed <= total && !threshold.Reached(out.Needed, total) {
-		out.Needed++
-	}
-}
-
 // warn says what would go wrong, or stay undone, as things stand.
 func (s *Service) warn(ctx context.Context, out *meshpb.DryRunReply, r *rehearsal) {
 	say := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
@@ -170,8 +158,8 @@ func (s *Service) warn(ctx context.Context, out *meshpb.DryRunReply, r *rehearsa
 	if p.Anchors.Zones > len(zones) {
 		say("anchors in %d zones are wanted, and the nodes are in %d", p.Anchors.Zones, len(zones))
 	}
-	if r.seat.Record.Doing != nil {
-		say("the scope that decides is busy: it is carrying out proposal %d", r.seat.Record.Doing.ID)
+	if doing := r.seat.Record.Doing; doing != nil {
+		say("the scope that decides is busy: it is carrying out proposal %d, to %s %q", doing.ID, doing.Kind, doing.Subject)
 	}
 	if inForce(r.seat).Amend.Manual {
 		say("votes are given by operators there: see anchormesh scope vote")

@@ -27,7 +27,7 @@ func (s *Service) Show(ctx context.Context, req *meshpb.ShowScopeRequest) (*mesh
 	newest := v.Record.Newest()
 	out := &meshpb.Scope{
 		Prefix: v.Prefix, Version: newest.Number, InForce: v.Record.InForce, Policy: encoded(newest.Policy), Home: uint64(v.Home), Leader: string(v.Leader),
-		Voters: s.weights(ctx, v), Anchors: uint32(v.Anchors), Open: proposals(v),
+		Voters: weights(v), Anchors: uint32(v.Anchors), Open: proposals(v),
 	}
 	for _, a := range v.Segments {
 		out.Segments = append(out.Segments, &meshpb.ScopeSegment{
@@ -36,6 +36,9 @@ func (s *Service) Show(ctx context.Context, req *meshpb.ShowScopeRequest) (*mesh
 	}
 	if v.Record.Doing != nil {
 		out.Doing = proposal(v, v.Record.Doing)
+	}
+	if v.Record.Recovering != nil {
+		out.Recovering = proposal(v, v.Record.Recovering)
 	}
 	return &meshpb.ScopeReply{Scope: out}, nil
 }
@@ -47,18 +50,10 @@ func encoded(p *policy.Policy) string {
 	return string(p.Encode())
 }
 
-// weights are those of a home's voters, as far as its ledger can be read now.
-func (s *Service) weights(ctx context.Context, v *governor.View) (out []*meshpb.Weight) {
-	known := make(map[string]uint32)
-	if d, ok := s.cfg.Table.Segment(v.Home); ok {
-		if ledger, err := s.segmentTrust(ctx, d); err == nil {
-			for _, w := range ledger.GetWeights() {
-				known[w.GetNode()] = w.GetEffective()
-			}
-		}
-	}
-	for _, n := range v.Voters {
-		out = append(out, &meshpb.Weight{Node: string(n), Weight: known[string(n)]})
+// weights are those of a home's voters.
+func weights(v *governor.View) (out []*meshpb.Weight) {
+	for i, n := range v.Voters {
+		out = append(out, &meshpb.Weight{Node: string(n), Weight: uint32(v.Weights[i])})
 	}
 	return out
 }
@@ -84,8 +79,7 @@ func proposal(v *governor.View, p *scope.Proposal) *meshpb.Proposal {
 	if i < 0 {
 		return out
 	}
-	t := v.Open[i].Tally
-	out.Tally = &meshpb.Tally{Approved: t.Approved, Refused: t.Refused, Total: t.Total, Needed: t.Needed}
+	out.Tally = tally(v.Open[i].Tally)
 	for _, n := range v.Open[i].Waiting {
 		out.Waiting = append(out.Waiting, string(n))
 	}
@@ -132,7 +126,28 @@ func (s *Service) History(ctx context.Context, req *meshpb.ScopeHistoryRequest) 
 			Id: c.ID, Kind: c.Kind.String(), Subject: c.Subject, Version: c.Version, Operator: c.Operator, AtUnixMs: c.AtMillis, Outcome: c.Outcome.String(), Note: c.Note, Index: c.Index,
 		})
 	}
+	for i := range v.Record.Counts {
+		out.Counts = append(out.Counts, count(&v.Record.Counts[i]))
+	}
 	return out, nil
+}
+
+func count(c *scope.Count) *meshpb.Count {
+	out := &meshpb.Count{
+		Proposal: c.Proposal, Kind: c.Kind.String(), Decided: c.Decided, Policy: c.Policy, Threshold: c.Threshold.String(), Ledger: c.Basis.Ledger,
+		Tally: tally(c.Tally),
+	}
+	for i, w := range c.Basis.Weights {
+		out.Voters = append(out.Voters, &meshpb.Voter{Node: string(w.Node), Weight: w.Weight, Verdict: c.Votes[i].String()})
+	}
+	for _, t := range c.Basis.Thresholds {
+		out.Thresholds = append(out.Thresholds, t.String())
+	}
+	return out
+}
+
+func tally(t scope.Tally) *meshpb.Tally {
+	return &meshpb.Tally{Approved: t.Approved, Refused: t.Refused, Total: t.Total, Needed: t.Needed}
 }
 
 // Proposals implements meshpb.ScopesServer.

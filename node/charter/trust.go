@@ -24,7 +24,7 @@ func (s *Service) Trust(ctx context.Context, req *meshpb.TrustRequest) (*meshpb.
 		if !here {
 			return nil, errNoReplica
 		}
-		return &meshpb.TrustReply{Segments: []*meshpb.SegmentTrust{ledger(r.Machine.State())}}, nil
+		return &meshpb.TrustReply{Segments: []*meshpb.SegmentTrust{ledger(r.Machine.State(), req.GetLedger())}}, nil
 	}
 	segments := s.within(req.GetPrefix())
 	if len(segments) == 0 {
@@ -35,7 +35,7 @@ func (s *Service) Trust(ctx context.Context, req *meshpb.TrustRequest) (*meshpb.
 	asked.SetLimit(asksMax)
 	for i, d := range segments {
 		asked.Go(func() (err error) {
-			out.Segments[i], err = s.segmentTrust(ctx, d)
+			out.Segments[i], err = s.segmentTrust(ctx, d, req.GetLedger())
 			return err
 		})
 	}
@@ -46,16 +46,17 @@ func (s *Service) Trust(ctx context.Context, req *meshpb.TrustRequest) (*meshpb.
 }
 
 // segmentTrust is the ledger of a segment, from the replica here or an anchor's.
-func (s *Service) segmentTrust(ctx context.Context, d *anchormesh.Descriptor) (*meshpb.SegmentTrust, error) {
+func (s *Service) segmentTrust(ctx context.Context, d *anchormesh.Descriptor, whole bool) (*meshpb.SegmentTrust, error) {
 	if r, here := s.cfg.Host.Get(d.Segment); here {
-		return ledger(r.Machine.State()), nil
+		return ledger(r.Machine.State(), whole), nil
 	}
 	var problems []error
 	for _, v := range d.Voters() {
 		conn, err := s.cfg.Peers.Conn(v.Node)
 		if err == nil {
 			var reply *meshpb.TrustReply
-			if reply, err = meshpb.NewScopesClient(conn).Trust(ctx, &meshpb.TrustRequest{Segment: uint64(d.Segment)}); err == nil && len(reply.GetSegments()) == 1 {
+			req := &meshpb.TrustRequest{Segment: uint64(d.Segment), Ledger: whole}
+			if reply, err = meshpb.NewScopesClient(conn).Trust(ctx, req); err == nil && len(reply.GetSegments()) == 1 {
 				return reply.GetSegments()[0], nil
 			}
 		}
@@ -64,10 +65,14 @@ func (s *Service) segmentTrust(ctx context.Context, d *anchormesh.Descriptor) (*
 	return nil, status.Errorf(codes.Unavailable, "no anchor of segment %s answers: %v", d.Segment, errors.Join(problems...))
 }
 
-// ledger shows a segment's ledger with the weights behind each step.
-func ledger(state *machine.State) *meshpb.SegmentTrust {
+// ledger shows a segment's ledger with the weights behind each step; whole: as it is
+// stored, too.
+func ledger(state *machine.State, whole bool) *meshpb.SegmentTrust {
 	d, l := state.Descriptor, state.Trust
 	out := &meshpb.SegmentTrust{Segment: uint64(d.Segment), Start: d.Range.Start, End: d.Range.End, Version: l.Version()}
+	if whole {
+		out.Ledger = l.Encode()
+	}
 	voters := state.Electorate()
 	for _, w := range l.Of(state.VoterNodes()) {
 		out.Weights = append(out.Weights, &meshpb.TrustWeight{Node: string(w.Node), Weight: w.Weight, Effective: voters.Weight(w.Node)})

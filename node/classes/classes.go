@@ -114,6 +114,9 @@ func (r *Reporter) round(ctx context.Context) {
 			r.say(ctx, to, w)
 		})
 	}
+	if err := r.host.ReleaseGone(); err != nil {
+		r.cfg.Logger.Warn("what is left of a replica that may have forgotten something cannot be given up", "err", err)
+	}
 	forgotten := r.host.Forgotten()
 	for _, f := range forgotten {
 		for _, node := range r.anchors(f.Segment, f.State) {

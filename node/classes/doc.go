@@ -5,7 +5,8 @@
 // Guarantees:
 //
 //   - A replica that its host calls forgetful is reported to the anchors of its segment until
-//     the group has removed it; who leads acts on it (package steward). Answers bring the
+//     the group has removed it; who leads acts on it, and who follows that
+//     replica follows it no more (package steward). Answers bring the
 //     newest descriptor that the other knows, so that the reporter learns of its removal.
 //   - One that its group does not remove within patience is reported to the segment's keeper
 //     (package anchors/keeper), again until it is removed or has begun anew.

@@ -158,3 +158,18 @@ func TestUnrecognisedVariables(t *testing.T) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
 }
+
+// FuzzParseFields: any text is a list of fields, each with a value, or refused.
+func FuzzParseFields(f *testing.F) {
+	f.Add([]byte("name: n1\njoin: [a, b]\n"))
+	f.Add([]byte("a: &x [*x]\n"))
+	f.Add([]byte("---\na: 1\n---\nb: 2\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		fields, err := parseFields(text)
+		for _, one := range fields {
+			if err != nil || one.value == nil || one.line < 1 {
+				t.Fatalf("%q: field %+v, %v", text, one, err)
+			}
+		}
+	})
+}

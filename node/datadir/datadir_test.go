@@ -45,7 +45,7 @@ func used(t *testing.T) *fsys.Mem {
 		t.Fatal(err)
 	}
 	rec := d.Record()
-	rec.Mesh, rec.Genesis, rec.Leaving = 5, 7, true
+	rec.Mesh, rec.Genesis, rec.Leaving, rec.Founded = 5, 7, true, true
 	rec.Retired[7], rec.Boot, rec.Forgotten[8] = 3, "first", 2
 	if err := errors.Join(d.Save(rec), d.Close()); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func used(t *testing.T) *fsys.Mem {
 func TestTheRecordIsKept(t *testing.T) {
 	d := open(t, used(t))
 	r := d.Record()
-	if r.Node != "me" || r.Mesh != 5 || !r.Leaving || r.Genesis != 7 || r.Retired[7] != 3 || r.Boot != "first" || r.Forgotten[8] != 2 || strings.Join(r.Scopes, "|") != "|ab" {
+	if r.Node != "me" || r.Mesh != 5 || !r.Leaving || !r.Founded || r.Genesis != 7 || r.Retired[7] != 3 || r.Boot != "first" || r.Forgotten[8] != 2 || strings.Join(r.Scopes, "|") != "|ab" {
 		t.Errorf("%+v", r)
 	}
 	if err := d.Belongs("me"); err != nil {

@@ -27,6 +27,9 @@ type Record struct {
 	Node anchormesh.NodeID
 	// Genesis is the segment this node created with the mesh, if it did.
 	Genesis anchormesh.SegmentID
+	// Founded: that segment was created. It is not created again, whatever became of the
+	// replica here.
+	Founded bool
 	// Retired holds, per segment, the highest replica ID that this node gave
 	// up. It must not come back: it has forgotten its votes.
 	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
@@ -58,6 +61,7 @@ type stored struct {
 	Mesh    string            `json:"mesh,omitempty"`
 	Node    string            `json:"node,omitempty"`
 	Genesis string            `json:"genesis_segment,omitempty"`
+	Founded bool              `json:"founded,omitempty"`
 	Leaving bool              `json:"leaving,omitempty"`
 	Scopes  []string          `json:"stores,omitempty"` // names without .db
 	Retired map[string]uint64 `json:"retired_replicas,omitempty"`
@@ -88,7 +92,7 @@ func (d *Dir) Record() Record {
 // Save makes a new record durable.
 func (d *Dir) Save(r Record) error {
 	s := stored{
-		Format: format, Node: string(r.Node), Leaving: r.Leaving,
+		Format: format, Node: string(r.Node), Leaving: r.Leaving, Founded: r.Founded,
 		Retired: make(map[string]uint64, len(r.Retired)), Snaps: make(map[string]uint64, len(r.Installed)),
 		Frozen: make(map[string]uint64, len(r.Frozen)), Boot: r.Boot, Forgot: make(map[string]uint64, len(r.Forgotten)),
 		Keepers: make(map[string]string, len(r.Keepers)),
@@ -182,7 +186,7 @@ func (d *Dir) parse(name string, s *stored) error {
 			return bad(err)
 		}
 	}
-	d.record.Node, d.record.Leaving, d.record.Boot = anchormesh.NodeID(s.Node), s.Leaving, s.Boot
+	d.record.Node, d.record.Leaving, d.record.Founded, d.record.Boot = anchormesh.NodeID(s.Node), s.Leaving, s.Founded, s.Boot
 	for _, name := range s.Scopes {
 		prefix, ok := scopePrefix(name)
 		if !ok {

@@ -116,6 +116,7 @@ func (d *Dispatcher) tryCommand(ctx context.Context, desc *anchormesh.Descriptor
 			return 0, nil, ctx.Err()
 		}
 	}
+	d.engine.Seek(desc.Segment)
 	to := d.anchor(ctx, desc, 0)
 	if to == "" || to == d.self {
 		return 0, nil, retry(etcdapi.ErrNoLeader)

@@ -191,6 +191,7 @@ func (d *Dispatcher) run(ctx context.Context, desc *anchormesh.Descriptor, call 
 	case status.Leads():
 		return d.runLocal(ctx, r, desc, status.Term, call)
 	case status.Leader == "":
+		d.engine.Seek(desc.Segment)
 		return nil, retry(etcdapi.ErrNoLeader)
 	}
 	return d.forward(ctx, desc, call, status.Leader)

@@ -244,6 +244,7 @@ func (d *Dispatcher) failWith(to mesh.Responder, segment anchormesh.SegmentID, e
 		fail(to, err)
 		return
 	}
+	d.engine.Seek(segment)
 	leader := ""
 	if st, ok := d.engine.Status(segment); ok {
 		leader = string(st.Leader)

@@ -25,8 +25,7 @@ var errNotYet = errors.New("not yet")
 
 // carryOut goes on with what a home has decided. What cannot be done now is tried again
 // with the next look.
-func (g *Governor) carryOut(ctx context.Context, h home) {
-	p := h.Scope.Doing
+func (g *Governor) carryOut(ctx context.Context, h home, p *scope.Proposal) {
 	var err error
 	switch p.Kind {
 	case scope.Create:
@@ -152,14 +151,14 @@ func (g *Governor) affirm(h home, entry anchormesh.Hash) {
 	if h.Scope.Doing != nil && h.Scope.Doing.Entry == entry {
 		id = h.Scope.Doing.ID
 	}
+	u := unproven{h.segment, entry}
 	g.mu.Lock()
-	waits := g.unproven[h.segment]
-	ok := waits.entry == entry
+	since, ok := g.unproven[u]
 	if !ok {
-		g.unproven[h.segment] = unproven{entry, time.Now()}
+		g.unproven[u] = time.Now()
 	}
 	g.mu.Unlock()
-	if ok && time.Since(waits.since) >= affirmAfter {
+	if ok && time.Since(since) >= affirmAfter {
 		g.cfg.Logger.Info("a decision is entered again: its proof does not come", "scope", string(h.Descriptor.Scope), "proposal", id)
 		g.submit(h, machine.Affirm(id))
 	}

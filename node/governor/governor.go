@@ -38,6 +38,8 @@ const (
 	affirmAfter = 4 * time.Second
 	// expiry is how long a proposal stays open where the policy does not say.
 	expiry = 10 * time.Minute
+	// homeWait is how long an operator's request waits for a home to have a leader.
+	homeWait = 5 * time.Second
 	// orderKept is how long it is tried to carry out an order that was decided.
 	orderKept = time.Minute
 )
@@ -97,15 +99,16 @@ type Governor struct {
 	mu       sync.Mutex
 	stopped  bool
 	busy     map[task]bool
-	seen     map[task]time.Time                // when this node, leading a home, saw a proposal first
-	unproven map[anchormesh.SegmentID]unproven // what each home waits for the proof of
-	active   map[anchormesh.SegmentID]bool     // homes for which something is to be done, perhaps
+	seen     map[task]time.Time            // when this node, leading a home, saw a proposal first
+	unproven map[unproven]time.Time        // since when a proof is waited for
+	active   map[anchormesh.SegmentID]bool // homes for which something is to be done, perhaps
 }
 
-// unproven is a home's decision whose proof is waited for.
+// unproven is a home's decision whose proof is waited for. A home may wait for two: its
+// newest version's and that of what it carries out.
 type unproven struct {
+	home  anchormesh.SegmentID
 	entry anchormesh.Hash
-	since time.Time
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -122,7 +125,7 @@ func New(cfg Config, h *host.Host, e *consensus.Engine, t *route.Table, m Mesh) 
 	return &Governor{
 		cfg: cfg, host: h, engine: e, table: t, mesh: m, kick: make(chan struct{}, 1), ctx: ctx, stop: stop,
 		busy: make(map[task]bool), seen: make(map[task]time.Time), active: make(map[anchormesh.SegmentID]bool),
-		unproven: make(map[anchormesh.SegmentID]unproven),
+		unproven: make(map[unproven]time.Time),
 	}
 }
 
@@ -176,7 +179,7 @@ func (g *Governor) Changed(c machine.Change) {
 // pending reports whether something is open at a home, or not in force everywhere.
 func pending(s *machine.State) bool {
 	r := s.Scope
-	return len(r.Open) > 0 || r.Doing != nil || r.InForce < r.Newest().Number || s.Keeper != nil && len(s.Keeper.Cases) > 0
+	return len(r.Open) > 0 || r.Doing != nil || r.Recovering != nil || r.InForce < r.Newest().Number || s.Keeper != nil && len(s.Keeper.Cases) > 0
 }
 
 func (g *Governor) activate(id anchormesh.SegmentID) {
@@ -253,7 +256,7 @@ func (g *Governor) rested(id anchormesh.SegmentID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.active, id)
-	delete(g.unproven, id)
+	maps.DeleteFunc(g.unproven, func(u unproven, _ time.Time) bool { return u.home == id })
 }
 
 func (g *Governor) homeOf(id anchormesh.SegmentID) (home, bool) {
@@ -283,10 +286,15 @@ func (g *Governor) look(now time.Time) {
 		}
 		g.expire(now, h)
 		g.keep(h)
-		switch {
-		case r.Doing != nil:
-			g.run(task{home: h.segment, term: h.term, id: r.Doing.ID}, func(ctx context.Context) { g.carryOut(ctx, h) })
-		case r.InForce < r.Newest().Number || stray:
+		for _, p := range []*scope.Proposal{r.Doing, r.Recovering} {
+			if p != nil {
+				g.run(task{home: h.segment, term: h.term, id: p.ID}, func(ctx context.Context) { g.carryOut(ctx, h, p) })
+			}
+		}
+		// Beside it, not behind it: a scope that is made inside a new one may need a cut in
+		// a segment that has not adopted the new one yet. What is being given back is not
+		// to be taken again.
+		if (r.InForce < r.Newest().Number || stray) && (r.Doing == nil || r.Doing.Kind != scope.Delete) {
 			g.run(task{home: h.segment, term: h.term}, func(ctx context.Context) { g.spread(ctx, h) })
 		}
 	}

@@ -174,7 +174,7 @@ func (g *Governor) voteOn(ctx context.Context, h home, p *scope.Proposal) {
 // sign votes as an operator says.
 func (g *Governor) sign(ctx context.Context, h home, id uint64, approve bool, why string) error {
 	p, ok := h.Scope.Proposal(id)
-	if !ok || p == h.Scope.Doing {
+	if _, carried := h.Scope.Carried(id); !ok || carried {
 		return fmt.Errorf("%w: proposal %d is not open, as far as this node has applied", ErrRefused, id)
 	}
 	if _, votes := h.Descriptor.AnchorOn(g.cfg.Self); !votes {

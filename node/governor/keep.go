@@ -203,7 +203,7 @@ func (g *Governor) reach(q *question) ([]byte, error) {
 
 // terms reads on what terms a segment is to begin anew here.
 func terms(q *question) (host.Order, error) {
-	o := host.Order{Why: lineage.Evidence{Reason: lineage.Recovery, Operator: string(q.text)}}
+	o := host.Order{Times: q.id, Why: lineage.Evidence{Reason: lineage.Recovery, Operator: string(q.text)}}
 	r := reader{fields.Reader{Rest: q.body}}
 	copy(o.Rule.Decision[:], r.Take(uint64(len(o.Rule.Decision))))
 	if q.flag {

@@ -88,6 +88,7 @@ func (v *View) encode() []byte {
 	for _, n := range v.Voters {
 		b = fields.AppendBytes(b, []byte(n))
 	}
+	b = fields.AppendNumbers(fields.AppendNumbers(b, v.Weights...), v.Needed)
 	b = fields.AppendBytes(fields.AppendBytes(b, []byte(v.Leader)), v.Record.Encode())
 	b = fields.AppendNumbers(b, uint64(len(v.Open)))
 	for _, o := range v.Open {
@@ -109,6 +110,10 @@ func parseView(b []byte) (*View, error) {
 	r := reader{fields.Reader{Rest: b}}
 	v := &View{Prefix: r.bytes(), Home: anchormesh.SegmentID(r.Number()), Anchors: int(r.Number())}
 	v.Voters = r.nodes()
+	for range v.Voters {
+		v.Weights = append(v.Weights, r.Number())
+	}
+	v.Needed = r.Number()
 	v.Leader = anchormesh.NodeID(r.bytes())
 	record, err := scope.Decode(r.bytes())
 	if err != nil {

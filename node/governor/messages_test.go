@@ -23,7 +23,7 @@ func aChange() *Change {
 
 func aView() *View {
 	return &View{
-		Prefix: []byte("/s/"), Home: 4, Leader: "a", Voters: []anchormesh.NodeID{"a", "b"}, Anchors: 3,
+		Prefix: []byte("/s/"), Home: 4, Leader: "a", Voters: []anchormesh.NodeID{"a", "b"}, Weights: []uint64{10, 50}, Needed: 11, Anchors: 3,
 		Record:   &scope.Record{InForce: 2, Next: 5},
 		Open:     []Standing{{ID: 3, Tally: scope.Tally{Approved: 10, Refused: 20, Total: 60, Needed: 31}, Waiting: []anchormesh.NodeID{"b"}}},
 		Segments: []Adoption{{Segment: 4, Range: anchormesh.KeyRange{Start: []byte("a"), End: []byte("b")}, Version: 2, Entered: true}},

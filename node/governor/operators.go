@@ -25,7 +25,7 @@ func (g *Governor) Propose(ctx context.Context, c Change) (Receipt, error) {
 		return Receipt{}, err
 	}
 	q := &question{kind: askPropose, body: c.encode()}
-	answer, err := g.askHome(ctx, at, q)
+	answer, err := g.awaitHome(ctx, at, q)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -106,7 +106,7 @@ func (g *Governor) Vote(ctx context.Context, r Receipt, node anchormesh.NodeID, 
 
 // Withdraw implements Scopes.
 func (g *Governor) Withdraw(ctx context.Context, r Receipt, operator string) error {
-	_, err := g.askHome(ctx, r.Scope, &question{kind: askClose, id: r.ID, text: []byte(operator)})
+	_, err := g.awaitHome(ctx, r.Scope, &question{kind: askClose, id: r.ID, text: []byte(operator)})
 	return err
 }
 

@@ -64,7 +64,7 @@ func (g *Governor) judgeRecovery(ctx context.Context, p *scope.Proposal) error {
 // recover has the surviving node begin anew.
 func (g *Governor) recover(ctx context.Context, h home, p *scope.Proposal) error {
 	answer, err := g.call(ctx, p.Survivor, &question{
-		kind: askRecover, segment: p.Segment, text: []byte(p.Operator), body: append(p.Entry[:], h.Descriptor.Scope...),
+		kind: askRecover, segment: p.Segment, id: h.Scope.Recoveries, text: []byte(p.Operator), body: append(p.Entry[:], h.Descriptor.Scope...),
 	})
 	if errors.Is(err, ErrRefused) {
 		return g.finish(ctx, h, p, scope.Abandoned, err.Error())
@@ -83,6 +83,14 @@ func (g *Governor) recover(ctx context.Context, h home, p *scope.Proposal) error
 		}
 	}
 	return g.finish(ctx, h, p, scope.Decided, "")
+}
+
+// giveUp ends a recovery that is being carried out, because an operator says so: its
+// survivor is gone, too, or cannot. Should it have begun anew, or do so yet, the next
+// recovery is of a higher generation.
+func (g *Governor) giveUp(ctx context.Context, h home, p *scope.Proposal, by string) error {
+	g.cfg.Logger.Warn("a recovery that was decided is given up", "segment", p.Segment, "survivor", p.Survivor.Short(), "proposal", p.ID, "operator", by)
+	return g.finish(ctx, h, p, scope.Abandoned, "withdrawn by "+by)
 }
 
 // RecoverHere lets a segment begin anew on this node's replica, by an operator's order

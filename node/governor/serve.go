@@ -61,11 +61,14 @@ func (g *Governor) call(ctx context.Context, node anchormesh.NodeID, q *question
 	}
 	answer, err := g.mesh.Call(ctx, node, Method, q.encode())
 	var remote *mesh.RemoteError
-	if !errors.As(err, &remote) {
-		if err != nil {
-			err = fmt.Errorf("%w: node %s: %w", ErrUnavailable, node.Short(), err)
-		}
-		return answer, err
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.As(err, &remote):
+	case q.once() && !nowhere(err):
+		return nil, fmt.Errorf("%w: node %s: %w", ErrUnknown, node.Short(), err)
+	default:
+		return nil, fmt.Errorf("%w: node %s: %w", ErrUnavailable, node.Short(), err)
 	}
 	for _, c := range codes {
 		if remote.Code == c.code {
@@ -73,6 +76,20 @@ func (g *Governor) call(ctx context.Context, node anchormesh.NodeID, q *question
 		}
 	}
 	return nil, &answered{ErrUnavailable, remote.Text}
+}
+
+// once reports whether a question that may have been carried out must not be put again: a
+// proposal would be there twice, and its end would be told of the wrong one.
+func (q *question) once() bool { return q.kind == askPropose || q.kind == askClose }
+
+// nowhere reports whether a call that failed certainly never arrived.
+func nowhere(err error) bool {
+	for _, is := range []error{mesh.ErrUnreachable, mesh.ErrNoHandler, mesh.ErrRefused, mesh.ErrOverloaded, mesh.ErrTooLarge} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered is an error of another node, which says itself what it is.
@@ -101,6 +118,28 @@ func (g *Governor) askHome(ctx context.Context, prefix []byte, q *question) ([]b
 	}
 	q.segment = d.Segment
 	return g.askLeader(ctx, d, q)
+}
+
+// awaitHome is askHome for operators: while no leader is found, as after the last one
+// died, it asks again, for homeWait. Nothing took effect meanwhile.
+func (g *Governor) awaitHome(ctx context.Context, prefix []byte, q *question) ([]byte, error) {
+	until := time.NewTimer(homeWait)
+	defer until.Stop()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		answer, err := g.askHome(ctx, prefix, q)
+		if !errors.Is(err, ErrUnavailable) {
+			return answer, err
+		}
+		select {
+		case <-ticker.C:
+		case <-until.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // lookAgain asks who holds the prefix, as far as is known here, what holds it now: the
@@ -136,6 +175,7 @@ func (q *question) patience() time.Duration {
 // askLeader asks the leader of a segment: whoever is thought to lead, then the others.
 // An outcome that is not known is not asked for again.
 func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *question) ([]byte, error) {
+	g.engine.Seek(d.Segment)
 	nodes := []anchormesh.NodeID{}
 	if st, ok := g.engine.Status(d.Segment); ok && st.Leader != "" {
 		nodes = append(nodes, st.Leader)
@@ -164,6 +204,7 @@ func (g *Governor) askLeader(ctx context.Context, d *anchormesh.Descriptor, q *q
 
 // answer answers a question that is for this node.
 func (g *Governor) answer(ctx context.Context, from anchormesh.NodeID, q *question) ([]byte, error) {
+	g.engine.Seek(q.segment) // so that the next who asks finds a leader
 	switch q.kind {
 	case askAdopt, askCut:
 		return g.change(ctx, q)
@@ -200,6 +241,9 @@ func (g *Governor) answer(ctx context.Context, from anchormesh.NodeID, q *questi
 	case askShow:
 		return g.view(ctx, h)
 	case askClose:
+		if p := h.Scope.Recovering; p != nil && p.ID == q.id {
+			return nil, g.giveUp(ctx, h, p, string(q.text))
+		}
 		note := "by " + string(q.text)
 		_, err := g.propose(ctx, h, machine.Close(q.id, scope.Withdrawn, note))
 		return nil, err
@@ -281,8 +325,10 @@ func (g *Governor) take(ctx context.Context, h home, body []byte) ([]byte, error
 		}
 	}
 	// Decided already: by a vote that was faster than this look.
-	if d := now.Scope.Doing; d != nil && d.Index == index {
-		return fields.AppendNumbers(nil, d.ID), nil
+	for _, d := range []*scope.Proposal{now.Scope.Doing, now.Scope.Recovering} {
+		if d != nil && d.Index == index {
+			return fields.AppendNumbers(nil, d.ID), nil
+		}
 	}
 	return fields.AppendNumbers(nil, now.Scope.Next), nil
 }
@@ -344,10 +390,11 @@ func (g *Governor) view(ctx context.Context, h home) ([]byte, error) {
 	}
 	d := h.Descriptor
 	v := &View{Prefix: d.Scope, Home: h.segment, Leader: g.cfg.Self, Anchors: h.Want, Record: h.Scope}
-	for _, a := range d.Voters() {
-		v.Voters = append(v.Voters, a.Node)
-	}
 	electorate := h.Electorate()
+	for _, a := range d.Voters() {
+		v.Voters, v.Weights = append(v.Voters, a.Node), append(v.Weights, uint64(electorate.Weight(a.Node)))
+	}
+	v.Needed = uint64(electorate.Need(h.Scope.Threshold()))
 	for _, p := range h.Scope.Open {
 		v.Open = append(v.Open, Standing{ID: p.ID, Tally: h.Scope.Tally(p, electorate), Waiting: missing(v.Voters, p)})
 	}

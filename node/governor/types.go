@@ -34,7 +34,7 @@ type Scopes interface {
 	Await(ctx context.Context, r Receipt) (scope.Closed, error)
 	// Vote gives the vote of a node that votes in the home's group, where operators vote.
 	Vote(ctx context.Context, r Receipt, node anchormesh.NodeID, approve bool, why string) error
-	// Withdraw ends an open proposal.
+	// Withdraw ends an open proposal, or gives up a recovery that is being carried out.
 	Withdraw(ctx context.Context, r Receipt, operator string) error
 	// Show returns a scope with its history and what is open.
 	Show(ctx context.Context, prefix []byte) (*View, error)
@@ -95,6 +95,8 @@ type View struct {
 	Home     anchormesh.SegmentID
 	Leader   anchormesh.NodeID
 	Voters   []anchormesh.NodeID // of the home's group
+	Weights  []uint64            // of these, as votes on changes count them now
+	Needed   uint64              // the least sum that decides
 	Anchors  int                 // that its segments have
 	Record   *scope.Record
 	Open     []Standing

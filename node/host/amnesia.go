@@ -87,6 +87,23 @@ func (h *Host) Forgotten() (out []Forgetful) {
 	return out
 }
 
+// ReleaseGone gives up what is left of forgetful replicas whose segments are no more, as
+// far as is known here: those were merged after their groups had let the replicas go, and
+// nobody is left who would say so.
+func (h *Host) ReleaseGone() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(h.forgetful)) {
+		if _, known := h.table.Segment(id); known {
+			continue
+		}
+		if _, err := h.superseded(h.forgetful[id].State.Descriptor, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // superseded takes a descriptor of a segment of which a replica here is forgetful. It
 // reports whether the segment may have a new replica here. Caller holds mu.
 func (h *Host) superseded(d *anchormesh.Descriptor, current bool) (free bool, err error) {

@@ -142,6 +142,38 @@ func TestAReplicaThatMayHaveForgottenGivesWay(t *testing.T) {
 	}
 }
 
+// TestWhatIsLeftOfAMergedSegmentGoes: a forgetful replica whose group let it go and was
+// merged then is told so by nobody: its node gives it up when it knows that the segment is
+// no more, and not before.
+func TestWhatIsLeftOfAMergedSegmentGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, disks := meshtest.NewNetwork(1), threeDisks(t)
+		nodes := group(t, disks, net)
+		a, b := nodes[0], nodes[1]
+		amend(t, a, anchormesh.Light)
+		hosttest.Eventually(t, time.Minute, "b to acknowledge from memory", func() bool {
+			open(a)
+			return b.Log.Group(segment).Memory()
+		})
+		<-time.After(time.Second) // and that to be on disk
+		open(a)
+		left := disks[1].PowerCut(1)
+		b.Stop()
+		b = hosttest.Start(t, left, net, "b")
+		must(t, b.Host.ReleaseGone())
+		f := b.Host.Forgotten()
+		if len(f) != 1 {
+			t.Fatalf("forgotten are %+v", f)
+		}
+		d := f[0].State.Descriptor
+		b.Table.Bury(anchormesh.Tombstone{Segment: segment, Generation: d.Generation + 2, Range: d.Range, Successors: []anchormesh.SegmentID{segment + 1}})
+		must(t, b.Host.ReleaseGone())
+		if f := b.Host.Forgotten(); len(f) != 0 {
+			t.Errorf("forgotten are still %+v", f)
+		}
+	})
+}
+
 // Whoever stopped in order, or whose light segment had been at rest for long, has
 // forgotten nothing, and neither has a normal segment.
 func TestWhoForgotNothingComesBack(t *testing.T) {

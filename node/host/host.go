@@ -533,7 +533,8 @@ func (h *Host) leave(id anchormesh.SegmentID) {
 }
 
 // Genesis creates the mesh's first segment, the whole keyspace with this node
-// as its only anchor. It may be repeated until it succeeded.
+// as its only anchor. It may be repeated: until it succeeded it goes on, and after that it
+// does nothing.
 func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zone string, want int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -544,8 +545,11 @@ func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zon
 			return err
 		}
 	}
+	if rec.Founded {
+		return nil // the replica may have moved away since, or wait for a snapshot
+	}
 	if _, ok := h.Get(rec.Genesis); ok {
-		return nil
+		return h.founded()
 	}
 	store, err := h.openStore(nil)
 	if err != nil {
@@ -568,7 +572,17 @@ func (h *Host) Genesis(mesh anchormesh.MeshID, segment anchormesh.SegmentID, zon
 	if err != nil {
 		return err
 	}
+	if err := h.founded(); err != nil {
+		return err
+	}
 	return h.run(store, created, 1, false)
+}
+
+// founded notes that the mesh's first segment was created here.
+func (h *Host) founded() error {
+	rec := h.dir.Record()
+	rec.Founded = true
+	return h.dir.Save(rec)
 }
 
 // genesisIndex is above one so that every other anchor starts from a snapshot:

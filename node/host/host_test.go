@@ -218,6 +218,24 @@ func TestInstallCutShortAnywhere(t *testing.T) {
 	}
 }
 
+// A node that is always started as the one that founds the mesh, though its replica of the
+// first segment has moved away.
+func TestAMeshIsFoundedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := hosttest.NewDisk(t)
+		n := genesis(t, d, meshtest.NewNetwork(1))
+		n.Put(segment, "k", "v")
+		must(t, n.Host.Retire(segment, 1))
+		n.Stop()
+		n = hosttest.Start(t, d, meshtest.NewNetwork(1), "a")
+		must(t, n.Host.Genesis(meshID, segment, "", 3))
+		if got := n.Host.Segments(); len(got) != 0 {
+			t.Errorf("founded again: %v", got)
+		}
+		n.Stop()
+	})
+}
+
 // A retirement may be cut short anywhere: the replica is there, or gone for good.
 func TestRetireCutShortAnywhere(t *testing.T) {
 	for seed := range uint64(2) {

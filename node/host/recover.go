@@ -21,6 +21,8 @@ type Order struct {
 	// Above is a number of the segment's line that was asked for after the old group
 	// could not commit any more; the home of a line needs none.
 	Above anchormesh.Revision
+	// Times is the how manyth recovery this is: see machine.Recovery.
+	Times uint64
 	// Generation and Least are what a keeper knows of, which may be somewhat old; zero: an
 	// operator decides.
 	Generation anchormesh.Generation
@@ -67,7 +69,7 @@ func (h *Host) Recover(segment anchormesh.SegmentID, o Order) (*anchormesh.Descr
 		h.forgetful[segment] = f
 	}
 	o.Why.Numbers = []uint64{tail, dropped}
-	next, err := r.Machine.Recover(machine.Recovery{Self: h.cfg.Self, At: at, Above: o.Above, Rule: o.Rule, Why: o.Why})
+	next, err := r.Machine.Recover(machine.Recovery{Self: h.cfg.Self, At: at, Above: o.Above, Times: o.Times, Rule: o.Rule, Why: o.Why})
 	if err != nil {
 		return nil, err
 	}

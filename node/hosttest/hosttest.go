@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/policy"
+	"github.com/anchormesh/anchormesh/anchors/scope"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -174,6 +176,23 @@ func (n *Node) propose(segment anchormesh.SegmentID, command []byte) error {
 	done := make(chan error, 1)
 	n.Engine.Propose(segment, r.Machine.Descriptor().Generation, slices.Clone(command), func(res consensus.Result) { done <- res.Err })
 	return <-done
+}
+
+// Govern puts a policy in force at the home of a scope, in which this node votes alone.
+func (n *Node) Govern(segment anchormesh.SegmentID, p *policy.Policy) {
+	n.t.Helper()
+	r, _ := n.Host.Get(segment)
+	s := r.Machine.State()
+	newest, d := s.Scope.Newest().Number, s.Descriptor
+	err := n.propose(segment, machine.Propose(&scope.Proposal{Kind: scope.Amend, Subject: d.Scope, Base: newest, Version: newest + 1, Policy: p}))
+	if open := r.Machine.State().Scope.Open; err == nil && len(open) > 0 {
+		wanted := open[len(open)-1]
+		v := &scope.Vote{Node: n.ID, Approve: true, Signature: Signature(n.ID, wanted.Statement(d.Mesh, segment, true))}
+		err = n.propose(segment, machine.CastVote(wanted.ID, v))
+	}
+	if now := r.Machine.State().Scope.Newest().Number; err != nil || now != newest+1 {
+		n.t.Fatalf("policy of segment %s: version %d, %v", segment, now, err)
+	}
 }
 
 // Get reads a key from the node's replica as it is.

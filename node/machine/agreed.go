@@ -75,25 +75,58 @@ func orderNumbers(order *scope.Proposal) []uint64 {
 	return out
 }
 
-// agreed returns the command of an entry that carries what allows it, if that holds here.
-func (m *Machine) agreed(e *consensus.Entry, body []byte) ([]byte, error) {
+// Agreement is a command with what allows it: votes, or a decision.
+type Agreement struct {
+	Command []byte
+	Votes   *approval.Batch
+	By      *Decision
+}
+
+// ParseAgreed reads an OpAgreed, behind the op. What it says is not judged yet, but that
+// the command is one that is agreed to.
+func ParseAgreed(body []byte) (a Agreement, err error) {
 	if len(body) == 0 {
-		return nil, errCommand
+		return a, errCommand
 	}
-	var command []byte
-	var err error
 	switch body[0] {
 	case byVotes:
-		command, err = m.voted(e, body[1:])
+		if a.Votes, err = approval.Parse(body[1:]); err == nil && len(a.Votes.Slots) == 1 {
+			a.Command = a.Votes.Slots[0].Bytes
+		}
 	case byDecision:
-		command, err = m.decidedElsewhere(body[1:])
-	default:
-		return nil, errCommand
+		a.By, a.Command, err = parseDecision(body[1:])
 	}
-	if err == nil && !optional(command) {
-		return nil, fmt.Errorf("%w: it is nothing that is agreed to", errCommand)
+	if err == nil && !optional(a.Command) {
+		return a, fmt.Errorf("%w: it is nothing that is agreed to", errCommand)
 	}
-	return command, err
+	return a, err
+}
+
+func parseDecision(body []byte) (d *Decision, command []byte, err error) {
+	r := reader{fields.Reader{Rest: body}}
+	proof, wanted := r.Bytes(), r.Bytes()
+	if r.Bad {
+		return nil, nil, errCommand
+	}
+	d = &Decision{}
+	if d.Proof, err = lineage.DecodeProof(proof); err != nil || len(wanted) == 0 {
+		return d, r.Rest, err
+	}
+	order, err := scope.DecodeWanted(wanted)
+	d.Order = &order
+	return d, r.Rest, err
+}
+
+// agreed returns the command of an entry that carries what allows it, if that holds here.
+func (m *Machine) agreed(e *consensus.Entry, body []byte) ([]byte, error) {
+	a, err := ParseAgreed(body)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.Votes != nil:
+		return a.Command, m.voted(e, &a)
+	}
+	return a.Command, m.decidedElsewhere(&a)
 }
 
 // optional reports whether a command is a change of structure that needs agreement.
@@ -101,24 +134,19 @@ func optional(command []byte) bool {
 	return len(command) > 0 && (keyspace.Op(command[0]) == OpSplit || keyspace.Op(command[0]) == OpOpen)
 }
 
-func (m *Machine) voted(e *consensus.Entry, body []byte) ([]byte, error) {
-	batch, err := approval.Parse(body)
-	if err != nil {
-		return nil, err
-	}
+func (m *Machine) voted(e *consensus.Entry, a *Agreement) error {
 	in := m.ActInForce(e.Index, e.Term)
-	verdict, err := batch.JudgeAct(&in, m.approvals.verify)
+	verdict, err := a.Votes.JudgeAct(&in, m.approvals.verify)
 	switch {
 	case errors.Is(err, approval.ErrForged) && m.approvals.forged != nil:
 		m.approvals.forged(e.Term, err)
-		return nil, err
+		return err
 	case err != nil:
-		return nil, err
+		return err
 	case !verdict.Admitted:
-		return nil, fmt.Errorf("%w: %w", ErrRefused, ErrUnagreed)
+		return fmt.Errorf("%w: %w", ErrRefused, ErrUnagreed)
 	}
-	command := batch.Slots[0].Bytes
-	return command, m.state.Load().MayVote(command)
+	return m.state.Load().MayVote(a.Command)
 }
 
 // MayVote says why the anchors cannot agree to a command by their own votes: it is the
@@ -173,33 +201,15 @@ func (m *Machine) ActInForce(index, term uint64) approval.InForce {
 	return in
 }
 
-// decidedElsewhere returns a command that a home's decision allows.
-func (m *Machine) decidedElsewhere(body []byte) ([]byte, error) {
-	r := reader{fields.Reader{Rest: body}}
-	proof, wanted := r.Bytes(), r.Bytes()
-	command := r.Rest
-	if r.Bad || !optional(command) {
-		return nil, errCommand
+// decidedElsewhere makes sure that a home's decision allows a command.
+func (m *Machine) decidedElsewhere(a *Agreement) error {
+	if err := m.state.Load().allowedBy(a.By, a.Command); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	d := Decision{}
-	var err error
-	if d.Proof, err = lineage.DecodeProof(proof); err != nil {
-		return nil, err
+	if err := a.By.Proof.Verify(a.By.Proof.Entry.Voters, m.approvals.verify); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if len(wanted) > 0 {
-		order, err := scope.DecodeWanted(wanted)
-		if err != nil {
-			return nil, err
-		}
-		d.Order = &order
-	}
-	if err := m.state.Load().allowedBy(&d, command); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	if err := d.Proof.Verify(d.Proof.Entry.Voters, m.approvals.verify); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	return command, nil
+	return nil
 }
 
 // errOther says that a decision allows something else.
@@ -209,11 +219,14 @@ var errOther = errors.New("the decision is about something else")
 // command in this segment.
 func (s *State) allowedBy(by *Decision, command []byte) error {
 	e, d := by.Proof.Entry, s.Descriptor
-	if e.Kind != lineage.Policy || e.Mesh != d.Mesh || !bytes.Equal(e.Rule.From, d.Scope) {
+	if e.Kind != lineage.Policy || e.Mesh != d.Mesh {
 		return errOther
 	}
-	if by.Order == nil {
+	if by.Order == nil && bytes.HasPrefix(d.Scope, e.Rule.From) { // as in Adopts: one around both may have been made behind the vote
 		return cutsOut(e, command)
+	}
+	if by.Order == nil || !bytes.Equal(e.Rule.From, d.Scope) {
+		return errOther
 	}
 	o := by.Order
 	numbers := e.Evidence.Numbers

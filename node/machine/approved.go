@@ -191,7 +191,7 @@ func (s *State) Thresholds() []trust.Threshold {
 
 // Electorate returns the voters in force with their effective weights.
 func (s *State) Electorate() *trust.Electorate {
-	return trust.Elect(s.Trust.Of(s.VoterNodes()), s.Thresholds()...)
+	return s.Trust.Elect(s.VoterNodes(), s.Thresholds()...)
 }
 
 // Electorate is State's, computed once for each state.

@@ -369,7 +369,7 @@ func (b *bench) judged(term uint64, ofC trust.Measure) []byte {
 
 func (b *bench) reports(term uint64, ofC trust.Measure) (*trust.Poll, []trust.Report) {
 	s := b.m.State()
-	p := &trust.Poll{Mesh: 7, Segment: 9, Generation: s.Descriptor.Generation, Term: term, Version: s.Trust.Version(), Voters: s.VoterNodes()}
+	p := &trust.Poll{Mesh: 7, Segment: 9, Generation: s.Descriptor.Generation, Term: term, Version: s.Trust.Version(), Ledger: s.Trust.Digest(), Voters: s.VoterNodes()}
 	var reports []trust.Report
 	for _, n := range p.Voters {
 		r := trust.Report{By: n, Measures: slices.Repeat([]trust.Measure{{Answered: 9}}, len(p.Voters))}

@@ -105,7 +105,7 @@ func (m *Machine) applyHardened(e *consensus.Entry, body []byte) error {
 	}
 	next.Soft = slices.Delete(slices.Clone(next.Soft), i, i+1)
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(next.Encode())
+	next.store(b)
 	b.End()
 	m.state.Store(&next) // the configuration is as it was: see Durable
 	m.changed(Change{State: &next, Place: placeOf(e)})

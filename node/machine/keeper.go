@@ -113,7 +113,7 @@ func (s *State) dead(place lineage.Place, body []byte) error {
 // recovering reports whether operators want, or carry out, the recovery of a segment.
 func (s *State) recovering(segment anchormesh.SegmentID) bool {
 	r := s.Scope
-	if r.Doing != nil && r.Doing.Kind == scope.Recover && r.Doing.Segment == segment {
+	if r.Recovering != nil && r.Recovering.Segment == segment {
 		return true
 	}
 	for _, p := range r.Open {

@@ -76,7 +76,7 @@ func TestOperatorsComeFirst(t *testing.T) {
 		}
 	}
 	b.decide(1, *want)
-	if s := b.m.State(); s.Keeper.Busy() || s.Scope.Doing == nil || s.Keeper.Floor(77) <= 4 {
-		t.Errorf("keeper %+v, doing %+v", s.Keeper, s.Scope.Doing)
+	if s := b.m.State(); s.Keeper.Busy() || s.Scope.Recovering == nil || s.Keeper.Floor(77) <= 4 {
+		t.Errorf("keeper %+v, recovering %+v", s.Keeper, s.Scope.Recovering)
 	}
 }

@@ -207,7 +207,7 @@ func (m *Machine) applyConf(e *consensus.Entry) {
 	state := now.after(next, e.Conf.State, placeOf(e))
 	state.check()
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(state.Encode())
+	state.store(b)
 	b.End()
 	m.enter(state)
 	m.changed(Change{State: state, Place: placeOf(e)})
@@ -310,7 +310,7 @@ func (m *Machine) applySplit(e *consensus.Entry, body []byte) error {
 	}
 	b := m.segment.Begin(e.Index, e.Term)
 	child := m.space.Cut(b, split.Right, split.At, mvcc.Meta{Applied: BirthIndex, Term: BirthTerm, State: right.Encode()})
-	b.SetState(left.Encode())
+	left.store(b)
 	b.End()
 	m.enter(left)
 	m.changed(Change{State: left, Place: placeOf(e), Child: child, Born: right})
@@ -331,7 +331,7 @@ func (m *Machine) applyWindow(e *consensus.Entry, body []byte) error {
 	}
 	now.Window = anchormesh.Revision(w)
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(now.Encode())
+	now.store(b)
 	b.End()
 	m.state.Store(&now) // the configuration is as it was: see Durable
 	m.changed(Change{State: &now, Place: placeOf(e)})

@@ -214,7 +214,7 @@ func (m *Machine) turn(e *consensus.Entry, change func(next *State) error) error
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(next.Encode())
+	next.store(b)
 	b.End()
 	m.state.Store(&next) // the configuration is as it was: see Durable
 	m.changed(Change{State: &next, Place: placeOf(e), Thawed: now.Frozen() && !next.Frozen()})
@@ -303,7 +303,7 @@ func (m *Machine) applyAbsorb(e *consensus.Entry, body []byte) error {
 	next.Descriptor, next.Chain = d, chain
 	b := m.segment.Begin(e.Index, e.Term)
 	m.space.Absorb(b, right.space, 0)
-	b.SetState(next.Encode())
+	next.store(b)
 	b.End()
 	m.enter(&next)
 	m.changed(Change{State: &next, Place: placeOf(e), Absorbed: theirs})

@@ -16,6 +16,7 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 )
 
 // stateVersion is the first byte of an encoded State.
@@ -62,6 +63,22 @@ func (s *State) Encode() []byte {
 		out = fields.AppendBytes(fields.AppendNumbers(out, p.kind), p.bytes)
 	}
 	return out
+}
+
+// store writes a new state with an entry. Afterwards lineage and ledger, which are most
+// of it, are kept once: as the stored bytes have them.
+func (s *State) store(b *mvcc.Batch) {
+	stored := s.Encode()
+	b.SetState(stored)
+	r := fields.Reader{Rest: stored[1:]}
+	for range r.Number() {
+		switch kind, body := r.Number(), r.Bytes(); kind {
+		case partChain:
+			s.Chain = s.Chain.In(body)
+		case partTrust:
+			s.Trust = s.Trust.In(body)
+		}
+	}
 }
 
 func (s *State) parts() []part {

@@ -32,9 +32,18 @@ type Recovery struct {
 	// Above all revisions that the lost anchors can have given is this number of the
 	// segment's line. The home of a line finds its own, and it may be 0.
 	Above anchormesh.Revision
+	// Times is the how manyth recovery this is that was decided for the segments around:
+	// one before may have been given up and carried out all the same, so each skips more.
+	// 0 counts as 1.
+	Times uint64
 	Rule  lineage.Rule
 	Why   lineage.Evidence
 }
+
+// timesMax keeps revisions far below what clients can hold.
+const timesMax = 1 << 16
+
+func (r *Recovery) times() uint64 { return min(max(r.Times, 1), timesMax) }
 
 // Recover makes the replica here, whose group is stopped, the only one of a new
 // generation of its segment. It writes the state and the place into the store's next
@@ -52,7 +61,7 @@ func (m *Machine) Recover(how Recovery) (*State, error) {
 	base := how.Above
 	switch {
 	case now.Descriptor.LineHome(): // its numbers go on above all that the others can have given
-		base = max(now.Window, last) + recoveredRevisions
+		base = max(now.Window, last) + recoveredRevisions*anchormesh.Revision(how.times())
 	case base < last:
 		return nil, fmt.Errorf("%w: %d, number %d", ErrAbove, last, base)
 	}
@@ -62,7 +71,7 @@ func (m *Machine) Recover(how Recovery) (*State, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	b := m.segment.Begin(how.At.Index, how.At.Term)
-	b.SetState(next.Encode())
+	next.store(b)
 	b.Raise(base)
 	if floor := m.lossFloor(base); floor > 0 {
 		// Compacted further already, or never so far: then nobody saw what is lost.
@@ -88,7 +97,7 @@ func (s *State) recovered(how *Recovery, base anchormesh.Revision) (*State, erro
 	if !had {
 		return nil, fmt.Errorf("node %s is no anchor of segment %s", how.Self.Short(), s.Descriptor.Segment)
 	}
-	chain, err := s.Chain.Recovered(how.At, how.Self, RecoveredGenerations, how.Rule, how.Why)
+	chain, err := s.Chain.Recovered(how.At, how.Self, RecoveredGenerations*how.times(), how.Rule, how.Why)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +105,7 @@ func (s *State) recovered(how *Recovery, base anchormesh.Revision) (*State, erro
 	d := s.Descriptor.Clone()
 	next.Descriptor, next.Chain, next.Leaving, next.Soft = d, chain, nil, nil
 	next.Left.Open = false
-	old.Replica, old.Role = d.NextReplica+recoveredReplicas, anchormesh.Voter
+	old.Replica, old.Role = d.NextReplica+recoveredReplicas*anchormesh.ReplicaID(how.times()), anchormesh.Voter
 	d.Anchors, d.NextReplica, d.Joint = []anchormesh.Anchor{old}, old.Replica+1, false
 	d.Generation, d.Changed, d.Lineage = chain.Now().Generation, how.At.Index, chain.Head()
 	next.Conf = confOf([]uint64{uint64(old.Replica)})

@@ -137,7 +137,7 @@ func (m *Machine) applyScope(op keyspace.Op, e *consensus.Entry, body []byte) er
 // govern puts a state in force whose configuration is as it was.
 func (m *Machine) govern(e *consensus.Entry, old, next *State) {
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(next.Encode())
+	next.store(b)
 	b.End()
 	if next.Descriptor == old.Descriptor {
 		m.state.Store(next) // see Durable
@@ -284,11 +284,11 @@ func (s *State) finish(place lineage.Place, body []byte) error {
 	if err != nil {
 		return err
 	}
-	doing := s.Scope.Doing
-	if doing != nil && doing.Kind == scope.Delete && len(s.Descriptor.Line) > len(doing.Subject) {
+	doing, carried := s.Scope.Carried(id)
+	if carried && doing.Kind == scope.Delete && len(s.Descriptor.Line) > len(doing.Subject) {
 		return fmt.Errorf("the scope's line of revisions has not gone back to that of %q yet", doing.Subject)
 	}
-	if doing != nil && doing.Kind == scope.Delete && s.Keeper.Busy() {
+	if carried && doing.Kind == scope.Delete && s.Keeper.Busy() {
 		return fmt.Errorf("%w: a light segment begins anew, and this scope's home decides about it", scope.ErrBusy)
 	}
 	if s.Scope, err = s.Scope.Finish(id, o, note, at(place)); err != nil || doing.Kind != scope.Delete {
@@ -332,7 +332,7 @@ func (s *State) affirm(place lineage.Place, body []byte) error {
 	why := lineage.Evidence{Reason: lineage.Operator}
 	kind := scope.Amend
 	switch doing, newest := s.Scope.Doing, s.Scope.Newest(); {
-	case doing != nil && doing.ID == id && doing.Kind != scope.Recover:
+	case doing != nil && doing.ID == id:
 		kind = doing.Kind
 		rule, why = s.decision(doing)
 		rule.Decision = doing.Entry

@@ -129,6 +129,19 @@ func TestAdoption(t *testing.T) {
 	if out := b.apply(2, Affirm(1)); !errors.Is(out.Err, ErrRefused) {
 		t.Errorf("affirmed when done: %v", out.Err)
 	}
+	// A scope inside the one that was made meanwhile, decided around both, is cut out all the
+	// same: nothing else would ever end its creation.
+	b.decide(2, scope.Proposal{Kind: scope.Create, Subject: []byte("m5"), Version: 1, Policy: inner, AtMillis: 10})
+	late := &lineage.Proof{Entry: b.m.State().Chain.Last()}
+	late.Add("a", []byte("yes"))
+	late.Add("b", []byte("yes"))
+	child.m.RequireAgreement()
+	for at, cuts := range map[string]bool{"m6": true, "m55": false} {
+		split := Split{At: []byte(at), Right: 14, Evidence: lineage.Evidence{Reason: lineage.Boundary}}
+		if out := child.apply(4, (&Decision{Proof: late}).Allow(split.Command())); (out.Err == nil) != cuts {
+			t.Errorf("a cut at %s: %v", at, out.Err)
+		}
+	}
 }
 
 // A segment that begins anew on a survivor skips whatever the others can have reached.
@@ -144,6 +157,12 @@ func TestRecovered(t *testing.T) {
 	if len(d.Anchors) != 1 || d.Anchors[0].Node != "b" || d.Anchors[0].Replica < before.Descriptor.NextReplica || d.Generation < before.Descriptor.Generation+1<<16 ||
 		s.Window < 1<<32 || !d.Stamped || !s.Chain.Last().Describes(d) || len(s.Conf.GetVoters()) != 1 {
 		t.Errorf("%+v", s)
+	}
+	// The next recovery of the same old generation, on another survivor: above the first,
+	// and all that may have come of it.
+	next, err := before.recovered(&Recovery{Self: "c", At: lineage.Place{Index: 90, Term: 9}, Times: 2, Why: lineage.Evidence{Reason: lineage.Recovery}}, 1)
+	if err != nil || next.Descriptor.Generation < d.Generation+1<<16-1 || next.Descriptor.Anchors[0].Replica < d.NextReplica+recoveredReplicas-1 {
+		t.Errorf("after %+v: %+v, %v", d, next, err)
 	}
 	if _, err := before.recovered(&Recovery{Self: "x", At: lineage.Place{Index: 100, Term: 9}}, 1); err == nil {
 		t.Error("a node that is no anchor survived")

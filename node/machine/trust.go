@@ -73,7 +73,7 @@ func (m *Machine) applyTrust(e *consensus.Entry, body []byte) error {
 	}
 	now.Trust = next
 	b := m.segment.Begin(e.Index, e.Term)
-	b.SetState(now.Encode())
+	now.store(b)
 	b.End()
 	m.state.Store(&now) // the configuration is as it was: see Durable
 	m.changed(Change{State: &now, Place: placeOf(e)})

@@ -209,7 +209,7 @@ func (m *Machine) applyTurn(e *consensus.Entry, op keyspace.Op, body []byte) err
 	if last, _ := m.segment.Revision(); next.Counts() && base > last {
 		b.Raise(base)
 	}
-	b.SetState(next.Encode())
+	next.store(b)
 	b.End()
 	m.enter(&next)
 	m.changed(Change{State: &next, Place: placeOf(e)})

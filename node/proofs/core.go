@@ -79,8 +79,8 @@ func (k *Key) Check(before *lineage.Entry, p *lineage.Proof) error {
 type Core struct {
 	key   Key
 	noted map[anchormesh.SegmentID]*noted
-	holds map[anchormesh.Hash]int // in how many lineages
-	kept  map[anchormesh.Hash]*lineage.Proof
+	holds map[anchormesh.Hash]int    // in how many lineages
+	kept  map[anchormesh.Hash][]byte // complete proofs, encoded: there are thousands, and they are only handed on
 	wants map[anchormesh.Hash]*want
 	// changes counts what was kept or dropped.
 	changes uint64
@@ -114,7 +114,7 @@ type Ask struct {
 func NewCore(key Key) *Core {
 	return &Core{
 		key: key, noted: make(map[anchormesh.SegmentID]*noted), holds: make(map[anchormesh.Hash]int),
-		kept: make(map[anchormesh.Hash]*lineage.Proof), wants: make(map[anchormesh.Hash]*want),
+		kept: make(map[anchormesh.Hash][]byte), wants: make(map[anchormesh.Hash]*want),
 	}
 }
 
@@ -175,7 +175,7 @@ func (c *Core) settle(h anchormesh.Hash, w *want) bool {
 		return false
 	}
 	delete(c.wants, h)
-	c.kept[h] = w.proof
+	c.kept[h] = bytes.Clone(w.proof.Encode()) // without room to grow
 	c.changes++
 	return true
 }
@@ -275,14 +275,13 @@ func (c *Core) Offer(from anchormesh.NodeID, entry anchormesh.Hash, own []byte) 
 
 // Answer returns the proof of an entry as far as it is known here.
 func (c *Core) Answer(entry anchormesh.Hash) ([]byte, error) {
-	p := c.kept[entry]
-	if w := c.wants[entry]; p == nil && w != nil {
-		p = w.proof
+	if p := c.kept[entry]; p != nil {
+		return p, nil
 	}
-	if p == nil {
-		return nil, ErrUnknown
+	if w := c.wants[entry]; w != nil {
+		return w.proof.Encode(), nil
 	}
-	return p.Encode(), nil
+	return nil, ErrUnknown
 }
 
 // Take takes an answer in. Signatures that do not hold, and those of strangers, are
@@ -322,8 +321,9 @@ func (c *Core) Known(p *lineage.Proof) {
 	}
 }
 
-// Of returns the proofs kept for the entries of a segment's lineage, oldest first.
-func (c *Core) Of(segment anchormesh.SegmentID) (out []*lineage.Proof) {
+// Of returns the encoded proofs kept for the entries of a segment's lineage, oldest
+// first. They must not be modified.
+func (c *Core) Of(segment anchormesh.SegmentID) (out [][]byte) {
 	n := c.noted[segment]
 	if n == nil {
 		return nil

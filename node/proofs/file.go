@@ -66,8 +66,7 @@ func parse(text []byte) (out []*lineage.Proof, err error) {
 func (k *Keeper) render() []byte {
 	text := []byte(fileHead)
 	for _, id := range k.core.Segments() {
-		for _, p := range slices.Backward(k.core.Of(id)) {
-			b := p.Encode()
+		for _, b := range slices.Backward(k.core.Of(id)) {
 			if len(text)+len(b)+14 > FileBytesMax {
 				break
 			}

@@ -239,15 +239,21 @@ func (k *Keeper) answer(from anchormesh.NodeID, segment anchormesh.SegmentID, en
 func (k *Keeper) Proof(entry anchormesh.Hash) *lineage.Proof {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.core.kept[entry]
+	kept := k.core.kept[entry]
+	if kept == nil {
+		return nil
+	}
+	p, err := lineage.DecodeProof(kept)
+	if err != nil {
+		panic("proofs: a proof that was kept cannot be read: " + err.Error())
+	}
+	return p
 }
 
 // Of returns the encoded proofs kept for a segment's lineage, oldest first.
-func (k *Keeper) Of(segment anchormesh.SegmentID) (out [][]byte) {
+// They must not be modified.
+func (k *Keeper) Of(segment anchormesh.SegmentID) [][]byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, p := range k.core.Of(segment) {
-		out = append(out, p.Encode())
-	}
-	return out
+	return k.core.Of(segment)
 }

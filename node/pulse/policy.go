@@ -40,6 +40,8 @@ func allowed(d entropy.Decision, p *policy.Policy) entropy.Decision {
 		d.Action, d.Reason = entropy.None, "the scope's policy forbids splits; else: "+d.Reason
 	case d.Action == entropy.Merge && p.Structure.NoMerge:
 		d.Action, d.Reason = entropy.None, "the scope's policy forbids merges; else: "+d.Reason
+	case p.Amend.Manual && d.Action != entropy.None:
+		d.Reason += "; here operators vote: order it, and it is put to the vote"
 	}
 	return d
 }

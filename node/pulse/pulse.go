@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/entropy"
+	"github.com/anchormesh/anchormesh/entropy/sample"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/host"
 )
@@ -61,13 +63,14 @@ type Pulse struct {
 // judged is what is known of a segment's replica here.
 type judged struct {
 	replica    *host.Replica
-	judge      *entropy.Judge
-	led        bool                  // the judge judges as the leader's
+	judge      *entropy.Judge        // nil: another node leads, and nothing was asked of this one yet
+	begun, led bool                  // the judge judges as the leader's
 	generation anchormesh.Generation // that the judge knows, with its range
 	keyRange   anchormesh.KeyRange
 	seek       bool // the judge wants marks
 	splitting  bool
 	merging    bool // looked at, or under way
+	acts       bool // something acts on the decision
 	note       string
 	keys       int
 	last       time.Time
@@ -139,7 +142,7 @@ func (p *Pulse) due(now time.Time) map[anchormesh.SegmentID]*judged {
 		} else if st.Asleep && now.Sub(j.last) < p.cfg.Asleep {
 			continue
 		}
-		if j.judge == nil || j.led != st.Leads() {
+		if !j.begun || j.led != st.Leads() {
 			p.begin(now, j, st.Leads())
 		}
 		j.keys = r.Machine.Segment().Keys()
@@ -148,12 +151,26 @@ func (p *Pulse) due(now time.Time) map[anchormesh.SegmentID]*judged {
 	return due
 }
 
-// begin gives a replica a new judge: what was measured of it as a follower says
-// little of its group.
+// begin gives a replica a new judge, if it leads: what was measured of it as a follower
+// says little of its group.
 func (p *Pulse) begin(now time.Time, j *judged, led bool) {
+	j.judge, j.led, j.seek, j.begun = nil, led, false, true
+	if led {
+		p.judges(now, j)
+	}
+}
+
+// judges gives a replica its judge.
+func (p *Pulse) judges(now time.Time, j *judged) {
 	d := j.replica.Machine.Descriptor()
 	j.judge = entropy.New(p.cfg.Judge, d.Range, p.cfg.Birth(j.replica), now)
-	j.generation, j.keyRange, j.led, j.seek = d.Generation, d.Range, led, false
+	j.generation, j.keyRange = d.Generation, d.Range
+}
+
+// empty reports whether a window has nothing to judge: the replica keeps nothing, and
+// nobody asked it for anything. So it is with most of thousands.
+func empty(w *entropy.Window) bool {
+	return w.Totals == (sample.Totals{}) && w.Keys == 0 && w.Size == 0
 }
 
 // total counts the keys of each scope here.
@@ -167,6 +184,9 @@ func (p *Pulse) total() map[*mvcc.Store]int {
 	return out
 }
 
+// ledElsewhere is why nothing is done about a segment here.
+const ledElsewhere = "another node leads it"
+
 // judge takes one window. The keys of the segment's scope are counted together.
 func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentID, j *judged, scope int) {
 	p.mu.Lock()
@@ -176,12 +196,19 @@ func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentI
 	w.Changing = w.Changing || splitting
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if j.judge == nil && empty(&w) {
+		j.now, j.last, j.seek = entropy.Decision{Reason: ledElsewhere}, now, false
+		return
+	}
+	if j.judge == nil {
+		p.judges(now, j)
+	}
 	j.follow(now)
 	state := j.replica.Machine.State()
 	j.judge.Retune(tuned(p.cfg.Judge, state.Policy))
 	d := allowed(j.judge.Decide(now, w), state.Policy)
 	if !j.led {
-		d.Action, d.Reason, d.Seek = entropy.None, "another node leads it", false
+		d.Action, d.Reason, d.Seek = entropy.None, ledElsewhere, false
 	}
 	if d.Action != j.now.Action {
 		n := &d.Numbers
@@ -189,17 +216,30 @@ func (p *Pulse) judge(ctx context.Context, now time.Time, id anchormesh.SegmentI
 			"pressure", n.Pressure, "spread", n.Spread, "fill", n.Fill, "writes", n.WritesPerSec, "reads", n.ReadsPerSec,
 			"bytes", n.BytesPerSec, "size", n.Size, "keys", n.Keys, "hot_key", n.HotKey, "edge", n.Edge, "at", string(d.At))
 	}
-	j.now, j.last, j.seek = d, now, d.Seek
+	j.now, j.last, j.seek, j.acts = d, now, d.Seek, p.acting(d.Action, state.Policy)
 	switch {
-	case d.Action == entropy.Split && p.cfg.Split != nil && !j.splitting:
+	case d.Action == entropy.Split && j.acts && !j.splitting:
 		j.splitting = true
 		p.acts.Go(func() { p.split(ctx, id, j, d) })
-	case d.Action == entropy.Merge && p.cfg.Merge != nil && !j.merging:
+	case d.Action == entropy.Merge && j.acts && !j.merging:
 		j.merging = true
 		p.acts.Go(func() { p.merge(ctx, id, j, d) })
-	case d.Action != entropy.Merge && !j.merging:
+	case (d.Action != entropy.Merge || !j.acts) && !j.merging:
 		j.note = ""
 	}
+}
+
+// acting reports whether anything acts on a decision by itself: not where operators vote.
+func (p *Pulse) acting(a entropy.Action, rules *policy.Policy) bool {
+	switch {
+	case rules != nil && rules.Amend.Manual:
+		return false
+	case a == entropy.Split:
+		return p.cfg.Split != nil
+	case a == entropy.Merge:
+		return p.cfg.Merge != nil
+	}
+	return true
 }
 
 // follow tells the judge of a change of the segment's range, whoever made it.
@@ -300,7 +340,6 @@ func (p *Pulse) Last(id anchormesh.SegmentID) (Reading, bool) {
 	if j == nil {
 		return Reading{}, false
 	}
-	a := j.now.Action
-	acted := a == entropy.None || a == entropy.Split && p.cfg.Split != nil || a == entropy.Merge && p.cfg.Merge != nil
-	return Reading{Decision: j.now, Led: j.led, Advice: !acted, Bytes: int64(j.now.Numbers.Size), Note: j.note}, true
+	advice := j.now.Action != entropy.None && !j.acts
+	return Reading{Decision: j.now, Led: j.led, Advice: advice, Bytes: int64(j.now.Numbers.Size), Note: j.note}, true
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/policy"
 	"github.com/anchormesh/anchormesh/entropy"
 	"github.com/anchormesh/anchormesh/internal/testkit"
 	"github.com/anchormesh/anchormesh/mesh/meshtest"
@@ -144,6 +145,42 @@ func TestSplitsAreHandedOver(t *testing.T) {
 		if asked.Load() == 0 {
 			d, _ := p.Last(segment)
 			t.Errorf("no split was asked for: %+v", d)
+		}
+	})
+}
+
+// Where operators vote on structure a split that the load asks for is advice: it is shown
+// with the reason, logged once, and never tried.
+func TestWhereOperatorsVoteASplitIsAdvice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "a")
+		if err := n.Host.Genesis(7, segment, "", 3); err != nil {
+			t.Fatal(err)
+		}
+		n.Put(segment, "k", "v")
+		n.Govern(segment, &policy.Policy{Anchors: policy.Anchors{Count: 3}, Amend: policy.Amend{Manual: true}})
+		log := new(testkit.Log)
+		cfg := config(log)
+		cfg.Judge.SplitAfter, cfg.Judge.MinAge = 10*time.Second, 10*time.Second
+		var asked atomic.Int64
+		cfg.Split = func(context.Context, anchormesh.SegmentID, entropy.Decision) error { asked.Add(1); return nil }
+		p := pulse.New(cfg, n.Host, n.Engine)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go p.Run(ctx)
+		r, _ := n.Host.Get(segment)
+		load(n, r, 12)
+		d, _ := p.Last(segment)
+		if asked.Load() != 0 || d.Action != entropy.Split || !d.Advice || !strings.Contains(d.Reason, "operators vote") {
+			t.Errorf("%d splits were tried: %+v", asked.Load(), d)
+		}
+		if got := strings.Count(log.String(), "action=split"); got != 1 || strings.Contains(log.String(), "WARN") {
+			t.Errorf("%d lines about it:\n%s", got, log.String())
+		}
+		n.Govern(segment, &policy.Policy{Anchors: policy.Anchors{Count: 3}})
+		load(n, r, 2)
+		if asked.Load() == 0 {
+			t.Error("nothing is split now that nobody votes by hand")
 		}
 	})
 }

@@ -30,6 +30,7 @@ type Engine interface {
 	Submit(segment anchormesh.SegmentID, p consensus.Proposal)
 	ReadIndex(segment anchormesh.SegmentID, done func(index uint64, err error))
 	Status(segment anchormesh.SegmentID) (consensus.Status, bool)
+	Seek(segment anchormesh.SegmentID)
 }
 
 // Standing is what a replica on this node has applied.

@@ -197,6 +197,8 @@ func (m *member) Status(seg anchormesh.SegmentID) (consensus.Status, bool) {
 	return st, true
 }
 
+func (m *member) Seek(anchormesh.SegmentID) {}
+
 func (m *member) Standing(seg anchormesh.SegmentID) (Standing, bool) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
@@ -561,8 +563,9 @@ func TestTheRoutesEndTheHomesRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		join := w.run(ctx)
 		b := w.nodes["b"].lines
+		b.cfg.Pause = time.Second // far above what messages take
+		join := w.run(ctx)
 		if _, err := w.write(right); err != nil {
 			t.Fatal(err)
 		}
@@ -584,7 +587,7 @@ func TestTheRoutesEndTheHomesRest(t *testing.T) {
 		if _, err := w.write(right); err != nil {
 			t.Errorf("a write: %v", err)
 		}
-		if took := time.Since(begin); took < 10*time.Millisecond || took >= DefaultConfig("b").Pause {
+		if took := time.Since(begin); took < 10*time.Millisecond || took >= b.cfg.Pause {
 			t.Errorf("a write waited for %v, its node heard of the home's split after 10ms", took)
 		}
 		cancel()

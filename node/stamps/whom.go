@@ -38,6 +38,7 @@ func (l *Lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
 // call asks the node that whom picked and remembers who led, who is said to, or that
 // this one did not.
 func (l *Lines) call(ctx context.Context, d *anchormesh.Descriptor, body []byte) ([]byte, error) {
+	l.engine.Seek(d.Segment)
 	to := l.whom(d)
 	if to == "" {
 		return nil, ErrNoHome
@@ -65,6 +66,7 @@ func (l *Lines) notHere(segment anchormesh.SegmentID, to mesh.Responder, err err
 		to.Fail(refused, err.Error())
 		return
 	}
+	l.engine.Seek(segment)
 	leader := anchormesh.NodeID("")
 	if st, here := l.engine.Status(segment); here && st.Leader != l.cfg.Self {
 		leader = st.Leader

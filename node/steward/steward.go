@@ -165,8 +165,17 @@ func (s *Steward) Run(ctx context.Context) error {
 		begin := time.Now()
 		s.round(ctx, begin)
 		end, took = time.Now(), time.Since(begin)
-		timer.Reset(max(interval, min(roundShare*took, roundMost)))
+		timer.Reset(max(interval, min(roundShare*took, s.most(roundMost))))
 	}
+}
+
+// most is the longest rest behind a round or a plan: longer where every group sleeps.
+// What is to be done about a group at once wakes it; the rest has minutes.
+func (s *Steward) most(awake time.Duration) time.Duration {
+	if s.engine.Resting() {
+		return restMost
+	}
+	return awake
 }
 
 // round looks at everything once.
@@ -178,7 +187,7 @@ func (s *Steward) round(ctx context.Context, now time.Time) {
 			s.forget(id)
 		}
 	}
-	if now.Sub(s.planned) >= max(s.cfg.PlanEvery, min(planShare*s.planning, planMost)) {
+	if now.Sub(s.planned) >= max(s.cfg.PlanEvery, min(planShare*s.planning, s.most(planMost))) {
 		begin := time.Now()
 		s.plan(l)
 		s.planned, s.planning = now, time.Since(begin)
@@ -213,13 +222,20 @@ func (s *Steward) forget(id anchormesh.SegmentID) {
 const forgotKept = 30 * time.Second
 
 // Forgot takes a node's word that its replica may have forgotten what it acknowledged. It
-// reports whether that is news to a leader who can do something about it.
+// reports whether that is news to a leader who can do something about it. A follower
+// learns from it that the replica leads no more: of a machine that came back at once the
+// connection need not have ended, and a group that sleeps would sleep on.
 func (s *Steward) Forgot(from anchormesh.NodeID, segment anchormesh.SegmentID, replica anchormesh.ReplicaID) bool {
-	r, ok := s.leads(segment)
-	if !ok {
+	r, here := s.host.Get(segment)
+	st, ok := s.engine.Status(segment)
+	if !here || !ok {
 		return false
 	}
-	if a, here := r.Machine.Descriptor().Replica(replica); !here || a.Node != from || from == s.cfg.Self {
+	if a, named := r.Machine.Descriptor().Replica(replica); !named || a.Node != from || from == s.cfg.Self {
+		return false
+	}
+	if !st.Leads() {
+		s.engine.LeaderGone(segment, replica)
 		return false
 	}
 	s.mu.Lock()
@@ -280,6 +296,7 @@ const (
 	// On a machine that others load everything takes long, and must not be put off for it.
 	planMost  = 5 * time.Second
 	roundMost = 3 * time.Second
+	restMost  = 10 * time.Second
 	kickMost  = 100 * time.Millisecond
 )
 

@@ -226,6 +226,48 @@ func TestAGroupGrows(t *testing.T) {
 	})
 }
 
+// The machine of a sleeping group's leader is back before anybody noticed, and its replica
+// has forgotten something: the word of that wakes the others, who elect, and remove it.
+func TestALeaderThatForgotIsReplacedWhileItsGroupSleeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		asleep := func(m *member) bool {
+			st, _ := m.Engine.Status(segment)
+			return st.Asleep
+		}
+		hosttest.Eventually(t, 5*time.Minute, "three voters to sleep", func() bool {
+			return len(w.voters()) == 3 && !slices.ContainsFunc(w.nodes, func(m *member) bool { return !asleep(m) })
+		})
+		gone := w.leader()
+		r, _ := gone.Host.Get(segment)
+		old, _ := r.Machine.Descriptor().AnchorOn(gone.ID)
+		others := slices.DeleteFunc(slices.Clone(w.nodes), func(m *member) bool { return m == gone })
+		for _, m := range others {
+			m.Mesh.SetEvents(mesh.Events{}) // no connection ends
+		}
+		gone.dead.Store(true)
+		gone.stop()
+		gone.Stop()
+		time.Sleep(time.Minute)
+		w.mu.Lock()
+		w.nodes = others
+		w.mu.Unlock()
+		say := func() {
+			for _, m := range others {
+				m.steward.Forgot(gone.ID, segment, old.Replica)
+			}
+		}
+		others[0].steward.Forgot(others[1].ID, segment, old.Replica)
+		if synctest.Wait(); !asleep(others[0]) || !asleep(others[1]) {
+			t.Fatal("the group woke without being told, or by another node's word")
+		}
+		hosttest.Eventually(t, 20*time.Second, "the replica to be removed", func() bool {
+			say()
+			return len(w.voters()) == 2 && !slices.Contains(w.voters(), gone.ID)
+		})
+	})
+}
+
 // A dead voter is replaced by a free node, not before the time is over; gossip's
 // word alone removes nobody.
 func TestTheDeadAreReplaced(t *testing.T) {

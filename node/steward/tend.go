@@ -309,7 +309,7 @@ func addLearner(d *anchormesh.Descriptor, e recruit.Effect) (*anchormesh.Descrip
 	return next, &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{single(raftpb.ConfChangeAddLearnerNode, id)}}
 }
 
-// change promotes and removes in one step; Raft makes it joint where it needs to
+// change promotes, demotes and removes in one step; Raft makes it joint where it needs to
 // be and leaves the joint configuration by itself.
 func change(d *anchormesh.Descriptor, e recruit.Effect) (*anchormesh.Descriptor, *raftpb.ConfChangeV2) {
 	next, cc := d.Clone(), &raftpb.ConfChangeV2{}
@@ -317,10 +317,16 @@ func change(d *anchormesh.Descriptor, e recruit.Effect) (*anchormesh.Descriptor,
 		if slices.Contains(e.Promote, next.Anchors[i].Replica) {
 			next.Anchors[i].Role = anchormesh.Voter
 		}
+		if slices.Contains(e.Demote, next.Anchors[i].Replica) {
+			next.Anchors[i].Role = anchormesh.Learner
+		}
 	}
 	next.Anchors = slices.DeleteFunc(next.Anchors, func(a anchormesh.Anchor) bool { return slices.Contains(e.Remove, a.Replica) })
 	for _, id := range e.Promote {
 		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddNode, id))
+	}
+	for _, id := range e.Demote {
+		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeAddLearnerNode, id))
 	}
 	for _, id := range e.Remove {
 		cc.Changes = append(cc.Changes, single(raftpb.ConfChangeRemoveNode, id))

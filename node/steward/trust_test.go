@@ -15,7 +15,7 @@ func ledger(t *testing.T, entries int, voters ...anchormesh.NodeID) *trust.Ledge
 	t.Helper()
 	var l *trust.Ledger
 	for range entries {
-		p := &trust.Poll{Voters: voters, Version: l.Version()}
+		p := &trust.Poll{Voters: voters, Version: l.Version(), Ledger: l.Digest()}
 		var reports []trust.Report
 		for _, n := range voters {
 			r := trust.Report{By: n, Measures: make([]trust.Measure, len(voters))}

@@ -23,7 +23,7 @@ type asked struct {
 // answered yet is asked again the next time.
 func (k *Keeper) ask(ctx context.Context) {
 	byNode := make(map[anchormesh.NodeID][]asked)
-	for _, id := range k.replicas.Segments() {
+	for _, id := range k.toLookAt() {
 		g, ok := k.awake(id)
 		if !ok {
 			continue
@@ -77,11 +77,15 @@ func (k *Keeper) forget() {
 // question makes the segment's next question.
 func (k *Keeper) question(g *group) asked {
 	applied, _ := g.replica.Machine.Segment().Applied()
+	writes := g.writes()
 	k.mu.Lock()
 	s := k.seen[g.segment]
 	if s == nil || s.generation != g.state.Descriptor.Generation {
-		s = &seen{generation: g.state.Descriptor.Generation, of: make(map[anchormesh.NodeID]*record)}
+		s = &seen{generation: g.state.Descriptor.Generation, of: make(map[anchormesh.NodeID]*record), reported: writes}
 		k.seen[g.segment] = s
+	}
+	if !g.status.Leads() {
+		s.reported = writes // whoever led meanwhile has judged by these
 	}
 	s.keep(g.voters)
 	q := asked{question: question{segment: g.segment, generation: s.generation}, bar: s.tick(applied, k.cfg.LateAfter)}

@@ -22,6 +22,7 @@ const Method = 14
 type Engine interface {
 	Submit(segment anchormesh.SegmentID, p consensus.Proposal)
 	Status(segment anchormesh.SegmentID) (consensus.Status, bool)
+	Resting() bool
 }
 
 // Caller sends requests to other nodes; mesh.Mesh is one.
@@ -142,6 +143,14 @@ type group struct {
 	state   *machine.State
 	status  consensus.Status
 	voters  []anchormesh.NodeID
+}
+
+// toLookAt returns the segments among which some may be awake.
+func (k *Keeper) toLookAt() []anchormesh.SegmentID {
+	if k.engine.Resting() {
+		return nil
+	}
+	return k.replicas.Segments()
 }
 
 // awake returns the segment's group if it is to be measured: awake, with this node as one

@@ -68,7 +68,7 @@ type seen struct {
 	cursor     []byte   // the next piece that is compared begins here
 	asked      int      // questions so far
 	slept      int      // questions to others since this one fell asleep
-	reported   uint64   // applied here when reports were asked for last
+	reported   int64    // writes here when reports were asked for last
 }
 
 func (s *seen) record(node anchormesh.NodeID) *record {

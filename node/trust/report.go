@@ -21,36 +21,32 @@ var (
 	errLeader    = errors.New("this node knows another leader of the segment")
 )
 
-// news reports whether anything was applied in a segment since reports were asked for last,
-// but for the entry that came of them: where nobody does anything nobody is judged.
-func (k *Keeper) news(segment anchormesh.SegmentID, applied uint64) bool {
+// news reports whether anything was written in a segment since reports were asked for
+// last. That a group woke, elected a leader or changed a weight is nothing to be judged
+// by: else thousands that nobody uses would keep each other awake after a start.
+func (k *Keeper) news(g *group) bool {
+	writes := g.writes()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := k.seen[segment]
-	if s == nil || s.reported >= applied {
+	s := k.seen[g.segment]
+	if s == nil || s.reported == writes {
 		return false
 	}
-	s.reported = applied
+	s.reported = writes
 	return true
 }
 
-// entered notes the entry that came of reports.
-func (k *Keeper) entered(segment anchormesh.SegmentID, index uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if s := k.seen[segment]; s != nil && s.reported+1 == index {
-		s.reported = index
-	}
-}
+// writes counts what was written in the segment since this node started.
+func (g *group) writes() int64 { return g.replica.Machine.Space().Usage().Writes }
 
 // report asks for reports in every segment that is led here and awake, and in which
 // something was done since.
 func (k *Keeper) report(ctx context.Context) {
 	var running sync.WaitGroup
 	slots := make(chan struct{}, roundsMax)
-	for _, id := range k.replicas.Segments() {
+	for _, id := range k.toLookAt() {
 		g, ok := k.awake(id)
-		if !ok || !g.status.Leads() || g.state.Frozen() || !k.news(id, g.status.Applied) {
+		if !ok || !g.status.Leads() || g.state.Frozen() || !k.news(&g) {
 			continue
 		}
 		slots <- struct{}{}
@@ -66,7 +62,8 @@ func (k *Keeper) report(ctx context.Context) {
 func (g *group) poll(term uint64) *trust.Poll {
 	d := g.state.Descriptor
 	return &trust.Poll{
-		Mesh: d.Mesh, Segment: d.Segment, Generation: d.Generation, Term: term, Version: g.state.Trust.Version(), Voters: g.voters,
+		Mesh: d.Mesh, Segment: d.Segment, Generation: d.Generation, Term: term,
+		Version: g.state.Trust.Version(), Ledger: g.state.Trust.Digest(), Voters: g.voters,
 	}
 }
 
@@ -89,7 +86,6 @@ func (k *Keeper) round(ctx context.Context, g *group) {
 				k.cfg.Logger.Debug("a trust entry took no effect", "segment", g.segment, "err", res.Err)
 				return
 			}
-			k.entered(g.segment, res.Index)
 			k.tell(g.segment, before, next)
 		},
 	})

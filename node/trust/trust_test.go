@@ -212,6 +212,12 @@ func TestNobodyIsJudgedWhereNothingHappens(t *testing.T) {
 		if now := w.ledger(); now.Version() != before || now.Weight("c") == trust.Cap {
 			t.Errorf("%d entries about a segment that was only read", now.Version()-before)
 		}
+		b, _ := w.nodes["b"].Host.Get(segment)
+		w.nodes["a"].Engine.TransferLeader(segment, b.ID)
+		read(60)
+		if now := w.ledger(); now.Version() != before {
+			t.Errorf("%d entries about a segment that elected a leader", now.Version()-before)
+		}
 		for _, k := range w.keepers {
 			if len(k.seen) != 1 {
 				t.Errorf("%d segments are remembered", len(k.seen))

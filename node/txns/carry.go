@@ -51,6 +51,7 @@ func (x *Txns) once(ctx context.Context, key []byte, kind byte, body []byte) ([]
 		}
 		return x.act(ctx, r, r.Machine.Descriptor(), request{kind, d.Segment, d.Generation, body})
 	}
+	x.engine.Seek(d.Segment)
 	leader := st.Leader // a replica here hears of changes
 	if leader == "" {
 		leader, _ = x.table.Leader(d.Segment)
@@ -172,14 +173,16 @@ func (x *Txns) doAcquire(ctx context.Context, fx commit.Acquire) commit.Event {
 	return commit.Acquired{Part: fx.Part, Grant: g.grant, Values: g.values}
 }
 
-// doNumber asks for the revision. A number that nobody hears of is nobody's.
+// doNumber asks for the revision. A number that nobody hears of is nobody's. The attempt
+// fails if none comes within numberWait: a line that ended in a hand-over gives none any
+// more, and the hand-over waits for what is prepared.
 func (x *Txns) doNumber(ctx context.Context, lines [][]byte) commit.Event {
-	for {
+	for began := x.now(); ; {
 		at, err := x.lines.NumberOver(ctx, lines)
 		if err == nil {
 			return commit.Numbered{Revision: at}
 		}
-		if x.later(ctx, nil); ctx.Err() != nil {
+		if x.later(ctx, nil); ctx.Err() != nil || x.now()-began >= numberWait {
 			return commit.Failed{Err: err}
 		}
 	}

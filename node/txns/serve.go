@@ -98,6 +98,9 @@ func (x *Txns) acquire(ctx context.Context, r *host.Replica, d *anchormesh.Descr
 	values, err := space.ReadLocked(w.reads, now)
 	if err != nil {
 		g.release(x.now(), w.txn)
+		if errors.Is(err, keyspace.ErrWrongSegment) {
+			return nil, sorted(err)
+		}
 		return nil, etcdapi.ErrTooLarge
 	}
 	return (&got{grant, values}).encode(), nil
@@ -296,6 +299,7 @@ func (x *Txns) serve(q request, to mesh.Responder) {
 	case err == nil:
 		to.Reply(answer)
 	case errors.Is(err, errNowhere):
+		x.engine.Seek(q.segment)
 		leader := ""
 		if st, ok := x.engine.Status(q.segment); ok {
 			leader = string(st.Leader)

@@ -35,6 +35,7 @@ const (
 	tick       = 250 * time.Millisecond
 	retryWait  = 10 * time.Millisecond // between two tries of a request that took effect nowhere
 	tellWait   = 100 * time.Millisecond
+	numberWait = 300 * time.Millisecond
 	finishMax  = 10 * time.Second // of what a coordinator or a recoverer does behind the answer
 	serveMax   = 10 * time.Second // of a request whose sender named no deadline
 	restampMax = 8                // stamps that a prepare may lose to later ones
@@ -45,6 +46,7 @@ type Engine interface {
 	Propose(segment anchormesh.SegmentID, gen anchormesh.Generation, payload []byte, done func(consensus.Result))
 	ReadIndex(segment anchormesh.SegmentID, done func(index uint64, err error))
 	Status(segment anchormesh.SegmentID) (consensus.Status, bool)
+	Seek(segment anchormesh.SegmentID)
 }
 
 // Lines is what it needs of stamps.Lines.

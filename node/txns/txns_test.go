@@ -33,9 +33,11 @@ const (
 // line is the scope's line on a mesh of one node: whoever asks gets the next number, and
 // goes into the log at once.
 type line struct {
-	mu   sync.Mutex
-	node *hosttest.Node
-	last anchormesh.Revision
+	mu    sync.Mutex
+	node  *hosttest.Node
+	last  anchormesh.Revision
+	ended bool                  // it gives no numbers
+	asked map[commit.TxnID]bool // by whom while it had ended
 }
 
 func (l *line) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
@@ -51,9 +53,13 @@ func (l *line) Now(context.Context, []byte) (anchormesh.Revision, error) {
 	return l.last, nil
 }
 
-func (l *line) NumberOver(context.Context, [][]byte) (anchormesh.Revision, error) {
+func (l *line) NumberOver(ctx context.Context, _ [][]byte) (anchormesh.Revision, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.ended {
+		l.asked[ctx.Value(attemptKey{}).(commit.TxnID)] = true
+		return 0, errors.New("the line has ended")
+	}
 	l.last++
 	return l.last, nil
 }
@@ -66,6 +72,7 @@ func (l *line) Barrier(context.Context, *anchormesh.Descriptor, anchormesh.Revis
 type world struct {
 	t    *testing.T
 	node *hosttest.Node
+	line *line
 	x    *Txns
 }
 
@@ -86,10 +93,11 @@ func newWorld(t *testing.T) *world {
 		st, ok := n.Engine.Status(right)
 		return ok && st.Leads()
 	})
+	l := &line{node: n, last: 100, asked: make(map[commit.TxnID]bool)}
 	x := New(Config{
 		Self: "a", Logger: slog.New(slog.DiscardHandler),
 		Admit: func(*host.Replica, *anchormesh.Descriptor, []byte) error { return nil },
-	}, n.Host, n.Engine, &line{node: n, last: 100}, n.Table, n.Mesh)
+	}, n.Host, n.Engine, l, n.Table, n.Mesh)
 	ctx, stop := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	go func() {
@@ -97,7 +105,7 @@ func newWorld(t *testing.T) *world {
 		_ = x.Run(ctx)
 	}()
 	t.Cleanup(func() { stop(); <-over })
-	return &world{t, n, x}
+	return &world{t, n, l, x}
 }
 
 func (w *world) unsettled() bool {
@@ -127,6 +135,27 @@ func both(value string) *codec.TxnRequest {
 		return codec.RequestOp{Kind: codec.KindPut, Put: codec.PutRequest{Key: []byte(key), Value: []byte(value)}}
 	}
 	return &codec.TxnRequest{Success: []codec.RequestOp{op("a"), op("z")}}
+}
+
+// do is the same as a client's request.
+func (w *world) do(value string) (*pb.TxnResponse, error) {
+	raw, err := proto.Marshal(&pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a"), Value: []byte(value)}}},
+		{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("z"), Value: []byte(value)}}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	call := etcdapi.NewCall(etcdapi.MethodTxn, raw)
+	call.Write, call.Keys = true, anchormesh.KeyRange{Start: []byte("a"), End: []byte("z\x00")}
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	answer, err := w.x.Do(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	var resp pb.TxnResponse
+	return &resp, proto.Unmarshal(answer.Bytes(), &resp)
 }
 
 // mortal dies when it wants the n-th effect that dies says yes to.
@@ -218,23 +247,8 @@ func TestManyTransactionsAtOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 40 {
 			all.Go(func() {
-				value := fmt.Sprint("t", i)
-				raw, err := proto.Marshal(&pb.TxnRequest{Success: []*pb.RequestOp{
-					{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a"), Value: []byte(value)}}},
-					{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("z"), Value: []byte(value)}}},
-				}})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				call := etcdapi.NewCall(etcdapi.MethodTxn, raw)
-				call.Write, call.Keys = true, anchormesh.KeyRange{Start: []byte("a"), End: []byte("z\x00")}
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				answer, err := w.x.Do(ctx, call)
-				var resp pb.TxnResponse
-				if err != nil || proto.Unmarshal(answer.Bytes(), &resp) != nil || resp.Header.Revision < 100 || !resp.Succeeded {
-					t.Errorf("%v, %v", &resp, err)
+				if resp, err := w.do(fmt.Sprint("t", i)); err != nil || resp.Header.Revision < 100 || !resp.Succeeded {
+					t.Errorf("%v, %v", resp, err)
 				}
 			})
 			all.Go(func() {
@@ -249,6 +263,31 @@ func TestManyTransactionsAtOnce(t *testing.T) {
 		z, _ := w.node.Get(right, "z")
 		if a != z || a == "0" {
 			t.Errorf("a is %q, z is %q", a, z)
+		}
+	})
+}
+
+// A line that ended in a hand-over gives no number to what is prepared on it: the attempt
+// ends, so that the hand-over goes on, and another one is made.
+func TestALineThatEndsWhileATransactionIsPrepared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.line.ended = true
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.do("new")
+			done <- err
+		}()
+		hosttest.Eventually(t, 3*time.Second, "three attempts", func() bool {
+			w.line.mu.Lock()
+			defer w.line.mu.Unlock()
+			return len(w.line.asked) >= 3
+		})
+		w.line.mu.Lock()
+		w.line.ended = false
+		w.line.mu.Unlock()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

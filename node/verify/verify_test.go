@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -208,11 +210,16 @@ func without(nodes []Node, id anchormesh.SegmentID) {
 // reform decodes a chain, lets f change an entry, and puts it together again so that
 // the bytes are a chain, if not a true one.
 func reform(r *Replica, f func(last *lineage.Entry)) {
-	c := must(lineage.DecodeChain(r.Chain))
-	f(c.Last())
-	r.Chain = c.Encode()
+	last := must(lineage.DecodeChain(r.Chain)).Last()
+	framed := func() []byte {
+		b := last.Append(nil)
+		return append(binary.AppendUvarint(nil, uint64(len(b))), b...)
+	}
+	before, _ := bytes.CutSuffix(r.Chain, framed())
+	f(last)
+	r.Chain = slices.Concat(before, framed())
 	d := r.Descriptor.Clone()
-	d.Lineage = c.Last().Hash()
+	d.Lineage = last.Hash()
 	r.Descriptor = d
 }
 

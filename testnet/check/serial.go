@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 )
@@ -132,13 +133,17 @@ func (t *truth) answers(op *Op) error {
 
 // run carries an operation out on the keys as they were at a revision.
 func (t *truth) run(op *Op, rev int64) *Result {
-	s := &state{rev: rev, kvs: t.at("\x00", "\x00", rev), leases: leasesOf(&op.Request)}
-	d := s.draft()
+	d := t.stateFor(op, rev).draft()
 	res := d.run(&op.Request)
 	if !d.wrote && op.Result.Rev == rev+1 {
 		return bumped(&res) // its number was given out, and nothing was written at it
 	}
 	return &res
+}
+
+// stateFor is what an operation meets at a revision.
+func (t *truth) stateFor(op *Op, rev int64) *state {
+	return &state{rev: rev, kvs: t.at("\x00", "\x00", rev), leases: leasesOf(&op.Request)}
 }
 
 // bumped is an answer at the next revision: a command that writes nothing shows the
@@ -149,16 +154,33 @@ func bumped(r *Result) *Result {
 	return &out
 }
 
-// happened makes sure that a write is among the events.
+// happened makes sure that a write is among the events, and all of it: behind its revision
+// every key that it names is what it made of it.
 func (t *truth) happened(op *Op, rev int64) error {
 	i := sort.Search(len(t.events), func(i int) bool { return t.events[i].Rev >= rev })
 	if i == len(t.events) || t.events[i].Rev != rev {
 		return fmt.Errorf("%w: %+v answered %+v, but nothing happened at its revision", ErrLost, op.Request, *op.Result)
 	}
-	if op.Kind == Put && (t.events[i].KV.Key != op.Key || t.events[i].KV.Value != op.Value) {
-		return fmt.Errorf("%w: %+v answered %+v, but %+v happened at its revision", ErrLost, op.Request, *op.Result, t.events[i].KV)
-	}
-	return nil
+	d := t.stateFor(op, rev-1).draft()
+	d.run(&op.Request)
+	var broken error
+	op.named(func(r *Request) {
+		keys := []string{r.Key}
+		if r.End != "" {
+			keys = slices.Sorted(maps.Keys(t.keys))
+		}
+		for _, key := range keys {
+			if r.Kind != Put && r.Kind != Delete || !within(key, r.Key, r.End) {
+				continue
+			}
+			at, has := d.find(key)
+			got := t.before(key, rev+1)
+			if has != (got != nil) || has && *got != d.kvs[at] {
+				broken = fmt.Errorf("%w: %+v answered %+v, but behind its revision %q is %+v", ErrLost, op.Request, *op.Result, key, got)
+			}
+		}
+	})
+	return broken
 }
 
 // leasesOf are the leases that a request's puts name: they are taken as there.

@@ -243,7 +243,7 @@ func checkAnchors(ctx context.Context, conn *grpc.ClientConn, nodes int) error {
 	return nil
 }
 
-// Usage returns the sum of the nodes' CPU time and, for RSS and PeakRSS, the
+// Usage returns the sum of the nodes' CPU time and, of each kind of memory, the
 // largest node's.
 func (c *Cluster) Usage() (Usage, error) {
 	var total Usage
@@ -255,6 +255,8 @@ func (c *Cluster) Usage() (Usage, error) {
 		total.CPU += u.CPU
 		total.RSS = max(total.RSS, u.RSS)
 		total.PeakRSS = max(total.PeakRSS, u.PeakRSS)
+		total.Anon = max(total.Anon, u.Anon)
+		total.File = max(total.File, u.File)
 	}
 	return total, nil
 }

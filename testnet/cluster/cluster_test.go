@@ -81,7 +81,7 @@ func TestEtcdClusterLife(t *testing.T) {
 	must(c.Ready(ctx))
 	running, err := n.Usage()
 	must(err)
-	if running.CPU <= killed.CPU || running.RSS == 0 || running.PeakRSS < running.RSS {
+	if running.CPU <= killed.CPU || running.RSS == 0 || running.PeakRSS < running.RSS || running.Anon <= 0 || running.File <= 0 || running.Anon+running.File > running.PeakRSS {
 		t.Fatalf("usage went from %+v to %+v over a restart", killed, running)
 	}
 	must(n.Pause())

@@ -13,6 +13,10 @@ type Usage struct {
 	CPU     time.Duration // user and system time of all incarnations; resolution 10 ms while one runs
 	RSS     int64         // resident bytes now; 0 if not running
 	PeakRSS int64         // highest resident bytes of the current incarnation; 0 if not running
+	// Anon and File are what RSS is made of: memory of the process's own, which it alone can
+	// give back, and pages of files (the program, the store), which the system takes back as
+	// soon as it wants to.
+	Anon, File int64
 }
 
 // clockTick is the unit of /proc/PID/stat on every Linux that Go supports.
@@ -36,6 +40,8 @@ func procUsage(pid int) (Usage, error) {
 		CPU:     cpu,
 		RSS:     statusBytes(status, "VmRSS:"),
 		PeakRSS: statusBytes(status, "VmHWM:"),
+		Anon:    statusBytes(status, "RssAnon:"),
+		File:    statusBytes(status, "RssFile:"),
 	}, nil
 }
 

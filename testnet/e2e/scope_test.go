@@ -104,9 +104,68 @@ func TestScopesOnTheCommandLine(t *testing.T) {
 		t.Errorf("the deleted scope: %v", err)
 	}
 	stop()
+	t.Run("by hand", func(t *testing.T) { scopesByHand(t, l) })
 	t.Run("wrong", func(t *testing.T) { badScopes(t, l) })
 	if got, err := c.Get(ctx, "/", clientv3.WithPrefix(), clientv3.WithCountOnly()); err != nil || got.Count != 42 {
 		t.Errorf("%v keys, %v", got, err)
+	}
+}
+
+// scopesByHand walks through a scope in which operators vote: each vote is that of the
+// nodes that it is sent to.
+func scopesByHand(t *testing.T, l *lab) {
+	n := l.nodes
+	l.mustScope(n[0], "create", "/hand/", "-f", l.document("hand.yaml", "amend: {manual: true}\n"))
+	propose := func(priority int) {
+		t.Helper()
+		policy := l.document("next.yaml", fmt.Sprintf("amend: {manual: true}\npriority: %d\n", priority))
+		l.mustScope(n[priority%3], "set", "/hand/", "-f", policy, "--wait", "0")
+	}
+	open := func() (out struct {
+		Proposals []struct {
+			Approved, Needed, Total uint64
+			Waiting                 []string
+		}
+	}) {
+		t.Helper()
+		decode(t, l.mustScope(n[2], "proposals", "/hand/", "-o", "json"), &out)
+		return out
+	}
+	vote := func(by *labNode, args ...string) string {
+		t.Helper()
+		return l.mustScope(by, append([]string{"vote", "/hand/"}, args...)...)
+	}
+	propose(7)
+	if out := vote(n[0], "1", "--approve"); strings.Count(out, "approves proposal 1") != 1 {
+		t.Errorf("one vote:\n%s", out)
+	}
+	if p := open().Proposals; len(p) != 1 || p[0].Approved == 0 || p[0].Approved >= p[0].Needed || len(p[0].Waiting) != 2 {
+		t.Errorf("after one vote: %+v", p)
+	}
+	vote(n[1], "1", "--approve")
+	propose(8)
+	l.mustScope(n[0], "withdraw", "/hand/", "2")
+	propose(9)
+	both := n[0].client + "," + n[1].client
+	if out, errs, _ := l.cli("scope", "vote", "/hand/", "3", "--refuse", "--why", "not today", "--endpoints", both); strings.Count(out, "refuses proposal 3") != 2 {
+		t.Errorf("two votes:\n%s%s", out, errs)
+	}
+	var history struct {
+		Endings []struct{ Outcome, Note string }
+	}
+	decode(t, l.mustScope(n[1], "history", "/hand/", "-o", "json"), &history)
+	var ends []string
+	for _, e := range history.Endings {
+		ends = append(ends, e.Outcome)
+	}
+	if got := strings.Join(ends, " "); got != "decided withdrawn refused" || !strings.Contains(history.Endings[2].Note, "not today") {
+		t.Errorf("endings: %+v", history.Endings)
+	}
+	if shown := l.mustScope(n[0], "show", "/hand/", "--policy"); !strings.Contains(shown, "priority: 7") {
+		t.Errorf("shown is\n%s", shown)
+	}
+	if out, errs, code := l.cli("trust", "/hand/", "--replay", "--endpoint", n[2].client); code != 0 || strings.Count(out, "the same") != 2 {
+		t.Errorf("replay: status %d\n%s%s", code, out, errs)
 	}
 }
 
@@ -187,7 +246,7 @@ func badScopes(t *testing.T, l *lab) {
 			t.Errorf("scope %.60q: status %d, want %d and %q\n%s%s", c.args, code, c.code, c.says, out, errs)
 		}
 	}
-	if out := l.mustScope(n, "list"); strings.Count(out, "\n") != 3 {
+	if out := l.mustScope(n, "list"); strings.Count(out, "\n") != 4 {
 		t.Errorf("the scopes are\n%s", out)
 	}
 }

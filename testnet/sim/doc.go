@@ -8,8 +8,8 @@
 //	        keyspace/lease, keyspace/watch, node/machine, node/route,
 //	        anchors/recruit, anchors/scope, anchors/approval, anchors/lineage: every
 //	        decision, and every byte on a disk
-//	mirror  the shells around them (package consensus, node/host, transfer,
-//	        steward, leases, dispatch, exchange): the same steps in the same order,
+//	mirror  the shells around them (package consensus, node/host, transfer, steward,
+//	        leases, dispatch, exchange, txns): the same steps in the same order,
 //	        with each wait turned into an event
 //	model   network, disks' timing, clocks, failure detection, crashes
 //
@@ -17,8 +17,9 @@
 //
 //	plan      configurations, how a seed draws one, planted faults
 //	node      machines and processes: package consensus and node/host
-//	stamps, leases, steward, merger, dispatch   node's packages of these names
-//	govern, approvals   node/governor, node/proofs, and the operators; node/approvals
+//	stamps, leases, steward, merger, dispatch, classes, txns   node's packages of these names
+//	govern, approvals   node/governor, node/proofs, and the operators; node/approvals, of
+//	           writes and of changes of structure
 //	clients   the load; wire: its requests and answers as etcd's messages
 //	witness   what the checkers are fed with
 //	sim       faults, the two phases, structure, what a mesh at rest is, verdict
@@ -26,7 +27,14 @@
 // A crash keeps of the files what was synced and, of the rest, what chance leaves
 // sector by sector (fsys.Mem.CrashClone); of a store the last commit. It comes
 // between two events or, with a fuse, in the middle of one: the n-th disk operation
-// from now fails, and so does all that follows.
+// from now fails, and so does all that follows. The death of a process alone keeps
+// what was written.
+//
+// Which it is matters to light segments, which acknowledge before the sync. As long as
+// fewer than a majority of a light segment's anchors have lost their machine and are
+// still counted, nothing may be lost, so every checker holds it to the contract of the
+// others. A stop of one machine more, which loses by permission, is made a death of its
+// process.
 //
 // # Two phases
 //
@@ -47,6 +55,6 @@
 // # Not covered
 //
 // Goroutines, locks and sockets of the real shells (their own tests do, and the
-// testnet); gRPC and package etcdapi; memberlist and libp2p; bit rot in closed log
+// testnet); a light segment that begins anew, and its keeper; gRPC and package etcdapi; memberlist and libp2p; bit rot in closed log
 // files; bbolt itself.
 package sim

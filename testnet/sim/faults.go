@@ -37,6 +37,7 @@ func (m *world) chaos() {
 		{f.Split, m.splitSomewhere},
 		{m.Cfg.Governance.Every, m.operators.Act},
 		{f.Merge, m.mergeSomewhere},
+		{f.Kill, func() { m.hit((*node.Computer).Kill) }},
 	} {
 		if kind.every > 0 {
 			m.again(kind.every, kind.do)

@@ -32,6 +32,9 @@ func TestGovernanceMeetsFaults(t *testing.T) {
 			c.Faults.Blackout, c.Faults.Down, c.Mesh.CommitEvery, c.Faults.Split = 15*time.Second, time.Second, 20*time.Millisecond, 5*time.Second
 		},
 			func(s witness.Stats) bool { return s.Adopted > 8 && s.Affirmed > 0 }},
+		{"merges_between_scopes", func(c *plan.Config) {
+			c.Faults.Merge, c.Faults.Split, c.Mesh.SplitsMax, c.Faults.Transfer, c.Governance.Refuse = 300*time.Millisecond, 3*time.Second, 40, 5*time.Second, 0
+		}, func(s witness.Stats) bool { return s.Adopted > 8 && s.Merges > 1 && s.Attempts > s.Merges }},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			for seed := range uint64(4) {
@@ -103,6 +106,25 @@ func TestPlantedGovernanceFaultsAreFound(t *testing.T) {
 	}
 }
 
+// TestDoctoredActs: what leaders do to the structure without their anchors' votes, or with
+// votes that they made up, every machine refuses; where the machines do not look, the audit
+// finds it.
+func TestDoctoredActs(t *testing.T) {
+	act := func(seed uint64, plant plan.Plant) (*Report, error) {
+		cfg := merging(seed)
+		cfg.Plant, cfg.Length, cfg.Load.Clients, cfg.Load.Watchers = plant, 20*time.Second, 1, 1
+		return Run(cfg)
+	}
+	if report, err := act(1, plan.PlantDoctoredAct); err != nil || report.Stats.Forged == 0 || report.Stats.Splits > 0 {
+		t.Errorf("%+v, %v", report.Stats, err)
+	}
+	for _, plant := range []plan.Plant{plan.PlantUnasked, plan.PlantForgedAct} {
+		if report, err := act(1, plant); report.Stats.Splits == 0 || !errors.Is(err, audit.ErrGovernance) {
+			t.Errorf("%s: %d splits, %v", plant, report.Stats.Splits, err)
+		}
+	}
+}
+
 // approving is a rough mesh whose policies often want approvals of every write.
 func approving(seed uint64) plan.Config {
 	c := governing(seed)
@@ -120,6 +142,9 @@ func TestApprovalsMeetFaults(t *testing.T) {
 		{"ce8_voters_are_down_and_late", func(c *plan.Config) {
 			c.Faults.Crash, c.Faults.Down, c.Faults.Pause, c.Mesh.Stall = 8*time.Second, 5*time.Second, 5*time.Second, 0.01
 		}, func(s witness.Stats) bool { return s.Approved > 30 && s.Crashes > 3 }},
+		{"ce8_22_segments_are_cut", func(c *plan.Config) {
+			c.Mesh.SplitsMax, c.Faults.Split, c.Faults.Transfer = 6, 8*time.Second, 10*time.Second
+		}, func(s witness.Stats) bool { return s.Approved > 30 && s.Splits > 2 && s.Stamped > 30 }},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			for seed := range uint64(4) {

@@ -15,6 +15,7 @@ import (
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
+	"github.com/anchormesh/anchormesh/testnet/sim/classes"
 	"github.com/anchormesh/anchormesh/testnet/sim/clients"
 	"github.com/anchormesh/anchormesh/testnet/sim/dispatch"
 	"github.com/anchormesh/anchormesh/testnet/sim/govern"
@@ -24,6 +25,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 	"github.com/anchormesh/anchormesh/testnet/sim/stamps"
 	"github.com/anchormesh/anchormesh/testnet/sim/steward"
+	"github.com/anchormesh/anchormesh/testnet/sim/txns"
 	"github.com/anchormesh/anchormesh/testnet/sim/witness"
 )
 
@@ -67,11 +69,24 @@ func (e *errPanic) Error() string { return "panic: " + e.text }
 func Run(cfg plan.Config) (report *Report, err error) { return run(cfg, nil) }
 
 func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, err error) {
+	return simulate(cfg, at, func(m *world) {
+		m.safety()
+		if m.Err == nil {
+			m.liveness()
+		}
+		if m.Err == nil {
+			m.verdict()
+		}
+	})
+}
+
+// simulate makes a world, and lets body run it.
+func simulate(cfg plan.Config, at map[string]func(*node.Process), body func(*world)) (report *Report, err error) {
 	old := rand.Reader
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
 	m := &world{Mesh: node.NewMesh(cfg)}
-	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, dispatch.NewDispatcher, steward.NewSteward, govern.NewGovernor, merger.New, approvals.New}
+	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, txns.New, dispatch.NewDispatcher, steward.NewSteward, classes.New, govern.NewGovernor, merger.New, approvals.New}
 	m.operators = govern.NewOperators(m.Mesh)
 	m.At = at
 	defer m.release()
@@ -84,13 +99,7 @@ func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, er
 			err = &Failure{Config: cfg, At: m.K.Now(), Err: m.Err, Last: m.K.Trace.Last()}
 		}
 	}()
-	m.safety()
-	if m.Err == nil {
-		m.liveness()
-	}
-	if m.Err == nil {
-		m.verdict()
-	}
+	body(m)
 	return nil, nil
 }
 

@@ -25,6 +25,9 @@ func (m *world) unsettled() string {
 		if n.Proc == nil {
 			return fmt.Sprintf("node %d does not start", n.Index)
 		}
+		if left := n.Proc.Forgotten(); len(left) > 0 {
+			return fmt.Sprintf("replica %d of segment %s on node %d forgot something and is still there", left[0].Replica, left[0].Segment, n.Index)
+		}
 	}
 	for _, id := range m.Live {
 		if why := m.unsettledSegment(id, living); why != "" {
@@ -82,8 +85,12 @@ func (m *world) unsettledSegment(id anchormesh.SegmentID, living int) string {
 	d := state.Descriptor
 	want := min(state.Want, (living-1)|1)
 	switch {
+	case state.Hardening():
+		return fmt.Sprintf("replicas %v are not known to be on disk", state.Soft)
 	case state.Joint():
 		return "its configuration is joint"
+	case leader.Host.Held[id].Machine.Space().Unsettled():
+		return "a transaction is not settled"
 	case len(d.Voters()) < want:
 		return fmt.Sprintf("%d of %d voters", len(d.Voters()), want)
 	}

@@ -15,7 +15,7 @@ func Shrink(f *Failure) *Failure {
 		func(c *plan.Config) { c.Faults.Jump = 0 }, func(c *plan.Config) { c.Faults.WrongDeath = 0 }, func(c *plan.Config) { c.Faults.WrongLost = 0 },
 		func(c *plan.Config) { c.Faults.Transfer = 0 }, func(c *plan.Config) { c.Faults.Blackout = 0 }, func(c *plan.Config) { c.Faults.Pause = 0 },
 		func(c *plan.Config) { c.Faults.Cut = 0 }, func(c *plan.Config) { c.Faults.Partition = 0 }, func(c *plan.Config) { c.Faults.PowerCut = 0 },
-		func(c *plan.Config) { c.Faults.Crash = 0 }, func(c *plan.Config) { c.Link.Loss, c.Link.Duplicate, c.Link.Reorder = 0, 0, 0 },
+		func(c *plan.Config) { c.Faults.Crash = 0 }, func(c *plan.Config) { c.Faults.Kill = 0 }, func(c *plan.Config) { c.Governance.Light = false }, func(c *plan.Config) { c.Link.Loss, c.Link.Duplicate, c.Link.Reorder = 0, 0, 0 },
 		func(c *plan.Config) { c.Disk.Slow = 0 }, func(c *plan.Config) { c.Load.Watchers = 0 }, func(c *plan.Config) { c.Load.Grant = 0 },
 		func(c *plan.Config) { c.Load.Txn, c.Load.Scan = 0, 0 }, func(c *plan.Config) { c.Load.Compact = 0 },
 		func(c *plan.Config) { c.Load.Clients = 1 }, func(c *plan.Config) { c.Mesh.Groups = 1 }, func(c *plan.Config) { c.Mesh.Workers = 1 },

@@ -7,13 +7,14 @@ import (
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
 	"github.com/anchormesh/anchormesh/testnet/sim/merger"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
-// proposeSplit cuts the segment that holds a key, if this node leads it. Who does not
-// look lets the log refuse what is not allowed.
+// proposeSplit cuts the segment that holds a key, if this node leads it and the anchors
+// agree. Who does not look leaves it to them to refuse what is not allowed, or to the log.
 func proposeSplit(p *node.Process, at []byte, look bool) bool {
 	for _, r := range p.Host.Sorted() {
 		state := r.Machine.State()
@@ -28,9 +29,16 @@ func proposeSplit(p *node.Process, at []byte, look bool) bool {
 		if look && state.Allows(split) != nil || bytes.Equal(at, d.Range.Start) {
 			return false
 		}
-		p.Submit(d.Segment, replica.Proposal{
-			Generation: d.Generation, Alone: true, Payload: split.Command(), Done: func(replica.Result) {},
-		})
+		enter := func(command []byte, err error) {
+			if err == nil {
+				p.Submit(d.Segment, replica.Proposal{Generation: d.Generation, Alone: true, Payload: command, Done: func(replica.Result) {}})
+			}
+		}
+		if look || p.Rng.IntN(4) > 0 {
+			approvals.At(p).Agree(d.Segment, split.Command(), enter)
+		} else {
+			enter(split.Command(), nil) // every replica refuses it
+		}
 		return true
 	}
 	return false

@@ -33,6 +33,9 @@ type fakeScopes struct {
 	ending *meshpb.Ending       // behind them
 	got    []string             // what was asked for
 	busy   int                  // so often nothing can be created
+	// What is replayed, in place of the standing answers.
+	ledgers *meshpb.TrustReply
+	history *meshpb.ScopeHistoryReply
 }
 
 func secrets() *meshpb.Scope {
@@ -89,6 +92,9 @@ func (f *fakeScopes) List(context.Context, *meshpb.ListScopesRequest) (*meshpb.L
 }
 
 func (f *fakeScopes) History(context.Context, *meshpb.ScopeHistoryRequest) (*meshpb.ScopeHistoryReply, error) {
+	if f.history != nil {
+		return f.history, nil
+	}
 	if f.ending != nil {
 		return &meshpb.ScopeHistoryReply{Endings: []*meshpb.Ending{f.ending}}, nil
 	}
@@ -174,6 +180,9 @@ func (f *fakeScopes) DryRun(_ context.Context, req *meshpb.DryRunRequest) (*mesh
 }
 
 func (f *fakeScopes) Trust(context.Context, *meshpb.TrustRequest) (*meshpb.TrustReply, error) {
+	if f.ledgers != nil {
+		return f.ledgers, nil
+	}
 	return &meshpb.TrustReply{Segments: []*meshpb.SegmentTrust{{
 		Segment: 10, Start: []byte("/secrets/"), End: []byte("/secrets0"), Version: 2,
 		Weights: []*meshpb.TrustWeight{{Node: "12D3KooWnode-a", Weight: 40, Effective: 20}, {Node: "12D3KooWnode-z", Weight: 3}},

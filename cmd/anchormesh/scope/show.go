@@ -75,15 +75,22 @@ func printScope(w io.Writer, s *meshpb.Scope, p *policy.Policy) error {
 	if err := ask.PrintTable(w, []string{"SEGMENT", "RANGE", "VERSION"}, rows); err != nil {
 		return err
 	}
-	open := s.GetOpen()
-	if s.GetDoing() != nil {
-		open = append([]*meshpb.Proposal{s.GetDoing()}, open...)
-	}
-	if len(open) == 0 {
+	decided := underWay(s)
+	if len(decided)+len(s.GetOpen()) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
-	return printProposals(w, open, s.GetDoing())
+	return printProposals(w, decided, s.GetOpen())
+}
+
+// underWay are the proposals that were decided and are being carried out.
+func underWay(s *meshpb.Scope) (out []*meshpb.Proposal) {
+	for _, p := range []*meshpb.Proposal{s.GetDoing(), s.GetRecovering()} {
+		if p != nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // telling are the fields that say something: the contract, and what differs from

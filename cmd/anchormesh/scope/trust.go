@@ -16,7 +16,7 @@ import (
 // NewTrust returns the command trust.
 func NewTrust() *cobra.Command {
 	var a ask.Asker
-	var history bool
+	var history, again bool
 	cmd := &cobra.Command{
 		Use:   "trust PREFIX",
 		Short: "Show how far the anchors of a scope are trusted",
@@ -27,13 +27,23 @@ a newcomer has 10. Raft's own elections and commits do not know them.
 
 With --history it shows the entries that are kept: what the others thought of
 each anchor (the median of their points), how many of them had seen anything of
-it, and its weight behind that.`,
-		Example: "  anchormesh trust /secrets/\n  anchormesh trust /secrets/ --history -o json",
+it, and its weight behind that.
+
+With --replay it computes every weight again, from the checkpoint at which the
+history begins, checks the signatures that vouch for it, and counts the votes of
+every decision that the scope keeps again. It ends with status 1 if anything
+does not come out as it is kept.`,
+		Example: "  anchormesh trust /secrets/\n  anchormesh trust /secrets/ --history -o json\n  anchormesh trust /secrets/ --replay",
 		Args:    prefix,
 	}
 	a.Bind(cmd, ask.YAML)
 	cmd.Flags().BoolVar(&history, "history", false, "show how the weights came to be")
+	cmd.Flags().BoolVar(&again, "replay", false, "compute every weight and count every decision again, and compare")
+	cmd.MarkFlagsMutuallyExclusive("history", "replay")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if again {
+			return replay(cmd, &a, []byte(args[0]))
+		}
 		var reply *meshpb.TrustReply
 		err := a.Scopes(cmd.Context(), func(ctx context.Context, c meshpb.ScopesClient) (err error) {
 			reply, err = c.Trust(ctx, &meshpb.TrustRequest{Prefix: []byte(args[0])})

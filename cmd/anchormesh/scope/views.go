@@ -22,7 +22,9 @@ type scopeView struct {
 	Voters   []weightView    `json:"voters"`
 	Segments []segmentView   `json:"segments"`
 	Open     []proposalView  `json:"open"`
-	Doing    *proposalView   `json:"doing,omitempty"`
+	// Doing and Recovering were decided, and are being carried out.
+	Doing      *proposalView `json:"doing,omitempty"`
+	Recovering *proposalView `json:"recovering,omitempty"`
 }
 
 type weightView struct {
@@ -79,11 +81,17 @@ func viewScope(s *meshpb.Scope) scopeView {
 	for _, p := range s.GetOpen() {
 		v.Open = append(v.Open, viewProposal(p))
 	}
-	if s.GetDoing() != nil {
-		doing := viewProposal(s.GetDoing())
-		v.Doing = &doing
-	}
+	v.Doing, v.Recovering = viewCarried(s.GetDoing()), viewCarried(s.GetRecovering())
 	return v
+}
+
+// viewCarried shows what is being carried out, if anything is.
+func viewCarried(p *meshpb.Proposal) *proposalView {
+	if p == nil {
+		return nil
+	}
+	v := viewProposal(p)
+	return &v
 }
 
 func viewWeights(weights []*meshpb.Weight) []weightView {

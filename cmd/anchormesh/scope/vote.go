@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,7 +50,7 @@ of a scope is proposed to the scope around it.`,
 			fmt.Fprintln(cmd.ErrOrStderr(), "anchormesh: "+problem)
 		}
 		if a.Out.ForPeople() {
-			return printProposals(cmd.OutOrStdout(), reply.GetProposals(), nil)
+			return printProposals(cmd.OutOrStdout(), nil, reply.GetProposals())
 		}
 		views := []proposalView{}
 		for _, p := range reply.GetProposals() {
@@ -63,12 +64,13 @@ of a scope is proposed to the scope around it.`,
 	return cmd
 }
 
-// printProposals lists proposals; doing was decided and is being carried out.
-func printProposals(w io.Writer, proposals []*meshpb.Proposal, doing *meshpb.Proposal) error {
+// printProposals lists proposals: those that were decided and are being carried out, and
+// those that are open.
+func printProposals(w io.Writer, decided, open []*meshpb.Proposal) error {
 	var rows [][]string
-	for _, p := range proposals {
+	for i, p := range slices.Concat(decided, open) {
 		waiting := "decided, being carried out"
-		if p != doing {
+		if i >= len(decided) {
 			waiting = waitingText(p)
 		}
 		rows = append(rows, []string{

@@ -141,8 +141,10 @@ func (w *waiter) look(ctx context.Context) (standing, error) {
 			return standing{text: fmt.Sprintf("%s has the votes of %s, waiting for %s", proposalName(w.ref), tallyText(p.GetTally()), waitingText(p))}, nil
 		}
 	}
-	if scope.GetDoing().GetId() == w.ref.GetId() {
-		return w.carried(ctx), nil
+	for _, p := range underWay(scope) {
+		if p.GetId() == w.ref.GetId() {
+			return w.carried(ctx), nil
+		}
 	}
 	var history *meshpb.ScopeHistoryReply
 	err = w.Scopes(ctx, func(ctx context.Context, c meshpb.ScopesClient) (err error) {

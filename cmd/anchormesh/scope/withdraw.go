@@ -16,8 +16,9 @@ func newWithdraw() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "withdraw PREFIX PROPOSAL",
 		Short: "End a proposal that is not decided yet",
-		Long: `End a proposal that is not decided yet. PREFIX and PROPOSAL are what
-"anchormesh scope proposals" shows.`,
+		Long: `End a proposal that is not decided yet, or give up a recovery that was decided
+and cannot be carried out, because the surviving node is gone, too. PREFIX and
+PROPOSAL are what "anchormesh scope proposals" and "anchormesh scope show" show.`,
 		Example: "  anchormesh scope withdraw /secrets/ 3",
 		Args:    ask.Exactly(2, `want the scope that decides, "" for the root scope, and the number of the proposal`),
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +23,10 @@ import (
 type Classes struct {
 	Config
 	Probe int // puts per second of the probe
+	// Procs is GOMAXPROCS of every node, and of the flood's process: on one machine each
+	// has its share of the cores. With more, each node's threads look for work on cores
+	// that another node needs, which costs most where there is least to do.
+	Procs int
 	Etcd  bool
 }
 
@@ -70,15 +76,18 @@ func (b Classes) Run(ctx context.Context) (*Report, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
-	if b.Probe < 1 {
-		return nil, errors.New("segments: the probe needs a rate above 0")
+	if b.Probe < 1 || b.Procs < 1 {
+		return nil, errors.New("segments: the probe needs a rate above 0, and a node a thread")
+	}
+	if err := os.Setenv("GOMAXPROCS", strconv.Itoa(b.Procs)); err != nil { // of the processes it starts
+		return nil, err
 	}
 	report, err := newReport("classes", b.Config)
 	if err != nil {
 		return nil, err
 	}
-	report.Method = fmt.Sprintf("medians of %d rounds, fresh clusters of %d nodes; puts of %d bytes by %d closed-loop clients into each scope in turn, windows of %s; strong is acks by all anchors, without approvals; the flood is %d clients that put into the light scope as fast as it goes, from %s, and the probe of the strong scope %d puts per second on a timetable",
-		b.Rounds, b.Nodes, b.ValueSize, b.Clients, b.Duration, b.Clients, b.floods(), b.Probe)
+	report.Method = fmt.Sprintf("medians of %d rounds, fresh clusters of %d nodes with GOMAXPROCS=%d each; puts of %d bytes by %d closed-loop clients into each scope in turn, windows of %s; strong is acks by all anchors, without approvals; the flood is %d clients that put into the light scope as fast as it goes, from %s, and the probe of the strong scope %d puts per second on a timetable",
+		b.Rounds, b.Nodes, b.Procs, b.ValueSize, b.Clients, b.Duration, b.Clients, b.floods(), b.Probe)
 	if b.SyncDelay > 0 {
 		report.Method += fmt.Sprintf("; each sync of a node's log is preceded by a sleep of %s (a failpoint), the stores' commits are not", b.SyncDelay)
 	}

@@ -1,9 +1,13 @@
 package segments
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -25,12 +29,25 @@ const (
 	idleStartMax = 5 * time.Minute
 )
 
-// idleState is what a node costs at rest.
+// idleState is what nodes cost at rest.
 type idleState struct {
-	Segments int       `json:"segments"`
-	CPU      []float64 `json:"cpu"` // cores, by node
-	RSS      []int64   `json:"rss_bytes"`
-	Other    float64   `json:"other"` // cores used by others meanwhile
+	Segments int        `json:"segments"`
+	Nodes    []idleNode `json:"nodes"`
+	Other    float64    `json:"other"` // cores used by others meanwhile
+}
+
+// idleNode is what one node costs at rest. Memory is in bytes.
+type idleNode struct {
+	CPU        float64 `json:"cpu"` // cores
+	RSS        int64   `json:"rss_bytes"`
+	Anon       int64   `json:"anon_bytes"` // of RSS; the rest is pages of files
+	Live       int64   `json:"live_bytes"` // of the heap, as the last collection found it
+	Goroutines int64   `json:"goroutines"`
+}
+
+// each is what a segment takes of one kind of memory.
+func (s idleSample) each(node int, of func(idleNode) int64) float64 {
+	return float64(of(s.Many.Nodes[node])-of(s.One.Nodes[node])) / float64(s.Many.Segments-s.One.Segments)
 }
 
 type idleSample struct {
@@ -71,7 +88,7 @@ func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
 	if s.One, err = b.rest(ctx, r, 1, b.Warmup); err != nil {
 		return s, err
 	}
-	b.say("one segment: %.3f cores, RSS %d bytes", s.One.CPU, s.One.RSS)
+	b.say("one segment: %+v", s.One.Nodes)
 	begin := time.Now()
 	took, err := r.cutAll(ctx, starts(idlePrefix, b.Keys, b.Segments))
 	s.Cutting, s.Splits = time.Since(begin), summarize(took)
@@ -88,7 +105,7 @@ func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
 	if s.Many, err = b.rest(ctx, r, b.Segments, b.Rest); err != nil {
 		return s, err
 	}
-	b.say("%d segments: %.3f cores, RSS %d bytes", b.Segments, s.Many.CPU, s.Many.RSS)
+	b.say("%d segments: %+v", b.Segments, s.Many.Nodes)
 	last := r.c.Nodes[len(r.c.Nodes)-1]
 	if s.Start, err = b.restart(ctx, r, last); err != nil {
 		return s, err
@@ -124,12 +141,40 @@ func (b Idle) rest(ctx context.Context, r *rig, segments int, before time.Durati
 		if err != nil {
 			return out, err
 		}
-		out.CPU = append(out.CPU, (u.CPU-then[i]).Seconds()/b.Duration.Seconds())
-		out.RSS = append(out.RSS, u.RSS)
+		node := idleNode{CPU: (u.CPU - then[i]).Seconds() / b.Duration.Seconds(), RSS: u.RSS, Anon: u.Anon}
+		if err := node.ask(ctx, n); err != nil {
+			return out, err
+		}
+		out.Nodes = append(out.Nodes, node)
 	}
 	end, err := r.read()
 	out.Other = begin.until(end).Other
 	return out, err
+}
+
+// ask adds what the node's runtime says of itself.
+func (n *idleNode) ask(ctx context.Context, of *cluster.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, controlAttempt)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+of.HTTP+"/metrics", nil)
+	if err != nil {
+		return err
+	}
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer reply.Body.Close()
+	values := map[string]float64{}
+	for lines := bufio.NewScanner(reply.Body); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(name, "go_") {
+			values[name], _ = strconv.ParseFloat(value, 64)
+		}
+	}
+	n.Goroutines = int64(values["go_goroutines"])
+	// The next collection is due when the heap has grown by so many per cent.
+	n.Live = int64(values["go_memstats_next_gc_bytes"] / (1 + values["go_gc_gogc_percent"]/100))
+	return nil
 }
 
 // restart ends nodes, starts them together and returns how long it took until all
@@ -181,17 +226,23 @@ func (b Idle) back(ctx context.Context, r *rig, n *cluster.Node) error {
 
 func (b Idle) judge(report *Report, s idleSample) {
 	report.Samples = s
-	if len(s.One.CPU) == 0 || len(s.Many.CPU) == 0 {
+	if len(s.One.Nodes) == 0 || len(s.Many.Nodes) == 0 {
 		return
 	}
-	report.Table = [][]string{{"node", "CPU, 1 segment", fmt.Sprintf("CPU, %d", s.Many.Segments), "RSS MiB, 1", fmt.Sprintf("RSS MiB, %d", s.Many.Segments), "KiB per segment"}}
+	n := s.Many.Segments
+	report.Table = [][]string{{"node", "CPU, 1 segment", fmt.Sprintf("CPU, %d", n), "RSS MiB, 1", fmt.Sprintf("RSS MiB, %d", n),
+		"KiB per segment", "own memory", "file pages", "live on the heap", "goroutines, 1", fmt.Sprintf("%d", n)}}
 	var cpu, bytes float64
-	for i := range s.One.CPU {
-		each := float64(s.Many.RSS[i]-s.One.RSS[i]) / float64(s.Many.Segments-s.One.Segments)
-		cpu, bytes = max(cpu, s.Many.CPU[i]), max(bytes, each)
+	for i, many := range s.Many.Nodes {
+		one := s.One.Nodes[i]
+		each := s.each(i, func(n idleNode) int64 { return n.RSS })
+		cpu, bytes = max(cpu, many.CPU), max(bytes, each)
+		kib := func(bytes float64) string { return fmt.Sprintf("%.1f", bytes/1024) }
 		report.Table = append(report.Table, []string{fmt.Sprintf("n%d", i+1),
-			fmt.Sprintf("%.2f %%", 100*s.One.CPU[i]), fmt.Sprintf("%.2f %%", 100*s.Many.CPU[i]),
-			fmt.Sprintf("%.1f", float64(s.One.RSS[i])/(1<<20)), fmt.Sprintf("%.1f", float64(s.Many.RSS[i])/(1<<20)), fmt.Sprintf("%.1f", each/1024)})
+			fmt.Sprintf("%.2f %%", 100*one.CPU), fmt.Sprintf("%.2f %%", 100*many.CPU),
+			fmt.Sprintf("%.1f", float64(one.RSS)/(1<<20)), fmt.Sprintf("%.1f", float64(many.RSS)/(1<<20)), kib(each),
+			kib(s.each(i, func(n idleNode) int64 { return n.Anon })), kib(s.each(i, func(n idleNode) int64 { return n.RSS - n.Anon })),
+			kib(s.each(i, func(n idleNode) int64 { return n.Live })), fmt.Sprint(one.Goroutines), fmt.Sprint(many.Goroutines)})
 	}
 	report.Notes = []string{
 		fmt.Sprintf("%d splits took %s; one request p50 %s, p99 %s, max %s ms", s.Splits.Count, s.Cutting.Round(time.Millisecond), ms(s.Splits.P50), ms(s.Splits.P99), ms(s.Splits.Max)),
@@ -199,7 +250,6 @@ func (b Idle) judge(report *Report, s idleSample) {
 		fmt.Sprintf("other processes used %.2f cores meanwhile", s.Many.Other),
 		fmt.Sprintf("all nodes started together in %s", s.Whole.Round(time.Millisecond)),
 	}
-	n := s.Many.Segments
 	report.Verdicts = []Verdict{
 		{Aim: fmt.Sprintf("%d idle segments under %.0f %% of a core on every node", n, 100*idleCPUAim), Found: fmt.Sprintf("at most %.2f %%", 100*cpu), Met: cpu < idleCPUAim},
 		{Aim: fmt.Sprintf("under %d KiB of memory each", idleBytesAim>>10), Found: fmt.Sprintf("at most %.1f KiB", bytes/1024), Met: bytes < idleBytesAim},

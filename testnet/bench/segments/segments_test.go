@@ -234,7 +234,7 @@ func TestOtherVerdicts(t *testing.T) {
 				Failover{Segments: 1}.judge(r, []failoverSample{{Outages: []outage{{Led: true, Away: 2 * time.Second}}}})
 			},
 			func(r *Report) {
-				Idle{}.judge(r, idleSample{One: idleState{1, []float64{0}, []int64{0}, 0}, Many: idleState{101, []float64{0.01}, []int64{100 * 19 << 10}, 0}})
+				Idle{}.judge(r, idleSample{One: idleState{1, []idleNode{{}}, 0}, Many: idleState{101, []idleNode{{CPU: 0.01, RSS: 100 * 19 << 10}}, 0}})
 			},
 		},
 		false: {
@@ -244,7 +244,7 @@ func TestOtherVerdicts(t *testing.T) {
 				Failover{Segments: 1}.judge(r, []failoverSample{{Outages: []outage{{Led: true, Away: 3 * time.Second}}}})
 			},
 			func(r *Report) {
-				Idle{}.judge(r, idleSample{One: idleState{1, []float64{0}, []int64{0}, 0}, Many: idleState{101, []float64{0.02}, []int64{0}, 0}})
+				Idle{}.judge(r, idleSample{One: idleState{1, []idleNode{{}}, 0}, Many: idleState{101, []idleNode{{CPU: 0.02}}, 0}})
 			},
 		},
 	} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,7 +134,7 @@ func setupFailover(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark,
 }
 
 func setupIdle(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
-	cfg.Warmup, cfg.Keys = 15*time.Second, 1_000_000
+	cfg.Warmup, cfg.Duration, cfg.Keys = 15*time.Second, time.Minute, 1_000_000
 	n := flags.Int("segments", 1000, "idle segments")
 	rest := flags.Duration("rest", 130*time.Second, "before the window with many segments")
 	return func() (benchmark, error) { return segments.Idle{Config: *cfg, Segments: *n, Rest: *rest}, nil }
@@ -147,9 +148,13 @@ func setupClasses(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, 
 	cfg.Clients = 8
 	probe := flags.Int("probe", 20, "puts per second of the probe of the strong scope")
 	etcd := flags.Bool("etcd", true, "measure an etcd as well")
+	procs := flags.Int("procs", 0, "threads that run Go code at once in each node and each etcd (GOMAXPROCS); 0: the machine's cores divided by the nodes")
 	floodNice(flags, cfg)
 	flags.DurationVar(&cfg.SyncDelay, "sync-delay", 0, "added to each sync of the nodes' logs, of all three classes alike, as on a slower disk; there is no etcd beside it then")
 	return func() (benchmark, error) {
-		return segments.Classes{Config: *cfg, Probe: *probe, Etcd: *etcd && cfg.SyncDelay == 0}, nil
+		if *procs == 0 {
+			*procs = max(1, runtime.NumCPU()/max(1, cfg.Nodes))
+		}
+		return segments.Classes{Config: *cfg, Probe: *probe, Procs: *procs, Etcd: *etcd && cfg.SyncDelay == 0}, nil
 	}
 }

@@ -5,12 +5,14 @@ import (
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/approval"
+	"github.com/anchormesh/anchormesh/anchors/trust"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/stamps"
 )
 
 // Approvals runs the approvals of a process.
@@ -57,6 +59,16 @@ func (a *Approvals) Submit(segment anchormesh.SegmentID, generation anchormesh.G
 		done(consensus.Result{Err: err})
 	}
 	l.settle()
+}
+
+// Propose puts a write that takes a stamp into the log of a segment that is led here, with
+// approvals if it needs them.
+func (a *Approvals) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
+	if r := a.p.Host.Held[d.Segment]; r != nil && Wants(r.Machine, command) {
+		a.Submit(d.Segment, d.Generation, command, done)
+		return
+	}
+	stamps.LinesAt(a.p).Propose(d, command, done)
 }
 
 // Follows and Changed notice that a segment's leader, or its record, is another.
@@ -157,30 +169,36 @@ func (l *leader) show(s *approval.Shown) {
 	a, q := l.a, s.Question
 	q.Index, _ = l.r.Machine.Segment().Applied()
 	l.core.Judged(q.Sequence, q.Index)
-	for _, v := range l.core.Seat().Voters.Voters() {
-		heard := func(vote *approval.Vote) {
-			if a.leaders[q.Segment] == l && l.core.Seat().Term == q.Term {
-				l.core.Voted(q.Sequence, v.Node, vote)
-				l.settle()
-			}
+	a.ask(&q, s, l.core.Seat().Voters.Voters(), func(by anchormesh.NodeID, vote *approval.Vote) {
+		if a.leaders[q.Segment] == l && l.core.Seat().Term == q.Term {
+			l.core.Voted(q.Sequence, by, vote)
+			l.settle()
 		}
+	})
+}
+
+// ask puts a question to all voters; each is heard once, nil is an abstention.
+func (a *Approvals) ask(q *approval.Question, s *approval.Shown, voters []trust.Weight, heard func(by anchormesh.NodeID, vote *approval.Vote)) {
+	for _, v := range voters {
 		if v.Node == a.p.ID {
-			a.p.After(a.p.Moment(), func() { a.judge(&q, s.Behind, s.Requests, heard) })
+			a.p.After(a.p.Moment(), func() { a.judge(q, s.Behind, s.Requests, func(vote *approval.Vote) { heard(v.Node, vote) }) })
 			continue
 		}
 		a.p.Call(v.Node, func(p *node.Process, answer func(func())) {
-			At(p).answer(a.p.ID, &q, s, func(vote *approval.Vote) { answer(func() { heard(vote) }) })
-		}, func() { heard(nil) })
+			At(p).answer(a.p.ID, q, s, func(vote *approval.Vote) { answer(func() { heard(v.Node, vote) }) })
+		}, func() { heard(v.Node, nil) })
 	}
 }
 
-// propose puts a batch into the log.
+// propose puts a batch into the log, behind the stamps that its writes need.
 func (l *leader) propose(r *approval.Ready[*write]) {
 	batch := &approval.Batch{Question: r.Question, Votes: r.Votes, Slots: make([]approval.Slot, len(r.Requests))}
+	admitted := 0
 	doctored := l.a.p.Mesh.Cfg.Plant == plan.PlantDoctoredLeader || l.a.p.Mesh.Cfg.Plant == plan.PlantUnapproved
 	for i := range r.Requests {
 		if r.Verdicts[i].Admitted || doctored {
 			batch.Slots[i].Bytes = r.Requests[i].Command
+			admitted++
 		} else {
 			batch.Slots[i].Sum = r.Sums[i]
 		}
@@ -191,10 +209,27 @@ func (l *leader) propose(r *approval.Ready[*write]) {
 			batch.Votes = append(batch.Votes, approval.Vote{Node: v.Node, Signature: []byte("mine")})
 		}
 	}
+	done := func(res consensus.Result) { l.ended(r, res) }
+	if l.state.Line != 0 {
+		stamps.LinesAt(l.a.p).ProposeBatch(l.state.Descriptor, admitted, func(numbers []anchormesh.Revision) []byte {
+			stamp(batch, numbers)
+			return batch.Append([]byte{byte(machine.OpApproved)})
+		}, done)
+		return
+	}
 	l.a.p.Submit(r.Question.Segment, replica.Proposal{
 		Generation: r.Question.Generation, Term: r.Question.Term, Alone: true,
-		Payload: batch.Append([]byte{byte(machine.OpApproved)}), Done: func(res replica.Result) { l.ended(r, res) },
+		Payload: batch.Append([]byte{byte(machine.OpApproved)}), Done: done,
 	})
+}
+
+// stamp puts the stamps in front of what was admitted.
+func stamp(b *approval.Batch, numbers []anchormesh.Revision) {
+	for i := range b.Slots {
+		if s := &b.Slots[i]; s.Bytes != nil {
+			s.Bytes, s.Prefix, numbers = stamps.Stamp(numbers[0], s.Bytes), keyspace.StampBytes, numbers[1:]
+		}
+	}
 }
 
 // ended tells the writers of a batch how it ended.

@@ -45,6 +45,8 @@ func (a *Approvals) judge(q *approval.Question, behind uint64, requests [][]byte
 			done(nil)
 		case late || applied < q.Index:
 			a.p.After(2*time.Millisecond, wait)
+		case q.Act():
+			done(a.voteOnAct(q, requests[0]))
 		default:
 			done(a.vote(q, requests))
 		}

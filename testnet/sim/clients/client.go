@@ -3,6 +3,7 @@ package clients
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/check"
@@ -117,6 +118,9 @@ func (c *Client) Put(key, line string) check.Request {
 
 // txn is a compare-and-swap, or several writes and a read at once.
 func (c *Client) txn(key func() string, line string) check.Request {
+	if c.m.Splits() && c.rng.IntN(3) > 0 {
+		return c.spanning(key, line)
+	}
 	k := key()
 	if c.rng.IntN(2) == 0 {
 		return check.Request{Kind: check.Txn,
@@ -132,6 +136,35 @@ func (c *Client) txn(key func() string, line string) check.Request {
 	}
 	if other != k {
 		out.Then = append(out.Then, check.Request{Kind: check.Delete, Key: other})
+	}
+	return out
+}
+
+// spanning is a transaction over keys that are often in several segments: under compares
+// it writes some of them and reads or deletes another.
+func (c *Client) spanning(key func() string, line string) check.Request {
+	var keys []string
+	for range 2 + c.rng.IntN(2) {
+		if k := key(); !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
+	}
+	out := check.Request{Kind: check.Txn}
+	if k := keys[0]; c.rng.IntN(2) == 0 {
+		out.If = []check.Compare{{Key: k, Target: plan.Pick(c.rng, "mod", "version", "create"), Result: plan.Pick(c.rng, "=", "!=", "<", ">"), Int: c.rng.Int64N(3)}}
+	}
+	for i, k := range keys {
+		switch {
+		case i == 0 || c.rng.IntN(3) > 0:
+			put := c.Put(k, line)
+			put.Key, put.Lease = k, 0
+			out.Then = append(out.Then, put)
+		case c.rng.IntN(2) == 0:
+			out.Then = append(out.Then, check.Request{Kind: check.Delete, Key: k})
+		default:
+			out.Then = append(out.Then, check.Request{Kind: check.Range, Key: k})
+		}
+		out.Else = append(out.Else, check.Request{Kind: check.Range, Key: k})
 	}
 	return out
 }

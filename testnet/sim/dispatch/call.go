@@ -13,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/txns"
 	"github.com/anchormesh/anchormesh/testnet/sim/wire"
 )
 
@@ -29,6 +30,8 @@ type Call struct {
 	try  int
 	out  bool // in a log's or another node's hands: the outcome is unknown
 	over bool
+	// giveUp ends an attempt at a transaction over several segments; nil: there is none.
+	giveUp func()
 }
 
 func (c *Call) write() bool { return c.request.op != 0 }
@@ -38,6 +41,9 @@ func (c *Call) Begin(via *node.Process) {
 	c.request = request{op: wire.Ops[c.Op.Kind], raw: wire.Tagged(c.M.Tag(), wire.Marshal(wire.Encode(c.Op, c.Ttl))), serializable: c.Op.Serializable}
 	c.keys = wire.KeysOf(c.Op)
 	c.M.K.After(c.M.Timeout(), func() {
+		if c.giveUp != nil {
+			via.Do(c.giveUp)
+		}
 		c.end(nil, c.out || via.Proc != via || via.Paused)
 	})
 	c.M.K.After(c.M.Net.Latency(), func() {
@@ -78,7 +84,7 @@ func (c *Call) answered(p *dispatcher, resp []byte, err error) {
 	case errors.Is(err, consensus.ErrUnknown):
 		c.end(nil, true)
 	case errors.Is(err, keyspace.ErrCompacted), errors.Is(err, keyspace.ErrFutureRev), errors.Is(err, consensus.ErrOverloaded),
-		errors.Is(err, errSpans), errors.As(err, &refusal), errors.As(err, &refused), errors.Is(err, approval.ErrOverloaded):
+		errors.Is(err, txns.ErrGivenUp), errors.Is(err, txns.ErrLight), errors.As(err, &refusal), errors.As(err, &refused), errors.Is(err, approval.ErrOverloaded):
 		c.end(nil, false)
 	default:
 		c.M.Fail(err)

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/anchormesh/anchormesh"
@@ -11,7 +12,6 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/keyspace/line"
-	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
@@ -19,15 +19,12 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 	"github.com/anchormesh/anchormesh/testnet/sim/stamps"
+	"github.com/anchormesh/anchormesh/testnet/sim/txns"
+	"github.com/anchormesh/anchormesh/testnet/sim/witness"
 )
 
 // This package is node/dispatch with its waits turned into
 // events: where a request goes, and above all what may be tried again.
-
-var (
-	// errSpans refuses writes to keys that no single segment holds.
-	errSpans = errors.New("sim: the request names keys of several segments")
-)
 
 const retryWait = 20 * time.Millisecond
 
@@ -65,13 +62,14 @@ func (p *dispatcher) again(c *Call) {
 	p.After(retryWait, func() { p.attempt(c) })
 }
 
+// notApplied are what a proposal comes to that took effect nowhere: the engine refused it,
+// or its place, or the votes on it.
+var notApplied = []error{consensus.ErrNotLeader, consensus.ErrDropped, consensus.ErrNoGroup, machine.ErrGeneration, keyspace.ErrOvertaken,
+	approval.ErrStale, approval.ErrNotLeader, approval.ErrUnanswered, approval.ErrForged}
+
 // translate sorts the engine's and the machine's errors as package dispatch does.
 func translate(err error) error {
-	for _, nowhere := range []error{consensus.ErrNotLeader, consensus.ErrDropped, consensus.ErrNoGroup, machine.ErrGeneration,
-		keyspace.ErrWrongSegment, keyspace.ErrStampOrder, keyspace.ErrOvertaken,
-		machine.ErrFrozen, mvcc.ErrGone,
-
-		machine.ErrUnapproved, approval.ErrStale, approval.ErrNotLeader, approval.ErrUnanswered, approval.ErrForged} {
+	for _, nowhere := range slices.Concat(notApplied, witness.Nowhere) {
 		if errors.Is(err, nowhere) {
 			return node.ErrRetry
 		}
@@ -154,13 +152,12 @@ func (p *dispatcher) writeHere(r *node.ReplicaHere, d *anchormesh.Descriptor, re
 		}
 		done(res.Index, res.Response, translate(res.Err))
 	}
-	if r.Machine.State().Line != 0 && req.stamped() && p.Mesh.Cfg.Plant != plan.PlantDense {
-		p.lines.Propose(d, req.Command(), end)
-		return
-	}
-	if command := req.Command(); approvals.Wants(r.Machine, command) {
+	switch command := req.Command(); {
+	case r.Machine.State().Line != 0 && req.stamped() && p.Mesh.Cfg.Plant != plan.PlantDense:
+		txns.At(p.Process).Propose(d, command, end)
+	case approvals.Wants(r.Machine, command):
 		approvals.At(p.Process).Submit(d.Segment, d.Generation, command, end)
-	} else {
+	default:
 		p.Propose(d.Segment, d.Generation, command, end)
 	}
 }
@@ -287,7 +284,7 @@ func (p *dispatcher) forward(d *anchormesh.Descriptor, req *request, to anchorme
 			DispatcherAt(q).serve(segment, generation, req, func(index uint64, resp []byte, err error, fresh *anchormesh.Descriptor, leader anchormesh.NodeID) {
 				p.Mesh.Net.Stream(n.Index, p.Index, func() {
 					p.Do(func() {
-						p.forwarded(segment, index, err, fresh, leader)
+						p.forwarded(segment, n.ID, index, err, fresh, leader)
 						once(index, resp, err)
 					})
 				})
@@ -297,10 +294,13 @@ func (p *dispatcher) forward(d *anchormesh.Descriptor, req *request, to anchorme
 }
 
 // forwarded learns from another node's answer.
-func (p *dispatcher) forwarded(segment anchormesh.SegmentID, index uint64, err error, fresh *anchormesh.Descriptor, leader anchormesh.NodeID) {
+func (p *dispatcher) forwarded(segment anchormesh.SegmentID, from anchormesh.NodeID, index uint64, err error, fresh *anchormesh.Descriptor, leader anchormesh.NodeID) {
 	switch {
 	case fresh != nil:
 		p.Table.Learn(fresh.Clone())
+		if known, ok := p.Table.Leader(segment); ok && known == from { // it may know no more than this node
+			p.Table.SetLeader(segment, "")
+		}
 	case errors.Is(err, node.ErrRetry):
 		p.Table.SetLeader(segment, leader)
 	}

@@ -6,9 +6,10 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/testnet/check"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
+	"github.com/anchormesh/anchormesh/testnet/sim/txns"
 )
 
-// several answers a call whose keys are in several segments of one scope: ranges only.
+// several answers a call whose keys are in several segments of one scope.
 func (p *dispatcher) several(c *Call, done func([]byte, error)) {
 	parts, whole := p.Table.Covering(c.keys)
 	switch {
@@ -16,7 +17,7 @@ func (p *dispatcher) several(c *Call, done func([]byte, error)) {
 		done(nil, node.ErrRetry)
 		return
 	case c.Op.Kind != check.Range:
-		done(nil, errSpans)
+		c.giveUp = txns.At(p.Process).Do(txns.Request{Kind: c.Op.Kind, Raw: c.raw, Command: c.Command(), Keys: c.keys, Again: c.try > 0}, done)
 		return
 	}
 	var q codec.RangeRequest
@@ -31,13 +32,13 @@ func (p *dispatcher) several(c *Call, done func([]byte, error)) {
 		case q.Revision > at:
 			done(nil, keyspace.ErrFutureRev)
 		default:
-			p.rangeOver(parts, q, at, done)
+			p.rangeOver(parts, q, at, c.try, done)
 		}
 	})
 }
 
 // rangeOver reads all parts at one revision of the scope's line.
-func (p *dispatcher) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequest, at anchormesh.Revision, done func([]byte, error)) {
+func (p *dispatcher) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequest, at anchormesh.Revision, try int, done func([]byte, error)) {
 	merge := codec.NewRangeMerge(q)
 	answers, left, over := make([][]byte, len(parts)), len(parts), false
 	p.Mesh.Stats.Wide++
@@ -70,7 +71,7 @@ func (p *dispatcher) rangeOver(parts []*anchormesh.Descriptor, q codec.RangeRequ
 		if r := p.Host.Held[desc.Segment]; r != nil {
 			p.readHere(r, desc, req, end)
 		} else {
-			p.forward(desc, req, p.anchor(desc, 0), new(bool), end)
+			p.forward(desc, req, p.anchor(desc, try), new(bool), end)
 		}
 	}
 }

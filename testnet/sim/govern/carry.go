@@ -114,12 +114,12 @@ func (g *Governor) create(h home, p *scope.Proposal, done func(error)) {
 		g.created(h, p, d, done)
 		return
 	}
-	g.cutOut(anchormesh.PrefixRange(p.Subject), func(d *anchormesh.Descriptor, err error) {
-		if err != nil {
-			done(err)
-			return
-		}
-		a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
+	a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
+	if err != nil {
+		done(err)
+		return
+	}
+	g.cutOut(anchormesh.PrefixRange(p.Subject), a.Proof, func(d *anchormesh.Descriptor, err error) {
 		if err != nil {
 			done(err)
 			return
@@ -169,8 +169,9 @@ func born(r *scope.Record, p *scope.Proposal) bool {
 		scope.PolicyHash(first[0].Policy) == scope.PolicyHash(p.Policy)
 }
 
-// cutOut makes the ends of a range boundaries of segments, and finds the first one in it.
-func (g *Governor) cutOut(keys anchormesh.KeyRange, done reply) {
+// cutOut makes the ends of a range boundaries of segments, by the proof of the decision
+// that wants them, and finds the first one in it.
+func (g *Governor) cutOut(keys anchormesh.KeyRange, proof *lineage.Proof, done reply) {
 	for _, at := range [][]byte{keys.Start, keys.End} {
 		d, ok := g.p.Table.Lookup(at)
 		if len(at) == 0 || ok && bytes.Equal(d.Range.Start, at) {
@@ -183,7 +184,7 @@ func (g *Governor) cutOut(keys anchormesh.KeyRange, done reply) {
 		g.change(d, func(s *machine.State) ([]byte, error) {
 			g.p.Mesh.Names++
 			split := &machine.Split{At: at, Right: node.ChildID(g.p.Mesh.Names), Evidence: lineage.Evidence{Reason: lineage.Boundary}}
-			return split.Command(), s.Allows(split)
+			return (&machine.Decision{Proof: proof}).Allow(split.Command()), s.Allows(split)
 		}, func(*anchormesh.Descriptor, error) { done(nil, errNotYet) }) // the next round sees the rest
 		return
 	}

@@ -28,17 +28,17 @@ var errNotYet = errors.New("sim: not yet")
 type Governor struct {
 	node.Quiet
 	p        *node.Process
-	busy     map[task]time.Duration // until when it is not begun again
-	seen     map[task]time.Duration // when this node, leading a home, saw a proposal first
-	unproven map[anchormesh.SegmentID]unproven
+	busy     map[task]time.Duration             // until when it is not begun again
+	seen     map[task]time.Duration             // when this node, leading a home, saw a proposal first
+	unproven map[unproven]time.Duration         // since when
 	applied  map[anchormesh.Hash]bool           // entries of lineages that this process applied
 	proofs   map[anchormesh.Hash]*lineage.Proof // as far as they are gathered
 }
 
 // unproven is a decision of a home whose proof is waited for.
 type unproven struct {
+	home  anchormesh.SegmentID
 	entry anchormesh.Hash
-	since time.Duration
 }
 
 // task is something done for a home: for one of its proposals, or (0) for the scope.
@@ -51,7 +51,7 @@ type task struct {
 // NewGovernor returns a process's governor.
 func NewGovernor(p *node.Process) node.Shell {
 	return &Governor{p: p, busy: make(map[task]time.Duration), seen: make(map[task]time.Duration),
-		unproven: make(map[anchormesh.SegmentID]unproven), applied: make(map[anchormesh.Hash]bool),
+		unproven: make(map[unproven]time.Duration), applied: make(map[anchormesh.Hash]bool),
 		proofs: make(map[anchormesh.Hash]*lineage.Proof)}
 }
 
@@ -100,10 +100,11 @@ func (g *Governor) look() {
 			continue
 		}
 		g.expire(h)
-		switch record := h.Scope; {
-		case record.Doing != nil:
+		record := h.Scope
+		if record.Doing != nil {
 			g.run(task{h.segment, h.term, record.Doing.ID}, func(end func()) { g.carryOut(h, func(error) { end() }) })
-		case Behind(record) || g.stray(h):
+		}
+		if (Behind(record) || g.stray(h)) && (record.Doing == nil || record.Doing.Kind != scope.Delete) {
 			g.run(task{h.segment, h.term, 0}, func(end func()) { g.spread(h, func(error) { end() }) })
 		}
 	}

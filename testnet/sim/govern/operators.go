@@ -106,7 +106,10 @@ func (o *Operators) delete(g *Governor, h home) (scope.Proposal, bool) {
 	prefix := h.Descriptor.Scope
 	for n := len(prefix) - 1; n >= 0; n-- {
 		d, ok := g.p.Table.Lookup(prefix[:n])
-		if !ok || !d.Home() || string(d.Scope) != string(prefix[:n]) {
+		if !ok || o.m.ScopeOf[d.Segment] != o.m.ScopeOf[h.segment] {
+			return scope.Proposal{}, false // not known here, or of another line
+		}
+		if !d.Home() || string(d.Scope) != string(prefix[:n]) {
 			continue
 		}
 		around := o.m.Newest(d.Segment)
@@ -136,6 +139,9 @@ func (o *Operators) policy() *policy.Policy {
 		if p.Validate(nil, nil) != nil {
 			p.Class, p.Approvals.Threshold = anchormesh.Normal, policy.Fraction{}
 		}
+	}
+	if o.m.Cfg.Governance.Light && p.Class == anchormesh.Normal && o.rng.IntN(2) == 0 {
+		p.Class = anchormesh.Light
 	}
 	if p.Validate(nil, nil) != nil {
 		p.Amend.Threshold = policy.Fraction{}

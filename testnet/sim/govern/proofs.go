@@ -53,13 +53,14 @@ func (g *Governor) affirm(h home, entry anchormesh.Hash) {
 	if h.Scope.Doing != nil && h.Scope.Doing.Entry == entry {
 		id = h.Scope.Doing.ID
 	}
-	waits := g.unproven[h.segment]
-	if waits.entry != entry {
-		g.unproven[h.segment] = unproven{entry, now}
+	u := unproven{h.segment, entry}
+	since, waits := g.unproven[u]
+	if !waits {
+		g.unproven[u] = now
 		return
 	}
-	if now-waits.since >= affirmAfter {
-		g.unproven[h.segment] = unproven{entry, now}
+	if now-since >= affirmAfter {
+		g.unproven[u] = now
 		g.p.Mesh.Stats.Affirmed++
 		g.propose(h, machine.Affirm(id), func(error) {})
 	}

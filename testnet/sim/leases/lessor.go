@@ -12,7 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
-	"github.com/anchormesh/anchormesh/testnet/sim/stamps"
+	"github.com/anchormesh/anchormesh/testnet/sim/txns"
 )
 
 const leaseTick = 500 * time.Millisecond
@@ -143,7 +143,7 @@ func (l *Lessor) propose(segment anchormesh.SegmentID, op keyspace.Op, body []by
 	}
 	d, command := r.Machine.Descriptor(), keyspace.AppendCommand(nil, op, body)
 	if op == keyspace.OpLeaseExpire && r.Machine.State().Line != 0 && l.p.Mesh.Cfg.Plant != plan.PlantDenseExpiry {
-		stamps.LinesAt(l.p).Propose(d, command, func(consensus.Result) {})
+		txns.At(l.p).Propose(d, command, func(consensus.Result) {})
 		return
 	}
 	l.p.Propose(segment, d.Generation, command, func(consensus.Result) {})

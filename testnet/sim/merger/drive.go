@@ -21,12 +21,13 @@ type drive struct {
 	left     *node.ReplicaHere
 	id       anchormesh.SegmentID
 	term     uint64
+	opening  []byte // with the anchors' votes
 	aborting bool
 	over     bool
 }
 
-func (m *Merger) drive(core *merge.Driver, left *node.ReplicaHere, term uint64, fx []merge.Effect) {
-	d := &drive{Merger: m, core: core, left: left, id: core.Pair.Left.Segment, term: term}
+func (m *Merger) drive(core *merge.Driver, left *node.ReplicaHere, term uint64, opening []byte, fx []merge.Effect) {
+	d := &drive{Merger: m, core: core, left: left, id: core.Pair.Left.Segment, term: term, opening: opening}
 	m.drives[d.id] = d
 	d.carryOut(fx)
 	m.After(tick, d.tick)
@@ -73,7 +74,7 @@ func (d *drive) carryOut(fx []merge.Effect) {
 		d.Mesh.K.Note("merge", d.Index, uint64(d.id), d.core.Attempt.Number, uint64(e), 0)
 		switch e {
 		case merge.ProposeOpen:
-			d.propose(d.state(), d.term, machine.Open(d.core.Attempt, &d.core.Pair), func(res consensus.Result) {
+			d.propose(d.state(), d.term, d.opening, func(res consensus.Result) {
 				if res.Err != nil {
 					d.end()
 					return

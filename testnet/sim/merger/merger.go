@@ -12,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/node/machine"
+	"github.com/anchormesh/anchormesh/testnet/sim/approvals"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
@@ -67,15 +68,21 @@ func (m *Merger) Merge(left anchormesh.SegmentID) bool {
 		right.Joint || state.Settled() != nil {
 		return false
 	}
-	side := func(d *anchormesh.Descriptor) place.Side { return place.Side{Descriptor: d, Dormant: true} }
+	side := func(d *anchormesh.Descriptor) place.Side {
+		return place.Side{Descriptor: d, Policy: d.Policy, Dormant: true}
+	}
 	if !place.Pair(side(d), side(right), nil, nil).Ready {
 		return false
 	}
 	pair := merge.Pair{Left: state.Side(), Right: machine.SideOf(right)}
 	m.Mesh.Stats.Attempts++
-	now := m.Mesh.K.Now()
-	core, fx := merge.NewDriver(now, state.Left.Next(d.Generation), pair)
-	m.drive(core, r, term, fx)
+	attempt := state.Left.Next(d.Generation)
+	approvals.At(m.Process).Agree(left, machine.Open(attempt, &pair), func(opening []byte, err error) {
+		if err == nil && m.drives[left] == nil {
+			core, fx := merge.NewDriver(m.Mesh.K.Now(), attempt, pair)
+			m.drive(core, r, term, opening, fx)
+		}
+	})
 	return true
 }
 
@@ -91,7 +98,7 @@ func (m *Merger) look() {
 		state := r.Machine.State()
 		if state.Left.Open && m.drives[id] == nil {
 			core, fx := merge.Inherit(&state.Left)
-			m.drive(core, r, term, fx)
+			m.drive(core, r, term, nil, fx)
 		}
 		switch {
 		case !state.Right.Frozen:

@@ -20,10 +20,6 @@ func (p *Process) split(parent *ReplicaHere, c machine.Change) {
 	leads := g != nil && g.Leads()
 	p.Mesh.K.Note("split", p.Index, uint64(d.Segment), uint64(d.Generation), uint64(born.Segment), d.Changed)
 	p.Mesh.begins("split", p)
-	if p.Mesh.Cfg.Plant != plan.PlantWatchPastSplit {
-		parent.Hub.Hub.Bound(d.Range, ErrMoved)
-		parent.Hub.Kick()
-	}
 	p.Table.Learn(born)
 	if p.Mesh.Cfg.Plant == plan.PlantEarlyChild {
 		p.update(wal.Update{Group: born.Segment, Snapshot: &birthMark}, func() {

@@ -71,6 +71,9 @@ func (m *Mesh) Audit(asked []audit.Asked) *audit.Case {
 // judge sees every entry that a replica applies, with the state that it met.
 func (m *Mesh) judge(segment anchormesh.SegmentID, was *machine.State, e *replica.Entry, out []consensus.Outcome) {
 	m.book(segment, was, e, out)
+	if len(out) > 0 && errors.Is(out[0].Err, approval.ErrForged) {
+		m.Stats.Forged++
+	}
 	if e.Refused || e.Conf != nil || e.Generation != was.Descriptor.Generation {
 		return
 	}
@@ -100,9 +103,6 @@ func (m *Mesh) judge(segment anchormesh.SegmentID, was *machine.State, e *replic
 // approved sees a batch of writes that came with votes. What took effect is kept for the
 // audit, which counts the votes again.
 func (m *Mesh) approved(segment anchormesh.SegmentID, was *machine.State, e *replica.Entry, out *consensus.Outcome) {
-	if errors.Is(out.Err, approval.ErrForged) {
-		m.Stats.Forged++
-	}
 	batch, err := approval.Parse(e.Payloads[0][1:])
 	if err != nil || out.Err != nil {
 		return
@@ -256,7 +256,8 @@ func Signed(node anchormesh.NodeID, statement, bytes []byte) bool {
 
 // believes is how the mesh's machines check signatures.
 func (m *Mesh) believes() machine.Verify {
-	if m.Cfg.Plant == plan.PlantForgedVotes || m.Cfg.Plant == plan.PlantUnapproved {
+	switch m.Cfg.Plant {
+	case plan.PlantForgedVotes, plan.PlantUnapproved, plan.PlantForgedAct:
 		return func(anchormesh.NodeID, []byte, []byte) bool { return true }
 	}
 	return Signed

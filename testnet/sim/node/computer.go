@@ -38,10 +38,12 @@ type Computer struct {
 	Fuse  int  // disk operations until it goes; negative: none is burning
 	Full  bool // the disk takes no more
 	Gone  bool // for ever
+	boots int  // of the machine, not of processes
 	alive bool // as gossip would tell, if it were never late
 	since time.Duration
 
 	Proc     *Process // nil: down
+	last     *Process // Proc, or the one before
 	Paused   bool
 	deferred []func()
 }
@@ -112,21 +114,43 @@ func (n *Computer) settle() {
 	}
 }
 
-// Crash ends the process at once. The disk keeps what was synced, and of the rest
-// what chance leaves.
+// Crash stops the machine at once. The disk keeps what was synced, and of the rest
+// what chance leaves. Where a light segment would lose a majority by that, only the
+// process dies: what a majority of machines loses at one moment is lost by permission.
 func (n *Computer) Crash() {
-	p := n.Proc
-	if p == nil {
+	if n.Proc == nil {
+		return
+	}
+	if !n.Mesh.mayReboot(n) {
+		n.Kill()
 		return
 	}
 	n.Mesh.K.Note("crash", n.Index, 0, 0, 0, 0)
 	n.Mesh.Stats.Crashes++
-	n.Proc, n.Paused, n.deferred, n.dark, n.Fuse = nil, false, nil, false, -1
 	n.files = n.files.CrashClone(n.Rng)
-	n.backend = n.backend.Clone()
 	if n.Mesh.Cfg.Plant == plan.PlantAmnesia && n.Rng.IntN(4) == 0 {
 		n.files = fsys.NewMem()
 	}
+	n.boots++
+	n.end()
+}
+
+// Kill ends the process alone: the kernel keeps what it wrote.
+func (n *Computer) Kill() {
+	if n.Proc == nil {
+		return
+	}
+	n.Mesh.K.Note("kill", n.Index, 0, 0, 0, 0)
+	n.Mesh.Stats.Kills++
+	n.files.FreeLocks()
+	n.end()
+}
+
+// end is what the end of a process is to the others.
+func (n *Computer) end() {
+	p := n.Proc
+	n.Proc, n.Paused, n.deferred, n.dark, n.Fuse = nil, false, nil, false, -1
+	n.backend = n.backend.Clone()
 	for _, r := range p.Host.Sorted() {
 		r.closeHub()
 	}

@@ -107,6 +107,7 @@ func (p *Process) startGroup(segment anchormesh.SegmentID, id anchormesh.Replica
 	cfg.ElectionTicks, cfg.HeartbeatTicks = p.Mesh.Cfg.Mesh.ElectionTicks, 1
 	cfg.MaxBatchRequests, cfg.MaxInflightBatches = p.Mesh.Cfg.Mesh.BatchRequests, p.Mesh.Cfg.Mesh.InflightBatches
 	cfg.MaxMessageBytes, cfg.MaxBatchBytes = 4<<10, 8<<10
+	cfg.Keeps = machine.MustLast
 	cfg.Storage = &storage{GroupLog: g.log, start: start, machine: m}
 	r, err := replica.New(cfg)
 	if err != nil {
@@ -216,6 +217,13 @@ func (p *Process) NodeLost(id anchormesh.NodeID) {
 		w.Inbox.Commands = append(w.Inbox.Commands, func(s *shard.Shard) { s.NodeLost(id) })
 		w.Kick()
 	}
+}
+
+// LeaderGone tells a group that a replica leads no more.
+func (p *Process) LeaderGone(segment anchormesh.SegmentID, leader anchormesh.ReplicaID) {
+	w := p.Worker(segment)
+	w.Inbox.Commands = append(w.Inbox.Commands, func(s *shard.Shard) { s.LeaderGone(segment, leader) })
+	w.Kick()
 }
 
 // Submit puts a proposal into a segment's log.

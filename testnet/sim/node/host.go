@@ -11,6 +11,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/commit"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -34,8 +35,10 @@ var (
 type host struct {
 	Held     map[anchormesh.SegmentID]*ReplicaHere
 	awaiting map[anchormesh.SegmentID]anchormesh.ReplicaID
-	locked   bool
-	waiting  []func(unlock func())
+	// forgetful holds what is left of replicas that may have forgotten something.
+	forgetful map[anchormesh.SegmentID]*Forgetful
+	locked    bool
+	waiting   []func(unlock func())
 }
 
 // ReplicaHere is a running replica.
@@ -44,6 +47,7 @@ type ReplicaHere struct {
 	Machine *machine.Machine
 	Hub     *hub
 	Floor   uint64
+	class   class
 }
 
 func (r *ReplicaHere) closeHub() { r.Hub.close() }
@@ -51,6 +55,7 @@ func (r *ReplicaHere) closeHub() { r.Hub.close() }
 func (h *host) init() {
 	h.Held = make(map[anchormesh.SegmentID]*ReplicaHere)
 	h.awaiting = make(map[anchormesh.SegmentID]anchormesh.ReplicaID)
+	h.forgetful = make(map[anchormesh.SegmentID]*Forgetful)
 }
 
 func (h *host) Sorted() []*ReplicaHere {
@@ -79,6 +84,9 @@ func (h *host) lock(f func(unlock func())) {
 }
 
 func (p *Process) openReplicas() error {
+	if err := p.recall(); err != nil {
+		return err
+	}
 	known := make(map[anchormesh.SegmentID]bool)
 	for _, id := range p.store.Segments() {
 		known[id] = true
@@ -143,6 +151,9 @@ func (p *Process) reopen(id anchormesh.SegmentID) error {
 		p.Host.lock(func(unlock func()) { p.discard(id, unlock) })
 		return nil
 	}
+	if forgot, err := p.forgot(segment, self, state); forgot || err != nil {
+		return err
+	}
 	birth := func(unlock func()) {
 		defer unlock()
 		if err := p.run(segment, self, false); err != nil {
@@ -185,7 +196,7 @@ func (p *Process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool)
 		return err
 	}
 	commit := log.InitialHardState().GetCommit()
-	if (first > meta.Applied+1 || last < max(meta.Applied, commit)) && p.Mesh.Cfg.Plant != plan.PlantAmnesia {
+	if (first > meta.Applied+1 || last < max(meta.Applied, commit)) && p.Mesh.Cfg.Plant != plan.PlantAmnesia && p.Mesh.Cfg.Plant != plan.PlantForgetfulVotes {
 		return fmt.Errorf("%w: segment %s stands at %d, the log holds %d to %d", ErrIncomplete, segment.ID(), meta.Applied, first, last)
 	}
 	space, err := keyspace.NewSpace(segment, keyspace.Identity{ClusterID: uint64(MeshID), MemberID: p.ID.MemberID()}, keyspace.DefaultLimits())
@@ -201,23 +212,49 @@ func (p *Process) run(segment *mvcc.Segment, id anchormesh.ReplicaID, urge bool)
 	}
 	segment.SetPublisher(hub)
 	r := &ReplicaHere{ID: id, Hub: hub}
+	hub.Hub.Bound(segment.KeyRange(), ErrMoved)
+	p.followHolds(segment.ID(), space, hub)
 	m, err := machine.New(segment, space, p.Mesh.believes(), func(c machine.Change) { p.recorded(r, c) })
 	if err != nil {
 		return err
 	}
 	m.OnAbsorb(p.surrendering)
+	m.OnCut(hub.cut)
+	if p.Mesh.Cfg.Plant != plan.PlantUnasked {
+		m.RequireAgreement()
+	}
 	r.Machine = m
+	r.class.light = m.State().Light()
 	p.Host.Held[segment.ID()] = r
 	p.Table.Learn(m.Descriptor())
 	delete(p.Host.awaiting, segment.ID())
 	p.Mesh.K.Note("run", p.Index, uint64(segment.ID()), uint64(id), meta.Applied, last)
-	return p.startGroup(segment.ID(), id, m, urge)
+	if err := p.startGroup(segment.ID(), id, m, urge); err != nil {
+		return err
+	}
+	return p.followClass(r, segment.ID())
+}
+
+// followHolds keeps the watches of a segment, and its barriers, behind what is prepared.
+func (p *Process) followHolds(id anchormesh.SegmentID, space *keyspace.Space, hub *hub) {
+	space.Participant(func(c *commit.Participant) {
+		lowest, _ := c.Lowest()
+		hub.Hub.Hold(lowest)
+	})
+	space.OnHold(func(h keyspace.Hold) {
+		hub.Hub.Hold(h.Lowest)
+		hub.Kick()
+		for _, s := range p.shells {
+			s.Held(id, h)
+		}
+	})
 }
 
 // recorded follows a segment's record of itself.
 func (p *Process) recorded(r *ReplicaHere, c machine.Change) {
 	s, d := c.State, c.State.Descriptor
 	p.Mesh.recorded(c)
+	p.classed(r, s)
 	if e := s.Chain.Last(); e.Kind == lineage.Policy && e.Index == c.Place.Index {
 		p.Mesh.begins("adopt", p)
 	}
@@ -304,7 +341,7 @@ func (p *Process) Genesis(id anchormesh.SegmentID, rng anchormesh.KeyRange, want
 
 // await prepares for a replica that will come as a snapshot.
 func (p *Process) await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
-	if id <= p.dir.Record().Retired[segment] {
+	if p.forbidden(segment, id) {
 		return errRetired
 	}
 	if r := p.Host.Held[segment]; r != nil {
@@ -318,16 +355,34 @@ func (p *Process) await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) e
 	return nil
 }
 
-// hint takes a descriptor that somebody told.
-func (p *Process) hint(d *anchormesh.Descriptor) {
+// Hint takes a descriptor that somebody told. While the configuration is joint, a replica
+// that is not named any more still counts: it stays.
+func (p *Process) Hint(d *anchormesh.Descriptor) {
 	p.Table.Learn(d)
-	if newest, ok := p.Table.Segment(d.Segment); ok {
+	newest, current := p.Table.Segment(d.Segment)
+	if current {
 		d = newest
 	}
+	if !p.hasForgotten(d.Segment) {
+		p.hinted(d)
+		return
+	}
+	p.Host.lock(func(unlock func()) {
+		p.superseded(d, current, func(free bool) {
+			unlock()
+			if free {
+				p.hinted(d)
+			}
+		})
+	})
+}
+
+// hinted acts on the newest descriptor of a segment.
+func (p *Process) hinted(d *anchormesh.Descriptor) {
 	mine, named := d.AnchorOn(p.ID)
 	running := p.Host.Held[d.Segment]
 	if running != nil {
-		if d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
+		if !d.Joint && d.Newer(running.Machine.Descriptor()) && (!named || mine.Replica > running.ID) {
 			p.Retire(d.Segment, running.ID, func() { p.expect(d, mine, named) })
 		}
 		return
@@ -382,6 +437,7 @@ func (p *Process) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID)
 	rec := p.dir.Record()
 	rec.Retired[segment] = max(rec.Retired[segment], id)
 	delete(rec.Frozen, segment)
+	delete(rec.Forgotten, segment)
 	return p.dir.Save(rec)
 }
 

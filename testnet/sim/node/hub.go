@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/watch"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
@@ -100,6 +101,14 @@ func (h *hub) Kick() {
 func (h *hub) Run() {
 	if !h.over {
 		h.next()
+	}
+}
+
+// cut ends the watches that reach beyond what a split is about to leave.
+func (h *hub) cut(left anchormesh.KeyRange) {
+	if h.p.Mesh.Cfg.Plant != plan.PlantWatchPastSplit {
+		h.Hub.Bound(left, ErrMoved)
+		h.Kick()
 	}
 }
 

@@ -36,26 +36,34 @@ func (p *Process) install(to anchormesh.ReplicaID, meta mvcc.Meta, done func(*in
 			unlock()
 			done(into, err)
 		}
-		if to <= p.dir.Record().Retired[d.Segment] {
-			done(nil, errRetired)
-			return
-		}
-		r := p.Host.Held[d.Segment]
-		if err := p.refuses(r, d, meta); err != nil {
+		p.superseded(d, true, func(bool) {
+			if p.forbidden(d.Segment, to) {
+				done(nil, errRetired)
+				return
+			}
+			p.clearOverlapping(d, func() { p.offered(to, state, meta, done) })
+		})
+	})
+}
+
+// offered judges a snapshot against what is here.
+func (p *Process) offered(to anchormesh.ReplicaID, state *machine.State, meta mvcc.Meta, done func(*installing, error)) {
+	d := state.Descriptor
+	r := p.Host.Held[d.Segment]
+	if err := p.refuses(r, d, meta); err != nil {
+		done(nil, err)
+		return
+	}
+	if r != nil && (p.has(d.Segment, meta.Applied, meta.Term) || !brings(r, state) || p.Mesh.Cfg.Plant == plan.PlantNoInstall) {
+		done(nil, nil)
+		return
+	}
+	p.makeRoom(d, func(err error) {
+		if err != nil {
 			done(nil, err)
 			return
 		}
-		if r != nil && (p.has(d.Segment, meta.Applied, meta.Term) || !brings(r, state) || p.Mesh.Cfg.Plant == plan.PlantNoInstall) {
-			done(nil, nil)
-			return
-		}
-		p.makeRoom(d, func(err error) {
-			if err != nil {
-				done(nil, err)
-				return
-			}
-			p.replace(to, d, meta, done)
-		})
+		p.replace(to, d, meta, done)
 	})
 }
 

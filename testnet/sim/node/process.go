@@ -9,8 +9,10 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus/wal"
 	"github.com/anchormesh/anchormesh/internal/fsys"
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/node/datadir"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/node/route"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
@@ -37,7 +39,7 @@ func (n *Computer) Boot() {
 	}
 	p := &Process{Computer: n, Table: route.NewTable(), Groups: make(map[anchormesh.SegmentID]*Group),
 		asked: make(map[int]time.Duration)}
-	p.writer.lazy = newLazy()
+	p.writer.init()
 	p.Host.init()
 	for _, make := range n.Mesh.Shells {
 		p.shells = append(p.shells, make(p))
@@ -45,7 +47,7 @@ func (n *Computer) Boot() {
 	for range n.Mesh.Cfg.Mesh.Workers {
 		p.workers = append(p.workers, newWorker(p))
 	}
-	n.dark, n.Proc, n.Paused = false, p, false
+	n.dark, n.Proc, n.last, n.Paused = false, p, p, false
 	if err := p.open(); err != nil {
 		p.broken("boot", err)
 	}
@@ -56,6 +58,7 @@ func (n *Computer) Boot() {
 	}
 	n.setAlive(true)
 	p.Every(n.Mesh.Cfg.Mesh.Tick, p.tick)
+	p.Every(time.Second, p.rest)
 	p.commitSoon()
 	for _, s := range slices.Backward(p.shells) {
 		s.Booted()
@@ -224,10 +227,48 @@ func (p *Process) ask(n *Computer) {
 			p.Mesh.Net.Stream(n.Index, p.Index, func() {
 				p.Do(func() {
 					for _, d := range told {
-						p.hint(d.Clone())
+						p.Hint(d.Clone())
 					}
 				})
 			})
 		})
 	})
+}
+
+// Shell is a part of a process above engine and host.
+type Shell interface {
+	// booted is called when the process runs.
+	Booted()
+	// opened is called before a replica's state is used.
+	Opened(segment anchormesh.SegmentID, space *keyspace.Space)
+	// follows is called when who leads a group has changed.
+	Follows(g *Group)
+	// changed is called when a replica here has applied a change of its record.
+	Changed(r *ReplicaHere, c machine.Change)
+	// held is called when a replica here has applied the prepare of a transaction, or its
+	// decision, before the proposer hears of it.
+	Held(segment anchormesh.SegmentID, h keyspace.Hold)
+}
+
+// Quiet is a shell that does nothing; others embed it.
+type Quiet struct{}
+
+func (Quiet) Booted() {}
+
+func (Quiet) Opened(anchormesh.SegmentID, *keyspace.Space) {}
+
+func (Quiet) Follows(*Group) {}
+
+func (Quiet) Changed(*ReplicaHere, machine.Change) {}
+
+func (Quiet) Held(anchormesh.SegmentID, keyspace.Hold) {}
+
+// Part finds a process's shell of type T.
+func Part[T Shell](p *Process) T {
+	for _, s := range p.shells {
+		if t, ok := s.(T); ok {
+			return t
+		}
+	}
+	panic("sim: a process lacks one of its parts")
 }

@@ -108,6 +108,8 @@ func (t *transfer) offer() {
 			t.refused(err)
 		case into == nil:
 			t.end(true)
+		case t.over: // the sender was gone before the receiver's turn came
+			t.to.Do(into.abort)
 		default:
 			t.into = into
 			t.step(t.chunk)
@@ -116,14 +118,19 @@ func (t *transfer) offer() {
 }
 
 func (t *transfer) chunk() {
+	if t.over { // the sender was gone while the receiver was paused
+		return
+	}
 	chunk, err := t.export.Next()
 	if errors.Is(err, io.EOF) {
-		t.into.finish(func(err error) {
+		into := t.into
+		t.into = nil // it is whole: who sent it is not needed any more
+		into.finish(func(err error) {
 			if err != nil {
+				t.into = into
 				t.refused(err)
 				return
 			}
-			t.into = nil
 			t.end(true)
 		})
 		return

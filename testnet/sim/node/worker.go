@@ -36,6 +36,7 @@ type applyTask struct {
 func newWorker(p *Process) *worker {
 	w := &worker{p: p, shard: shard.New(), dozed: make(map[anchormesh.SegmentID]bool)}
 	w.shard.SleepAfter(p.Mesh.Cfg.Mesh.SleepTicks)
+	w.shard.AwakeAtMost(1) // a mesh here has few groups
 	return w
 }
 

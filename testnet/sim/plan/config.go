@@ -54,7 +54,8 @@ type LoadConfig struct {
 
 // Faults holds the mean time between faults of each kind; 0 is never.
 type Faults struct {
-	Crash, PowerCut, Blackout time.Duration // one node at once; at an I/O operation; all nodes at once
+	Crash, PowerCut, Blackout time.Duration // one machine at once; at an I/O operation; all machines at once
+	Kill                      time.Duration // of a process: the machine keeps what it wrote
 	Down                      time.Duration // mean time until a crashed node is back
 	Pause, Cut, Partition     time.Duration
 	Swizzle, DiskFull         time.Duration

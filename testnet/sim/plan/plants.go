@@ -68,6 +68,25 @@ const (
 	// PlantDoctoredLeader lets leaders of strong scopes make up the votes on a batch, and
 	// admit what was refused. Machines that check find that out.
 	PlantDoctoredLeader Plant = "doctored-leader"
+	// PlantForgetfulVotes lets a replica run on that may have forgotten what it
+	// acknowledged from memory.
+	PlantForgetfulVotes Plant = "forgetful-votes"
 	// PlantUnapproved does so among machines that believe every signature.
 	PlantUnapproved Plant = "unapproved"
+	// PlantUnasked lets leaders cut and merge segments without asking their anchors, among
+	// machines that do not insist.
+	PlantUnasked Plant = "unasked"
+	// PlantDoctoredAct lets leaders make up the votes on cuts and merges. Machines that
+	// check refuse them all.
+	PlantDoctoredAct Plant = "doctored-act"
+	// PlantForgedAct does so among machines that believe every signature.
+	PlantForgedAct Plant = "forged-act"
+	// PlantEarlyAnswer lets coordinators of transactions over several segments answer before
+	// the decision is in the log.
+	PlantEarlyAnswer Plant = "early-answer"
+	// PlantNoGate lets ordinary writes pass the locks of transactions that are not prepared.
+	PlantNoGate Plant = "no-gate"
+	// PlantForgetfulLeader lets a new leader of a segment forget what is prepared in it: no
+	// barrier waits for that.
+	PlantForgetfulLeader Plant = "forgetful-leader"
 )

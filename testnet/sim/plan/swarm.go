@@ -44,6 +44,7 @@ func Swarm(seed uint64) Config {
 	swarmSplits(&c)
 	swarmGovernance(&c)
 	swarmMerges(&c)
+	swarmClasses(&c)
 	return c
 }
 
@@ -59,7 +60,7 @@ func swarmSplits(c *Config) {
 
 func swarmMerges(c *Config) {
 	rng := rand.New(rand.NewPCG(c.Seed, 0x3e26e))
-	if c.Governance.Every == 0 && c.Mesh.SplitsMax > 0 && rng.IntN(10) < 7 { // not yet together with scopes
+	if c.Mesh.SplitsMax > 0 && rng.IntN(10) < 7 {
 		c.Faults.Merge = Pick(rng, 2*time.Second, 10*time.Second, 30*time.Second)
 		c.Mesh.SplitsMax *= Pick[uint64](rng, 1, 4)
 	}

@@ -64,6 +64,7 @@ type ended struct {
 type stampedWrite struct {
 	command []byte
 	done    func(consensus.Result)
+	batch   *batch // nil: an entry of its own
 }
 
 // standing is what a replica on this node has applied.
@@ -73,6 +74,8 @@ type standing struct {
 	window, last  anchormesh.Revision
 	applied, term uint64
 	frozen        bool
+	held          []anchormesh.Revision // stamps of prepared transactions
+	heldAt        uint64                // as of the entry at this index
 }
 
 func NewLines(p *node.Process) node.Shell {
@@ -94,12 +97,14 @@ func (l *Lines) standing(id anchormesh.SegmentID) (standing, bool) {
 
 func standingOf(r *node.ReplicaHere, s *machine.State, applied, term uint64) standing {
 	last, _ := r.Machine.Segment().Revision()
-	return standing{d: s.Descriptor, line: line.ID(s.Line), window: s.Window, last: last, applied: applied, term: term, frozen: s.Frozen()}
+	held, at := r.Machine.Space().Held()
+	return standing{d: s.Descriptor, line: line.ID(s.Line), window: s.Window, last: last, applied: applied, term: term, frozen: s.Frozen(),
+		held: held, heldAt: at}
 }
 
 // Propose puts a command into the log of a segment of a scope that was split.
 func (l *Lines) Propose(d *anchormesh.Descriptor, command []byte, done func(consensus.Result)) {
-	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &stampedWrite{command, done}})
+	l.in.writes = append(l.in.writes, incoming{d.Segment, d.Generation, &stampedWrite{command: command, done: done}})
 	l.nudge()
 }
 
@@ -130,6 +135,18 @@ func (l *Lines) Changed(r *node.ReplicaHere, c machine.Change) {
 			return
 		}
 		l.again(segment)
+	})
+}
+
+// Held tells of a transaction that a replica here has prepared, or decided.
+func (l *Lines) Held(segment anchormesh.SegmentID, h keyspace.Hold) {
+	if h.Stamp == 0 {
+		return
+	}
+	l.do(func() {
+		if s := l.led[segment]; s != nil {
+			s.heldBy(segment, h)
+		}
 	})
 }
 
@@ -266,6 +283,18 @@ func (l *Lines) Ask(scope []byte, done func(anchormesh.Revision, error)) {
 			return
 		}
 		s.asking = append(s.asking, done)
+	})
+}
+
+// Number asks for a number that nobody else gets, above all that were given out.
+func (l *Lines) Number(scope []byte, done func(anchormesh.Revision, error)) {
+	l.do(func() {
+		s := l.scope(scope)
+		if len(s.numbering) >= lineConfig(l.p.Mesh).RequestsMax {
+			done(0, line.ErrOverloaded)
+			return
+		}
+		s.numbering = append(s.numbering, done)
 	})
 }
 

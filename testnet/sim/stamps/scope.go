@@ -8,6 +8,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/consensus/replica"
+	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
@@ -22,11 +23,13 @@ type scope struct {
 	homeAt    anchormesh.SegmentID
 	collector *line.Collector[*stampedWrite]
 	known     map[anchormesh.SegmentID]uint64
+	heldAt    map[anchormesh.SegmentID]uint64 // the same of prepared transactions
 	stirred   []*line.Holder[*stampedWrite]
 	answers   map[uint64]func(line.Answer)
 	passed    map[uint64]func(error)
 
-	asking    []func(anchormesh.Revision, error)
+	asking    []func(anchormesh.Revision, error) // for the largest number
+	numbering []func(anchormesh.Revision, error) // for one more
 	asked     bool
 	notBefore time.Time
 }
@@ -42,7 +45,7 @@ func newScope(l *Lines, prefix []byte) *scope {
 	cfg := lineConfig(l.p.Mesh)
 	return &scope{
 		lines: l, prefix: prefix, home: line.NewHome(cfg), collector: line.NewCollector[*stampedWrite](cfg),
-		known: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
+		known: make(map[anchormesh.SegmentID]uint64), heldAt: make(map[anchormesh.SegmentID]uint64), answers: make(map[uint64]func(line.Answer)), passed: make(map[uint64]func(error)),
 	}
 }
 
@@ -58,8 +61,11 @@ func (s *scope) lead(segment anchormesh.SegmentID, term uint64, at standing) {
 	if h.Seat() == seat {
 		return
 	}
-	s.known[segment] = at.applied
-	h.Lead(seat, at.d.Range, nil)
+	if s.lines.p.Mesh.Cfg.Plant == plan.PlantForgetfulLeader {
+		at.held = nil
+	}
+	s.known[segment], s.heldAt[segment] = at.applied, at.heldAt
+	h.Lead(seat, at.d.Range, at.held)
 	s.stir(h)
 	if at.d.LineHome() {
 		s.lines.p.Mesh.K.Note("home", s.lines.p.Index, uint64(segment), term, uint64(at.window), uint64(at.last))
@@ -74,6 +80,7 @@ func (s *scope) depose(segment anchormesh.SegmentID) {
 		h.Deposed()
 		s.collector.Remove(segment)
 		delete(s.known, segment)
+		delete(s.heldAt, segment)
 		s.stir(h)
 	}
 	if s.homeAt == segment {
@@ -90,7 +97,8 @@ func (s *scope) Changed(segment anchormesh.SegmentID, now standing) {
 	s.known[segment] = now.applied
 	h, d := s.collector.Holder(segment), now.d
 	if h.Seat().Generation != d.Generation {
-		h.Structure(now.term, d.Generation, d.Range, nil)
+		s.heldAt[segment] = now.heldAt
+		h.Structure(now.term, d.Generation, d.Range, now.held)
 		s.stir(h)
 		if s.homeAt == segment {
 			s.home.Structure(now.term, d.Generation, d.Range, now.window)
@@ -98,6 +106,20 @@ func (s *scope) Changed(segment anchormesh.SegmentID, now standing) {
 	} else if s.homeAt == segment {
 		s.home.Windowed(now.term, now.window)
 	}
+}
+
+// heldBy follows what is prepared and decided. News that came with the standing are none.
+func (s *scope) heldBy(segment anchormesh.SegmentID, now keyspace.Hold) {
+	if now.Index <= s.heldAt[segment] {
+		return
+	}
+	h := s.collector.Holder(segment)
+	if now.Released {
+		h.Release(now.Stamp)
+	} else {
+		h.Hold(now.Stamp)
+	}
+	s.stir(h)
 }
 
 func (s *scope) take(w incoming) {
@@ -202,18 +224,32 @@ func (s *scope) pause() { s.notBefore = s.lines.now.Add(linePause) }
 
 // Ask sends the next question, for all who wait.
 func (s *scope) ask() {
-	if s.asked || len(s.asking) == 0 || s.lines.now.Before(s.notBefore) {
+	if s.asked || len(s.asking)+len(s.numbering) == 0 || s.lines.now.Before(s.notBefore) {
 		return
 	}
-	batch := s.asking
-	s.asking, s.asked = nil, true
-	s.send(line.Request{}, func(a line.Answer) {
+	batch, numbers := s.asking, s.numbering
+	s.asking, s.numbering, s.asked = nil, nil, true
+	var req line.Request
+	for range numbers {
+		req.Asks = append(req.Asks, line.Ask{Count: 1})
+	}
+	s.send(req, func(a line.Answer) {
 		s.asked = false
 		if a.Err != nil {
 			s.pause()
 		}
 		for _, done := range batch {
 			done(a.T, a.Err)
+		}
+		for i, done := range numbers {
+			switch {
+			case a.Err != nil:
+				done(0, a.Err)
+			case i >= len(a.Grants):
+				done(0, errNoHome)
+			default:
+				done(a.Grants[i].First, nil)
+			}
 		}
 	})
 }
@@ -285,13 +321,16 @@ func (s *scope) carryOut(h *line.Holder[*stampedWrite]) (next time.Time) {
 func (s *scope) submit(seat line.Seat, rev anchormesh.Revision, w *stampedWrite) {
 	l := s.lines
 	l.p.Mesh.Stats.Stamped++
+	if w.batch != nil {
+		w.batch.stamped(l, seat, rev)
+		return
+	}
 	l.p.Submit(seat.Segment, replica.Proposal{
 		Generation: seat.Generation, Term: seat.Term, Payload: Stamp(rev, w.command),
 		Done: func(r consensus.Result) {
 			w.done(r)
 			if !errors.Is(r.Err, consensus.ErrUnknown) {
-				l.in.ended = append(l.in.ended, ended{seat.Segment, seat.Term, rev})
-				l.nudge()
+				l.end(seat, rev)
 			}
 		},
 	})

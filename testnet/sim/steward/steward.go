@@ -19,6 +19,7 @@ import (
 // node/steward. Decisions are package recruit's.
 type tended struct {
 	recruiter *recruit.Recruiter
+	forgot    map[anchormesh.ReplicaID]time.Time // by their nodes' word
 	term      uint64
 	since     time.Time
 	contact   map[anchormesh.ReplicaID]time.Time
@@ -45,7 +46,8 @@ func (p *steward) tend(g *node.Group) {
 	term := g.Status.Term
 	t := p.tended[g.Segment]
 	if t == nil || t.term != term {
-		t = &tended{recruiter: recruit.New(recruiting()), term: term, since: p.Now(), contact: make(map[anchormesh.ReplicaID]time.Time)}
+		t = &tended{recruiter: recruit.New(recruiting()), term: term, since: p.Now(), contact: make(map[anchormesh.ReplicaID]time.Time),
+			forgot: make(map[anchormesh.ReplicaID]time.Time)}
 		p.tended[g.Segment] = t
 	}
 	w := p.Worker(g.Segment)
@@ -71,6 +73,11 @@ func (p *steward) decide(g *node.Group, t *tended, commit uint64, peers map[anch
 		Descriptor: state.Descriptor, Self: p.ID, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: p.Mesh.Cfg.Mesh.ReplaceAfter},
 		Leading: term == t.term, LeaderSince: t.since, Pending: t.pending || state.Joint() || state.Merging(),
+	}
+	for _, id := range slices.Sorted(maps.Keys(t.forgot)) {
+		if now.Sub(t.forgot[id]) < forgotKept {
+			s.Forgot = append(s.Forgot, id)
+		}
 	}
 	for _, a := range state.Descriptor.Anchors {
 		heard := peers[a.Replica].RecentActive
@@ -112,10 +119,16 @@ func (p *steward) carryOut(g *node.Group, t *tended, e recruit.Effect) {
 			if slices.Contains(e.Promote, next.Anchors[i].Replica) {
 				next.Anchors[i].Role = anchormesh.Voter
 			}
+			if slices.Contains(e.Demote, next.Anchors[i].Replica) {
+				next.Anchors[i].Role = anchormesh.Learner
+			}
 		}
 		next.Anchors = slices.DeleteFunc(next.Anchors, func(a anchormesh.Anchor) bool { return slices.Contains(e.Remove, a.Replica) })
 		for _, id := range e.Promote {
 			changes = append(changes, single(raftpb.ConfChangeAddNode, id))
+		}
+		for _, id := range e.Demote {
+			changes = append(changes, single(raftpb.ConfChangeAddLearnerNode, id))
 		}
 		for _, id := range e.Remove {
 			changes = append(changes, single(raftpb.ConfChangeRemoveNode, id))
@@ -177,3 +190,26 @@ func (p *steward) Follows(g *node.Group) {
 		p.After(p.Moment(), p.round)
 	}
 }
+
+// forgotKept is node/steward's.
+const forgotKept = 30 * time.Second
+
+// Forgot takes a node's word that its replica may have forgotten what it acknowledged.
+func (p *steward) Forgot(from anchormesh.NodeID, segment anchormesh.SegmentID, replica anchormesh.ReplicaID) {
+	g, t := p.Groups[segment], p.tended[segment]
+	if g == nil {
+		return
+	}
+	a, named := g.Machine.Descriptor().Replica(replica)
+	switch {
+	case !named || a.Node != from || from == p.ID:
+	case !g.Leads():
+		p.LeaderGone(segment, replica)
+	case t != nil:
+		t.forgot[replica] = p.Now()
+		p.tend(g)
+	}
+}
+
+// At returns a process's steward.
+func At(p *node.Process) *steward { return node.Part[*steward](p) }

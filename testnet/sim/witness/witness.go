@@ -15,6 +15,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/commit"
 	"github.com/anchormesh/anchormesh/keyspace/lease"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/keyspace/rules"
@@ -37,10 +38,13 @@ type Witness struct {
 	Tags       uint64
 	SplitLines map[string]bool                    // lines of scopes that were split
 	Decided    map[anchormesh.Hash]*lineage.Entry // every structural decision that was applied
+	places     map[string][]int64                 // of the events, in their revisions
 	newest     map[string]int64                   // by line and key: revision of its last event
 	Before     int64                              // revision before the entry that is being applied
 	Unknown    map[int]string                     // place of an operation of unknown outcome in the history -> its command
 	Applies    map[string]command                 // clients' commands, by their bytes, that took effect
+	attempts   map[commit.TxnID]string            // transactions over several segments: the client's command
+	decided    map[commit.TxnID]bool              // those that were committed
 	ends       map[int64]time.Duration            // leases: first proposal to end it; negative: ended
 }
 
@@ -58,22 +62,33 @@ type Stats struct {
 	Acked, Reads, Unknown, Dropped                                     uint64
 	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Faults uint64
 	Renewed, Expired, WatchEvents                                      uint64
-	// Groups that fell asleep; writes that got a stamp; barriers asked
-	// for; ranges over several segments.
-	Slept, Stamped, Barriers, Wide uint64
+	Slept                                                              uint64 // groups that fell asleep
 	Governed
 	Structure
+	Spread
 }
 
 // Structure counts splits in force, attempts to merge, freezes that a driver was told of, and merges in
 // force.
 type Structure struct{ Splits, Attempts, Frozen, Merges uint64 }
 
+// Volatile counts deaths of processes alone, what was said from memory, and replicas that
+// may have forgotten something.
+type Volatile struct{ Kills, Memory, Forgot uint64 }
+
+// Spread counts what lines of several segments do: writes that got a stamp, barriers asked for,
+// ranges over several segments, transactions that were committed and answered, and those that
+// others had to end.
+type Spread struct{ Stamped, Barriers, Wide, Spanning, Recovered uint64 }
+
 // Governed counts what happened to policies and scopes: proposals made, policies that
 // segments adopted, homes included, decisions entered again for others to sign, writes
 // that a policy refused, writes that took effect with votes, batches whose votes were
 // not given.
-type Governed struct{ Proposed, Adopted, Affirmed, Ruled, Approved, Forged uint64 }
+type Governed struct {
+	Proposed, Adopted, Affirmed, Ruled, Approved, Forged uint64
+	Volatile
+}
 
 // Fail ends the run with the first error.
 func (m *Witness) Fail(err error) {
@@ -89,6 +104,9 @@ func (m *Witness) Applied(node string, idx int, segment anchormesh.SegmentID, sp
 	for i, payload := range e.Payloads {
 		h.Write(payload)
 		if !e.Refused && e.Conf == nil && e.Generation == generation && (len(out) <= i || tookEffect(out[i].Err)) {
+			if keyspace.Op(payload[0]) == keyspace.OpDecide && len(out) > i && out[i].Err == nil {
+				m.decision(segment, e.Index, payload, out[i].Response)
+			}
 			m.commands(segment, space, e.Index, payload, out)
 		}
 	}
@@ -107,20 +125,21 @@ func (m *Witness) commands(segment anchormesh.SegmentID, space *keyspace.Space, 
 		return
 	}
 	for i, part := range out[0].Parts {
-		if request := batch.Slots[i].Request(); request != nil && tookEffect(part.Err) {
-			m.once(segment, space, index, request)
+		if write := batch.Slots[i].Bytes; write != nil && tookEffect(part.Err) { // with its stamp, if it has one
+			m.once(segment, space, index, write)
 		}
 	}
 }
 
-// tookEffect tells known outcomes of a command that say that it is to be tried again
-// from all others.
+// Nowhere are the known outcomes of a command in the log that say that it took effect
+// nowhere and is to be tried again.
+var Nowhere = []error{keyspace.ErrStampOrder, keyspace.ErrWrongSegment, machine.ErrUnapproved, machine.ErrFrozen, mvcc.ErrGone, keyspace.ErrLocked}
+
+// tookEffect tells them, and a policy's refusals, from all other outcomes: of a refusal the
+// client is told, and nothing happened.
 func tookEffect(err error) bool {
-	var refusal *rules.Refusal // by the policy: told to the client, and nothing happened
-	if errors.Is(err, machine.ErrUnapproved) {
-		return false
-	}
-	return !errors.Is(err, keyspace.ErrStampOrder) && !errors.Is(err, keyspace.ErrWrongSegment) && !errors.As(err, &refusal)
+	var refusal *rules.Refusal
+	return !errors.As(err, &refusal) && !slices.ContainsFunc(Nowhere, func(is error) bool { return errors.Is(err, is) })
 }
 
 // once makes sure that a client's command is in the log at one place only: what is
@@ -130,7 +149,11 @@ func (m *Witness) once(segment anchormesh.SegmentID, space *keyspace.Space, inde
 	if stamped {
 		payload = inner
 	}
-	if op := keyspace.Op(payload[0]); op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact || op >= keyspace.OpStructural {
+	op := keyspace.Op(payload[0])
+	if op >= keyspace.OpPrepare && op <= keyspace.OpForget {
+		return // parts of transactions: their decisions tell
+	}
+	if op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact || op >= keyspace.OpStructural {
 		return
 	}
 	old, known := m.Applies[string(payload)]
@@ -145,6 +168,28 @@ func (m *Witness) once(segment anchormesh.SegmentID, space *keyspace.Space, inde
 	case old.segment != segment || old.index != index:
 		m.Fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", segment, ErrTwice, payload, old.index, index))
 	}
+}
+
+// Attempted tells of an attempt at a transaction over several segments, by a client's command.
+func (m *Witness) Attempted(id commit.TxnID, command []byte) { m.attempts[id] = string(command) }
+
+// decision sees what stands at a transaction's first key. At most one attempt at a client's
+// transaction is ever committed.
+func (m *Witness) decision(segment anchormesh.SegmentID, index uint64, payload, response []byte) {
+	c, err := commit.DecodeDecide(payload[1:])
+	if err != nil {
+		return
+	}
+	reply, err := commit.DecodeReply(response)
+	if err != nil || !reply.Commit || m.decided[c.Txn] {
+		return
+	}
+	m.decided[c.Txn] = true
+	client := m.attempts[c.Txn]
+	if old, known := m.Applies[client]; known {
+		m.Fail(fmt.Errorf("segment %s: %w: %q at %d and decided at %d", segment, ErrTwice, client, old.index, index))
+	}
+	m.Applies[client] = command{segment, index, m.k.Now(), reply.Revision - 1, reply.Revision}
 }
 
 // errTwice: a request that was said to have had no effect, and was tried again, had
@@ -168,7 +213,7 @@ func (m *Witness) Published(line string, ev *mvcc.Event) {
 	// order.
 	if id := line + e.KV.Key; e.Rev > m.newest[id] {
 		m.newest[id] = e.Rev
-		m.Events[line] = slices.Insert(list, from(list, e.Rev+1), e)
+		m.insert(line, e, ev.Sub)
 		return
 	}
 	for _, o := range list[from(list, e.Rev):] {
@@ -180,6 +225,17 @@ func (m *Witness) Published(line string, ev *mvcc.Event) {
 		}
 	}
 	m.Fail(fmt.Errorf("line %s: %w: a replica published %+v, another did not", line, check.ErrDiverged, e))
+}
+
+// insert puts an event where it belongs: those of one revision, which several segments may
+// publish, have their places in it.
+func (m *Witness) insert(line string, e check.Event, place int64) {
+	list, places := m.Events[line], m.places[line]
+	i := from(list, e.Rev+1)
+	for i > 0 && list[i-1].Rev == e.Rev && places[i-1] > place {
+		i--
+	}
+	m.Events[line], m.places[line] = slices.Insert(list, i, e), slices.Insert(places, i, place)
 }
 
 // from returns the first event at or above a revision.
@@ -222,6 +278,7 @@ func Eternal(id int64) bool { return id%2 == 1 }
 
 func NewWitness(k *simkit.Kernel) Witness {
 	return Witness{k: k, SplitLines: make(map[string]bool), Decided: make(map[anchormesh.Hash]*lineage.Entry), newest: make(map[string]int64),
-		Events: make(map[string][]check.Event), Acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
+		Events: make(map[string][]check.Event), places: make(map[string][]int64), Acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
+		attempts: make(map[commit.TxnID]string), decided: make(map[commit.TxnID]bool),
 		Applies: make(map[string]command), Unknown: make(map[int]string)}
 }

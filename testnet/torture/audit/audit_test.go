@@ -41,25 +41,27 @@ func signed(node anchormesh.NodeID, statement, signature []byte) bool {
 // world is a mesh of one segment whose root scope got two policies: the first by the
 // votes of a and b, the second, which wants approvals, by those of a, b and c.
 type world struct {
-	chain   *lineage.Chain
-	ledger  *trust.Ledger
-	record  scope.Record
-	entries []Entry
-	asked   []Asked
-	puts    []Put
+	chain      *lineage.Chain
+	generation anchormesh.Generation
+	ledger     *trust.Ledger
+	record     scope.Record
+	entries    []Entry
+	asked      []Asked
+	puts       []Put
 	// What a test may spoil while the world is made.
 	tally   func(version uint64, numbers []uint64)
 	ballots func(version uint64, votes []scope.Vote) []scope.Vote
 	reports func(p *trust.Poll, reports []trust.Report)
 	batch   func(b *approval.Batch)
 	number  func(version uint64) uint64
+	act     func(b *approval.Batch, command []byte) []byte
 }
 
 func (w *world) next() uint64 { return uint64(len(w.entries)) + 2 } // genesis stands at 1
 
 func (w *world) log(command []byte) uint64 {
 	i := w.next()
-	w.entries = append(w.entries, Entry{Index: i, Term: term, Generation: 1, Payloads: [][]byte{command}})
+	w.entries = append(w.entries, Entry{Index: i, Term: term, Generation: w.generation, Payloads: [][]byte{command}})
 	return i
 }
 
@@ -107,14 +109,18 @@ func (w *world) amend(version uint64, p *policy.Policy, voters int, sum, total u
 
 // trusts has a and b report that all do well.
 func (w *world) trusts() {
-	p := &trust.Poll{Mesh: mesh, Segment: segment, Generation: 1, Term: term, Version: w.ledger.Version(), Voters: nodes}
+	p := &trust.Poll{Mesh: mesh, Segment: segment, Generation: w.generation, Term: term, Version: w.ledger.Version(), Ledger: w.ledger.Digest(), Voters: nodes}
 	var reports []trust.Report
 	for _, n := range nodes[:2] {
 		r := trust.Report{By: n, Measures: []trust.Measure{{Answered: 30}, {Answered: 30}, {Answered: 30}}}
 		r.Signature = sign(n, p.Statement(&r))
 		reports = append(reports, r)
 	}
-	next, err := w.ledger.Next(p, reports, w.next(), term)
+	_, held, err := trust.ParseEntry(p.AppendEntry(nil, reports)) // a copy: what is planted is in the log alone
+	if err != nil {
+		panic(err)
+	}
+	next, err := w.ledger.Next(p, held, w.next(), term)
 	if err != nil {
 		panic(err)
 	}
@@ -133,7 +139,7 @@ func (w *world) writes(key string, sequence uint64) {
 	}
 	request = append([]byte{byte(keyspace.OpPut)}, request...)
 	b := &approval.Batch{Slots: []approval.Slot{{Bytes: request}}, Question: approval.Question{
-		Mesh: mesh, Segment: segment, Generation: 1, Term: term, Sequence: sequence, Policy: 2, Trust: w.ledger.Version(),
+		Mesh: mesh, Segment: segment, Generation: w.generation, Term: term, Sequence: sequence, Policy: 2, Trust: w.ledger.Version(),
 		Index: w.next() - 1, Requests: 1, Digest: approval.Digest([]anchormesh.Hash{approval.Sum(request)}),
 	}}
 	for _, n := range nodes[:2] {
@@ -155,9 +161,31 @@ func (w *world) writes(key string, sequence uint64) {
 	w.puts = append(w.puts, Put{Key: key, Value: "v", Revision: int64(w.next())})
 }
 
+// cuts has the segment cut in two, by the votes of a and b.
+func (w *world) cuts(at string) {
+	split := &machine.Split{At: []byte(at), Right: segment + 1}
+	q := approval.NewAct(approval.Question{Mesh: mesh, Segment: segment, Generation: w.generation, Term: term, Policy: 1, Index: w.next() - 1}, split.Command())
+	b := &approval.Batch{Question: q, Slots: []approval.Slot{{Bytes: split.Command()}}}
+	for _, n := range nodes[:2] {
+		vote := approval.Vote{Node: n}
+		vote.Signature = sign(n, q.Statement(&vote))
+		b.Votes = append(b.Votes, vote)
+	}
+	command := machine.Agreed(b)
+	if w.act != nil {
+		command = w.act(b, split.Command())
+	}
+	left, _, err := w.chain.Split(lineage.Place{Index: w.log(command), Term: term}, split.At, split.Right, split.Evidence)
+	if err != nil {
+		panic(err)
+	}
+	w.chain = left
+	w.generation++
+}
+
 // made lets the world happen.
 func made(spoil func(*world)) *Case {
-	w := &world{}
+	w := &world{generation: 1}
 	if spoil != nil {
 		spoil(w)
 	}
@@ -169,12 +197,13 @@ func made(spoil func(*world)) *Case {
 	}
 	one, two := policies()
 	w.amend(1, one, 2, 20, 30)
+	w.cuts("m")
 	w.trusts()
 	w.amend(2, two, 3, 39, 39)
 	w.writes("k1", 1)
 	w.writes("k2", 2)
 	state := &machine.State{
-		Descriptor: &anchormesh.Descriptor{Mesh: mesh, Segment: segment, Generation: 1, Policy: 2}, Chain: w.chain,
+		Descriptor: &anchormesh.Descriptor{Mesh: mesh, Segment: segment, Generation: w.generation, Policy: 2}, Chain: w.chain,
 		Policy: two, Scope: &w.record, Trust: w.ledger,
 	}
 	return &Case{
@@ -301,6 +330,28 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 		}, nil},
 		{"one who votes twice on a change", "decisions", "the votes make", func(w *world) {
 			w.ballots = func(_ uint64, votes []scope.Vote) []scope.Vote { votes[1] = votes[0]; return votes }
+		}, nil},
+
+		{"a cut that nobody voted on", "structure", "without votes", func(w *world) {
+			w.act = func(_ *approval.Batch, command []byte) []byte { return command }
+		}, nil},
+		{"one vote of three on a cut", "structure", "10 of 18", func(w *world) {
+			w.act = func(b *approval.Batch, _ []byte) []byte { b.Votes = b.Votes[:1]; return machine.Agreed(b) }
+		}, nil},
+		{"a vote on a cut that nobody signed", "structure", "did not sign", func(w *world) {
+			w.act = func(b *approval.Batch, _ []byte) []byte {
+				b.Votes[0].Signature = []byte("x")
+				return machine.Agreed(b)
+			}
+		}, nil},
+		{"votes on another cut", "structure", "other requests", func(w *world) {
+			w.act = func(b *approval.Batch, _ []byte) []byte {
+				b.Slots[0].Bytes = (&machine.Split{At: []byte("m"), Right: segment + 2}).Command()
+				return machine.Agreed(b)
+			}
+		}, nil},
+		{"votes on a cut of another term", "structure", "another generation, term", func(w *world) {
+			w.act = func(b *approval.Batch, _ []byte) []byte { b.Question.Term--; return machine.Agreed(b) }
 		}, nil},
 
 		{"a version left out", "versions", "from version 1 to 3", func(w *world) {

@@ -15,6 +15,8 @@
 //	decisions    every proposal that was decided had signed votes of the home's voters
 //	             for it whose weights, in the ledger of that place, make up the tally that
 //	             is written down and reach the threshold of the version in force before
+//	structure    every cut, and every merge when it was opened, had the signed votes of
+//	             its segment's anchors, or carried a decision of its scope's home
 //	versions     each segment adopted them in order, a home one after the other, and
 //	             each adoption names a decision about just that
 //	trust        every ledger follows, weight by weight, from the signed reports in the

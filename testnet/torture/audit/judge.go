@@ -52,6 +52,7 @@ func Judge(c *Case) []Verdict {
 		forks(c.Books),
 		approvals(c, p, l),
 		decisions(c, p, l),
+		structure(c, p, l),
 		versions(c.Books, p),
 		l.judge(),
 		changes(c),

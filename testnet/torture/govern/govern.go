@@ -91,7 +91,8 @@ func Create(ctx context.Context, cfg Config) (*Governor, error) {
 	}
 	for _, e := range cfg.Endpoints {
 		_, host, _ := strings.Cut(e, "://")
-		conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		// An operator waits for a node that is being started again.
+		conn, err := grpc.NewClient(host, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 		if err != nil {
 			return nil, errors.Join(err, g.close())
 		}
