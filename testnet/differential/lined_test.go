@@ -47,56 +47,83 @@ type surgeon struct {
 	others  []meshpb.MeshClient // those that may be killed
 	rng     *rand.Rand
 	down    *cluster.Node
+	again   func(context.Context) error // what was refused for now
+	tries   int                         // of that
 
 	splits, merges, transfers, kills int
 }
 
+// triesMax is how often what is refused for now is tried again, before the next calls.
+const triesMax = 20
+
 // between does something before one call in ten. What is refused, because the structure or
 // a dead node does not allow it, has changed nothing.
 func (s *surgeon) between(ctx context.Context) error {
+	if s.again != nil && s.down == nil {
+		s.keep(ctx, s.again)
+		return nil
+	}
 	switch s.rng.IntN(60) {
 	case 0, 1:
-		s.split(ctx, []byte(keys[s.rng.IntN(len(keys))]))
+		key := []byte(keys[s.rng.IntN(len(keys))])
+		s.keep(ctx, func(ctx context.Context) error { return s.split(ctx, key) })
 	case 2, 3:
-		s.merge(ctx)
+		s.keep(ctx, s.merge)
 	case 4, 5:
-		s.transfer(ctx)
+		s.keep(ctx, s.transfer)
 	case 6:
 		return s.blow(ctx)
 	}
 	return nil
 }
 
-func (s *surgeon) split(ctx context.Context, at []byte) {
-	_, err := s.mesh.Split(ctx, &meshpb.SplitRequest{Boundary: at, Operator: "test"})
-	s.count(&s.splits, "split", err)
+// keep does something, and has it done again before the next call if a voter is behind,
+// or nobody leads, and the like.
+func (s *surgeon) keep(ctx context.Context, do func(context.Context) error) {
+	s.tries++
+	switch status.Code(do(ctx)) {
+	case codes.FailedPrecondition, codes.Unavailable:
+		if s.tries < triesMax {
+			s.again = do
+			return
+		}
+	}
+	s.again, s.tries = nil, 0
 }
 
-func (s *surgeon) merge(ctx context.Context) {
+func (s *surgeon) split(ctx context.Context, at []byte) error {
+	_, err := s.mesh.Split(ctx, &meshpb.SplitRequest{Boundary: at, Operator: "test"})
+	s.count(&s.splits, "split", err)
+	return err
+}
+
+func (s *surgeon) merge(ctx context.Context) error {
 	list := s.segments(ctx)
 	if len(list) < 4 { // two of them are to stay
-		return
+		return nil
 	}
 	i := s.rng.IntN(len(list) - 1)
 	_, err := s.mesh.Merge(ctx, &meshpb.MergeRequest{Segment: list[i], Right: list[i+1], Operator: "test"})
 	s.count(&s.merges, "merge", err)
+	return err
 }
 
-func (s *surgeon) transfer(ctx context.Context) {
+func (s *surgeon) transfer(ctx context.Context) error {
 	nodes, err := s.mesh.Nodes(ctx, &meshpb.NodesRequest{})
 	if err != nil {
 		s.t.Logf("nodes: %v", err)
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	to := nodes.Nodes[s.rng.IntN(len(nodes.Nodes))]
 	if s.down != nil && to.Name == s.down.Name {
-		return
+		return nil
 	}
 	list := s.segments(ctx)
 	_, err = s.mesh.Transfer(ctx, &meshpb.TransferRequest{Segment: list[s.rng.IntN(len(list))], To: to.Id})
 	s.count(&s.transfers, "transfer", err)
+	return err
 }
 
 // segments returns those that the asked node knows, in the order of their ranges; there is
