@@ -133,9 +133,10 @@ func (s *Service) anchor(id anchormesh.SegmentID) anchormesh.NodeID {
 	return ""
 }
 
-// structural gives the errors of structural changes their codes.
+// structural gives the errors of structural changes their codes: Unavailable where trying
+// again may help.
 func structural(err error) error {
-	if errors.Is(err, machine.ErrRefused) {
+	if errors.Is(err, machine.ErrRefused) && !errors.Is(err, machine.ErrForNow) {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return status.Error(codes.Unavailable, err.Error())

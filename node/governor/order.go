@@ -159,7 +159,7 @@ func (g *Governor) ordersSegment(ctx context.Context, q *question) ([]byte, erro
 		return nil, fmt.Errorf("%w: the anchor group of segment %s is degraded or changing", ErrNotNow, d.Segment)
 	}
 	if err := g.carry(ctx, r.Machine.State(), &p, proof, q.flag); err != nil {
-		if errors.Is(err, machine.ErrRefused) {
+		if errors.Is(err, machine.ErrRefused) && !errors.Is(err, machine.ErrForNow) {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)

@@ -71,17 +71,17 @@ func (s *State) Merging() bool { return s.Left.Open || s.Right.Frozen }
 func (s *State) Settled() error {
 	switch {
 	case s.Merging():
-		return fmt.Errorf("%w: %w", ErrRefused, merge.ErrBusy)
+		return fmt.Errorf("%w: %w", ErrForNow, merge.ErrBusy)
 	case s.Joint():
-		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
+		return fmt.Errorf("%w: the anchor group is changing", ErrForNow)
 	case len(s.Descriptor.Voters()) != len(s.Descriptor.Anchors):
-		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
+		return fmt.Errorf("%w: an anchor is still learning", ErrForNow)
 	case s.Turn.Phase != Settled:
-		return fmt.Errorf("%w: %w", ErrRefused, errTurning)
+		return fmt.Errorf("%w: %w", ErrForNow, errTurning)
 	case s.Line == 0:
-		return fmt.Errorf("%w: the scope was never split", ErrRefused)
+		return fmt.Errorf("%w: the scope was never split", ErrForNow)
 	case s.Policy != nil && s.Policy.Structure.NoMerge:
-		return fmt.Errorf("%w: the policy of scope %q forbids merges", ErrRefused, s.Descriptor.Scope)
+		return fmt.Errorf("%w: the policy of scope %q forbids merges", ErrForNow, s.Descriptor.Scope)
 	}
 	return nil
 }

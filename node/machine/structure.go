@@ -24,6 +24,9 @@ const (
 // allow. They took effect nowhere.
 var ErrRefused = errors.New("the structural change is refused")
 
+// ErrForNow is an ErrRefused by what passes by itself: another change is under way.
+var ErrForNow = fmt.Errorf("%w for now", ErrRefused)
+
 // errCommand says that a structural command cannot be read.
 var errCommand = errors.New("machine: structural command cannot be read")
 
@@ -101,13 +104,13 @@ func (s *State) Allows(split *Split) error {
 	d := s.Descriptor
 	switch {
 	case s.Merging():
-		return fmt.Errorf("%w: the segment is being merged", ErrRefused)
+		return fmt.Errorf("%w: the segment is being merged", ErrForNow)
 	case s.Turn.Phase != Settled:
-		return fmt.Errorf("%w: %w", ErrRefused, errTurning)
+		return fmt.Errorf("%w: %w", ErrForNow, errTurning)
 	case s.Joint():
-		return fmt.Errorf("%w: the anchor group is changing", ErrRefused)
+		return fmt.Errorf("%w: the anchor group is changing", ErrForNow)
 	case len(d.Voters()) != len(d.Anchors):
-		return fmt.Errorf("%w: an anchor is still learning", ErrRefused)
+		return fmt.Errorf("%w: an anchor is still learning", ErrForNow)
 	case s.Policy != nil && s.Policy.Structure.NoSplit && split.Evidence.Reason != lineage.Boundary:
 		return fmt.Errorf("%w: the policy of scope %q forbids splits", ErrRefused, d.Scope)
 	case len(split.At) > BoundaryMax:

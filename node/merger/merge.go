@@ -64,7 +64,7 @@ func (m *Merger) merge(ctx context.Context, left anchormesh.SegmentID, why linea
 		done <- d.run(fx)
 	})
 	if !began {
-		return right, fmt.Errorf("%w: %w", machine.ErrRefused, merge.ErrBusy)
+		return right, fmt.Errorf("%w: %w", machine.ErrForNow, merge.ErrBusy)
 	}
 	select {
 	case err := <-done:
