@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"net"
 	"time"
 
@@ -227,19 +226,3 @@ func (n *Node) webConfig(a *assembly) web.Config {
 	cfg.Metrics, cfg.Pprof, cfg.Logger = a.metrics.Handler(), n.cfg.Listen.Pprof, n.log
 	return cfg
 }
-
-// handOver moves leaderships to other voters before this node stops, so that
-// clients need not wait for an election.
-func (n *Node) handOver(a *assembly) {
-	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
-	defer cancel()
-	for _, id := range a.host.Segments() {
-		if to, ok := a.successor(id); ok {
-			a.engine.TransferLeader(id, to)
-			a.awaitNotLeading(ctx, id, to)
-		}
-	}
-}
-
-// handOverTimeout bounds the handing over of all leaderships.
-const handOverTimeout = 2 * time.Second

@@ -229,10 +229,25 @@ func (s *seats) look(ctx context.Context, revision anchormesh.Revision) (verify.
 	return report, notes, at
 }
 
-// structure asks a node for all it knows.
+// errSilent ends a question to a node from which nothing came for as long as an answer may take.
+var errSilent = errors.New("no answer in time")
+
+// structure asks a node for all it knows, and waits for each part of it as long as for an
+// answer: of thousands of segments the whole takes longer.
 func (n *seat) structure(ctx context.Context, wait time.Duration) (*verify.Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	patience := time.AfterFunc(wait, func() { cancel(errSilent) })
+	defer patience.Stop()
+	out, err := n.read(ctx, func() { patience.Reset(wait) })
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return out, err
+}
+
+// read reads all that a node knows; heard is called at each part.
+func (n *seat) read(ctx context.Context, heard func()) (*verify.Node, error) {
 	stream, err := n.client.Structure(ctx, &meshpb.StructureRequest{})
 	if err != nil {
 		return nil, err
@@ -246,6 +261,7 @@ func (n *seat) structure(ctx context.Context, wait time.Duration) (*verify.Node,
 		if err != nil {
 			return nil, err
 		}
+		heard()
 		if err := take(out, item); err != nil {
 			return nil, fmt.Errorf("it answered nonsense: %w", err)
 		}

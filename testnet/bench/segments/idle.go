@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/testnet/binaries"
 	"github.com/anchormesh/anchormesh/testnet/cluster"
 )
 
@@ -56,8 +58,13 @@ type idleSample struct {
 	Cutting time.Duration `json:"cutting_ns"`
 	Splits  Times         `json:"splits"`
 	Leaders Spread        `json:"leaders"`
-	Start   time.Duration `json:"start_ns"` // of one node, until it is ready and holds all its replicas
-	Whole   time.Duration `json:"whole_ns"` // of all nodes at once, until every one is
+	Verify  time.Duration `json:"verify_ns"` // anchormesh verify
+	Stop    time.Duration `json:"stop_ns"`   // of one node, in order
+	Start   time.Duration `json:"start_ns"`  // of it, until it is ready and holds all its replicas
+	// StopAll is the end of all nodes, one after the other: of the last ones no group has a
+	// majority.
+	StopAll time.Duration `json:"stop_all_ns"`
+	Whole   time.Duration `json:"whole_ns"` // of all nodes at once, until every one is ready
 }
 
 // Run performs the benchmark.
@@ -106,13 +113,34 @@ func (b Idle) measure(ctx context.Context, r *rig) (s idleSample, err error) {
 		return s, err
 	}
 	b.say("%d segments: %+v", b.Segments, s.Many.Nodes)
-	last := r.c.Nodes[len(r.c.Nodes)-1]
-	if s.Start, err = b.restart(ctx, r, last); err != nil {
+	if s.Verify, err = b.verify(ctx, r.c.Nodes[0]); err != nil {
 		return s, err
 	}
-	b.say("one node started in %s", s.Start.Round(time.Millisecond))
-	s.Whole, err = b.restart(ctx, r, r.c.Nodes...)
+	b.say("verified in %s", s.Verify.Round(time.Millisecond))
+	last := r.c.Nodes[len(r.c.Nodes)-1]
+	if s.Stop, s.Start, err = b.restart(ctx, r, last); err != nil {
+		return s, err
+	}
+	b.say("one node stopped in %s and started in %s", s.Stop.Round(time.Millisecond), s.Start.Round(time.Millisecond))
+	s.StopAll, s.Whole, err = b.restart(ctx, r, r.c.Nodes...)
 	return s, err
+}
+
+// idleVerifyMax is what verify may take for one answer: the nodes tell all they know.
+const idleVerifyMax = "2m"
+
+// verify has the program prove that the mesh is whole, and returns how long that took.
+func (b Idle) verify(ctx context.Context, n *cluster.Node) (time.Duration, error) {
+	program, err := binaries.AnchorMesh(ctx)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	out, err := exec.CommandContext(ctx, program, "verify", "--endpoint", n.Client, "--timeout", idleVerifyMax).CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("verify: %w: %s", err, out)
+	}
+	return time.Since(begin), nil
 }
 
 // rest measures nodes that nobody asks anything.
@@ -177,28 +205,29 @@ func (n *idleNode) ask(ctx context.Context, of *cluster.Node) error {
 	return nil
 }
 
-// restart ends nodes, starts them together and returns how long it took until all
-// were ready.
-func (b Idle) restart(ctx context.Context, r *rig, nodes ...*cluster.Node) (time.Duration, error) {
+// restart ends nodes one after the other, starts them together and returns how long
+// it took until all had ended, and from there until all were ready.
+func (b Idle) restart(ctx context.Context, r *rig, nodes ...*cluster.Node) (stop, start time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, idleStartMax)
 	defer cancel()
-	for _, n := range nodes {
-		if err := n.Stop(ctx); err != nil {
-			return 0, err
-		}
-	}
 	begin := time.Now()
 	for _, n := range nodes {
+		if err := n.Stop(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	stop, begin = time.Since(begin), time.Now()
+	for _, n := range nodes {
 		if err := n.Start(); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	for _, n := range nodes {
 		if err := b.back(ctx, r, n); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return time.Since(begin), nil
+	return stop, time.Since(begin), nil
 }
 
 // back waits until a node says that it is ready and holds replicas of all.
@@ -248,6 +277,8 @@ func (b Idle) judge(report *Report, s idleSample) {
 		fmt.Sprintf("%d splits took %s; one request p50 %s, p99 %s, max %s ms", s.Splits.Count, s.Cutting.Round(time.Millisecond), ms(s.Splits.P50), ms(s.Splits.P99), ms(s.Splits.Max)),
 		"leaders by node: " + s.Leaders.String(),
 		fmt.Sprintf("other processes used %.2f cores meanwhile", s.Many.Other),
+		fmt.Sprintf("anchormesh verify took %s", s.Verify.Round(time.Millisecond)),
+		fmt.Sprintf("one node stopped in order in %s, all one after the other in %s", s.Stop.Round(time.Millisecond), s.StopAll.Round(time.Millisecond)),
 		fmt.Sprintf("all nodes started together in %s", s.Whole.Round(time.Millisecond)),
 	}
 	report.Verdicts = []Verdict{
