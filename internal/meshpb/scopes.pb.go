@@ -2152,6 +2152,7 @@ type DryRunReply struct {
 	Policy        string                 `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`        // that would hold, in canonical JSON
 	Uncounted     []string               `protobuf:"bytes,11,rep,name=uncounted,proto3" json:"uncounted,omitempty"`  // nodes that did not answer
 	Kind          string                 `protobuf:"bytes,12,opt,name=kind,proto3" json:"kind,omitempty"`            // create, amend or delete
+	Touched       []*TouchedSegment      `protobuf:"bytes,13,rep,name=touched,proto3" json:"touched,omitempty"`      // the same segments, and who has which part in them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2270,6 +2271,90 @@ func (x *DryRunReply) GetKind() string {
 	return ""
 }
 
+func (x *DryRunReply) GetTouched() []*TouchedSegment {
+	if x != nil {
+		return x.Touched
+	}
+	return nil
+}
+
+// TouchedSegment is one that a change concerns, as the asked node knows it.
+type TouchedSegment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Segment       uint64                 `protobuf:"fixed64,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	Start         []byte                 `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`   // node; empty: none is known
+	Anchors       []*Anchor              `protobuf:"bytes,5,rep,name=anchors,proto3" json:"anchors,omitempty"` // voters and learners
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TouchedSegment) Reset() {
+	*x = TouchedSegment{}
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TouchedSegment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TouchedSegment) ProtoMessage() {}
+
+func (x *TouchedSegment) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TouchedSegment.ProtoReflect.Descriptor instead.
+func (*TouchedSegment) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TouchedSegment) GetSegment() uint64 {
+	if x != nil {
+		return x.Segment
+	}
+	return 0
+}
+
+func (x *TouchedSegment) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *TouchedSegment) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *TouchedSegment) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *TouchedSegment) GetAnchors() []*Anchor {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
 // FieldChange is a field of a policy that changes, in words.
 type FieldChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2282,7 +2367,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2379,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[32]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2392,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{32}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FieldChange) GetField() string {
@@ -2342,7 +2427,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2439,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[33]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2452,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{33}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Cut) GetSegment() uint64 {
@@ -2395,7 +2480,7 @@ type Recruiting struct {
 
 func (x *Recruiting) Reset() {
 	*x = Recruiting{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2492,7 @@ func (x *Recruiting) String() string {
 func (*Recruiting) ProtoMessage() {}
 
 func (x *Recruiting) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[34]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2505,7 @@ func (x *Recruiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recruiting.ProtoReflect.Descriptor instead.
 func (*Recruiting) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{34}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Recruiting) GetSegment() uint64 {
@@ -2455,7 +2540,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2552,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[35]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2565,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{35}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TrustRequest) GetPrefix() []byte {
@@ -2513,7 +2598,7 @@ type TrustReply struct {
 
 func (x *TrustReply) Reset() {
 	*x = TrustReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2610,7 @@ func (x *TrustReply) String() string {
 func (*TrustReply) ProtoMessage() {}
 
 func (x *TrustReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[36]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2623,7 @@ func (x *TrustReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustReply.ProtoReflect.Descriptor instead.
 func (*TrustReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{36}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TrustReply) GetSegments() []*SegmentTrust {
@@ -2564,7 +2649,7 @@ type SegmentTrust struct {
 
 func (x *SegmentTrust) Reset() {
 	*x = SegmentTrust{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2661,7 @@ func (x *SegmentTrust) String() string {
 func (*SegmentTrust) ProtoMessage() {}
 
 func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[37]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2674,7 @@ func (x *SegmentTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentTrust.ProtoReflect.Descriptor instead.
 func (*SegmentTrust) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{37}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SegmentTrust) GetSegment() uint64 {
@@ -2652,7 +2737,7 @@ type TrustWeight struct {
 
 func (x *TrustWeight) Reset() {
 	*x = TrustWeight{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2749,7 @@ func (x *TrustWeight) String() string {
 func (*TrustWeight) ProtoMessage() {}
 
 func (x *TrustWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[38]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2762,7 @@ func (x *TrustWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustWeight.ProtoReflect.Descriptor instead.
 func (*TrustWeight) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{38}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TrustWeight) GetNode() string {
@@ -2713,7 +2798,7 @@ type TrustStep struct {
 
 func (x *TrustStep) Reset() {
 	*x = TrustStep{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2810,7 @@ func (x *TrustStep) String() string {
 func (*TrustStep) ProtoMessage() {}
 
 func (x *TrustStep) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[39]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2823,7 @@ func (x *TrustStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustStep.ProtoReflect.Descriptor instead.
 func (*TrustStep) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{39}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TrustStep) GetVersion() uint64 {
@@ -2782,7 +2867,7 @@ type TrustOpinion struct {
 
 func (x *TrustOpinion) Reset() {
 	*x = TrustOpinion{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2879,7 @@ func (x *TrustOpinion) String() string {
 func (*TrustOpinion) ProtoMessage() {}
 
 func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[40]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2892,7 @@ func (x *TrustOpinion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustOpinion.ProtoReflect.Descriptor instead.
 func (*TrustOpinion) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{40}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TrustOpinion) GetNode() string {
@@ -2848,7 +2933,7 @@ type CensusRequest struct {
 
 func (x *CensusRequest) Reset() {
 	*x = CensusRequest{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2945,7 @@ func (x *CensusRequest) String() string {
 func (*CensusRequest) ProtoMessage() {}
 
 func (x *CensusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[41]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2958,7 @@ func (x *CensusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusRequest.ProtoReflect.Descriptor instead.
 func (*CensusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{41}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CensusRequest) GetStart() []byte {
@@ -2903,7 +2988,7 @@ type CensusReply struct {
 
 func (x *CensusReply) Reset() {
 	*x = CensusReply{}
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3000,7 @@ func (x *CensusReply) String() string {
 func (*CensusReply) ProtoMessage() {}
 
 func (x *CensusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_scopes_proto_msgTypes[42]
+	mi := &file_internal_meshpb_scopes_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3013,7 @@ func (x *CensusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CensusReply.ProtoReflect.Descriptor instead.
 func (*CensusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{42}
+	return file_internal_meshpb_scopes_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CensusReply) GetKeys() uint64 {
@@ -2970,7 +3055,7 @@ var File_internal_meshpb_scopes_proto protoreflect.FileDescriptor
 
 const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\n" +
-	"\x1cinternal/meshpb/scopes.proto\x12\ranchormesh.v1\"x\n" +
+	"\x1cinternal/meshpb/scopes.proto\x12\ranchormesh.v1\x1a internal/meshpb/descriptor.proto\"x\n" +
 	"\x12CreateScopeRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x16\n" +
@@ -3138,7 +3223,7 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x16\n" +
-	"\x06preset\x18\x04 \x01(\tR\x06preset\"\xbb\x03\n" +
+	"\x06preset\x18\x04 \x01(\tR\x06preset\"\xf4\x03\n" +
 	"\vDryRunReply\x12\x18\n" +
 	"\adecides\x18\x01 \x01(\fR\adecides\x124\n" +
 	"\achanges\x18\x02 \x03(\v2\x1a.anchormesh.v1.FieldChangeR\achanges\x120\n" +
@@ -3154,7 +3239,14 @@ const file_internal_meshpb_scopes_proto_rawDesc = "" +
 	"\x06policy\x18\n" +
 	" \x01(\tR\x06policy\x12\x1c\n" +
 	"\tuncounted\x18\v \x03(\tR\tuncounted\x12\x12\n" +
-	"\x04kind\x18\f \x01(\tR\x04kind\"G\n" +
+	"\x04kind\x18\f \x01(\tR\x04kind\x127\n" +
+	"\atouched\x18\r \x03(\v2\x1d.anchormesh.v1.TouchedSegmentR\atouched\"\x9b\x01\n" +
+	"\x0eTouchedSegment\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\x06R\asegment\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\fR\x03end\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12/\n" +
+	"\aanchors\x18\x05 \x03(\v2\x15.anchormesh.v1.AnchorR\aanchors\"G\n" +
 	"\vFieldChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x10\n" +
 	"\x03old\x18\x02 \x01(\tR\x03old\x12\x10\n" +
@@ -3233,7 +3325,7 @@ func file_internal_meshpb_scopes_proto_rawDescGZIP() []byte {
 	return file_internal_meshpb_scopes_proto_rawDescData
 }
 
-var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_internal_meshpb_scopes_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*CreateScopeRequest)(nil),  // 0: anchormesh.v1.CreateScopeRequest
 	(*SetScopeRequest)(nil),     // 1: anchormesh.v1.SetScopeRequest
@@ -3267,17 +3359,19 @@ var file_internal_meshpb_scopes_proto_goTypes = []any{
 	(*WithdrawReply)(nil),       // 29: anchormesh.v1.WithdrawReply
 	(*DryRunRequest)(nil),       // 30: anchormesh.v1.DryRunRequest
 	(*DryRunReply)(nil),         // 31: anchormesh.v1.DryRunReply
-	(*FieldChange)(nil),         // 32: anchormesh.v1.FieldChange
-	(*Cut)(nil),                 // 33: anchormesh.v1.Cut
-	(*Recruiting)(nil),          // 34: anchormesh.v1.Recruiting
-	(*TrustRequest)(nil),        // 35: anchormesh.v1.TrustRequest
-	(*TrustReply)(nil),          // 36: anchormesh.v1.TrustReply
-	(*SegmentTrust)(nil),        // 37: anchormesh.v1.SegmentTrust
-	(*TrustWeight)(nil),         // 38: anchormesh.v1.TrustWeight
-	(*TrustStep)(nil),           // 39: anchormesh.v1.TrustStep
-	(*TrustOpinion)(nil),        // 40: anchormesh.v1.TrustOpinion
-	(*CensusRequest)(nil),       // 41: anchormesh.v1.CensusRequest
-	(*CensusReply)(nil),         // 42: anchormesh.v1.CensusReply
+	(*TouchedSegment)(nil),      // 32: anchormesh.v1.TouchedSegment
+	(*FieldChange)(nil),         // 33: anchormesh.v1.FieldChange
+	(*Cut)(nil),                 // 34: anchormesh.v1.Cut
+	(*Recruiting)(nil),          // 35: anchormesh.v1.Recruiting
+	(*TrustRequest)(nil),        // 36: anchormesh.v1.TrustRequest
+	(*TrustReply)(nil),          // 37: anchormesh.v1.TrustReply
+	(*SegmentTrust)(nil),        // 38: anchormesh.v1.SegmentTrust
+	(*TrustWeight)(nil),         // 39: anchormesh.v1.TrustWeight
+	(*TrustStep)(nil),           // 40: anchormesh.v1.TrustStep
+	(*TrustOpinion)(nil),        // 41: anchormesh.v1.TrustOpinion
+	(*CensusRequest)(nil),       // 42: anchormesh.v1.CensusRequest
+	(*CensusReply)(nil),         // 43: anchormesh.v1.CensusReply
+	(*Anchor)(nil),              // 44: anchormesh.v1.Anchor
 }
 var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	9,  // 0: anchormesh.v1.ScopeReply.scope:type_name -> anchormesh.v1.Scope
@@ -3295,48 +3389,50 @@ var file_internal_meshpb_scopes_proto_depIdxs = []int32{
 	23, // 12: anchormesh.v1.ProposalsReply.proposals:type_name -> anchormesh.v1.Proposal
 	24, // 13: anchormesh.v1.Proposal.tally:type_name -> anchormesh.v1.Tally
 	25, // 14: anchormesh.v1.Proposal.votes:type_name -> anchormesh.v1.Ballot
-	32, // 15: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
-	42, // 16: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
-	33, // 17: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
+	33, // 15: anchormesh.v1.DryRunReply.changes:type_name -> anchormesh.v1.FieldChange
+	43, // 16: anchormesh.v1.DryRunReply.holds:type_name -> anchormesh.v1.CensusReply
+	34, // 17: anchormesh.v1.DryRunReply.cuts:type_name -> anchormesh.v1.Cut
 	10, // 18: anchormesh.v1.DryRunReply.voters:type_name -> anchormesh.v1.Weight
-	34, // 19: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
-	37, // 20: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
-	38, // 21: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
-	39, // 22: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
-	40, // 23: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
-	0,  // 24: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
-	1,  // 25: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
-	2,  // 26: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
-	3,  // 27: anchormesh.v1.Scopes.Recover:input_type -> anchormesh.v1.RecoverScopeRequest
-	4,  // 28: anchormesh.v1.Scopes.RecoverHere:input_type -> anchormesh.v1.RecoverHereRequest
-	7,  // 29: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
-	12, // 30: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
-	15, // 31: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
-	21, // 32: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
-	26, // 33: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
-	28, // 34: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
-	30, // 35: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
-	35, // 36: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
-	41, // 37: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
-	6,  // 38: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
-	6,  // 39: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
-	6,  // 40: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
-	6,  // 41: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
-	5,  // 42: anchormesh.v1.Scopes.RecoverHere:output_type -> anchormesh.v1.RecoverHereReply
-	8,  // 43: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
-	13, // 44: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
-	16, // 45: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
-	22, // 46: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
-	27, // 47: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
-	29, // 48: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
-	31, // 49: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
-	36, // 50: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
-	42, // 51: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
-	38, // [38:52] is the sub-list for method output_type
-	24, // [24:38] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	35, // 19: anchormesh.v1.DryRunReply.recruiting:type_name -> anchormesh.v1.Recruiting
+	32, // 20: anchormesh.v1.DryRunReply.touched:type_name -> anchormesh.v1.TouchedSegment
+	44, // 21: anchormesh.v1.TouchedSegment.anchors:type_name -> anchormesh.v1.Anchor
+	38, // 22: anchormesh.v1.TrustReply.segments:type_name -> anchormesh.v1.SegmentTrust
+	39, // 23: anchormesh.v1.SegmentTrust.weights:type_name -> anchormesh.v1.TrustWeight
+	40, // 24: anchormesh.v1.SegmentTrust.history:type_name -> anchormesh.v1.TrustStep
+	41, // 25: anchormesh.v1.TrustStep.opinions:type_name -> anchormesh.v1.TrustOpinion
+	0,  // 26: anchormesh.v1.Scopes.Create:input_type -> anchormesh.v1.CreateScopeRequest
+	1,  // 27: anchormesh.v1.Scopes.Set:input_type -> anchormesh.v1.SetScopeRequest
+	2,  // 28: anchormesh.v1.Scopes.Delete:input_type -> anchormesh.v1.DeleteScopeRequest
+	3,  // 29: anchormesh.v1.Scopes.Recover:input_type -> anchormesh.v1.RecoverScopeRequest
+	4,  // 30: anchormesh.v1.Scopes.RecoverHere:input_type -> anchormesh.v1.RecoverHereRequest
+	7,  // 31: anchormesh.v1.Scopes.Show:input_type -> anchormesh.v1.ShowScopeRequest
+	12, // 32: anchormesh.v1.Scopes.List:input_type -> anchormesh.v1.ListScopesRequest
+	15, // 33: anchormesh.v1.Scopes.History:input_type -> anchormesh.v1.ScopeHistoryRequest
+	21, // 34: anchormesh.v1.Scopes.Proposals:input_type -> anchormesh.v1.ProposalsRequest
+	26, // 35: anchormesh.v1.Scopes.Vote:input_type -> anchormesh.v1.VoteRequest
+	28, // 36: anchormesh.v1.Scopes.Withdraw:input_type -> anchormesh.v1.WithdrawRequest
+	30, // 37: anchormesh.v1.Scopes.DryRun:input_type -> anchormesh.v1.DryRunRequest
+	36, // 38: anchormesh.v1.Scopes.Trust:input_type -> anchormesh.v1.TrustRequest
+	42, // 39: anchormesh.v1.Scopes.Census:input_type -> anchormesh.v1.CensusRequest
+	6,  // 40: anchormesh.v1.Scopes.Create:output_type -> anchormesh.v1.ProposalReply
+	6,  // 41: anchormesh.v1.Scopes.Set:output_type -> anchormesh.v1.ProposalReply
+	6,  // 42: anchormesh.v1.Scopes.Delete:output_type -> anchormesh.v1.ProposalReply
+	6,  // 43: anchormesh.v1.Scopes.Recover:output_type -> anchormesh.v1.ProposalReply
+	5,  // 44: anchormesh.v1.Scopes.RecoverHere:output_type -> anchormesh.v1.RecoverHereReply
+	8,  // 45: anchormesh.v1.Scopes.Show:output_type -> anchormesh.v1.ScopeReply
+	13, // 46: anchormesh.v1.Scopes.List:output_type -> anchormesh.v1.ListScopesReply
+	16, // 47: anchormesh.v1.Scopes.History:output_type -> anchormesh.v1.ScopeHistoryReply
+	22, // 48: anchormesh.v1.Scopes.Proposals:output_type -> anchormesh.v1.ProposalsReply
+	27, // 49: anchormesh.v1.Scopes.Vote:output_type -> anchormesh.v1.VoteReply
+	29, // 50: anchormesh.v1.Scopes.Withdraw:output_type -> anchormesh.v1.WithdrawReply
+	31, // 51: anchormesh.v1.Scopes.DryRun:output_type -> anchormesh.v1.DryRunReply
+	37, // 52: anchormesh.v1.Scopes.Trust:output_type -> anchormesh.v1.TrustReply
+	43, // 53: anchormesh.v1.Scopes.Census:output_type -> anchormesh.v1.CensusReply
+	40, // [40:54] is the sub-list for method output_type
+	26, // [26:40] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_scopes_proto_init() }
@@ -3344,6 +3440,7 @@ func file_internal_meshpb_scopes_proto_init() {
 	if File_internal_meshpb_scopes_proto != nil {
 		return
 	}
+	file_internal_meshpb_descriptor_proto_init()
 	file_internal_meshpb_scopes_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3351,7 +3448,7 @@ func file_internal_meshpb_scopes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_scopes_proto_rawDesc), len(file_internal_meshpb_scopes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

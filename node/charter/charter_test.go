@@ -47,6 +47,13 @@ func (f *fakeGovernor) List() (out [][]byte) {
 	return out
 }
 
+func (f *fakeGovernor) Fit(_ context.Context, prefix []byte) error {
+	if string(prefix) == "/n/" {
+		return fmt.Errorf("%w: an anchor is still learning", governor.ErrNotNow)
+	}
+	return nil
+}
+
 func (f *fakeGovernor) Show(_ context.Context, prefix []byte) (*governor.View, error) {
 	if f.fails != nil {
 		return nil, f.fails
@@ -302,8 +309,14 @@ func TestDryRunSaysWhatItWouldTake(t *testing.T) {
 		if d.GetNeeded() != 6 || len(d.GetVoters()) != 1 || len(d.GetRecruiting()) != 1 || d.GetRecruiting()[0].GetWants() != 5 || len(d.GetUncounted()) != 1 || d.GetUncounted()[0] != "beta" {
 			t.Errorf("%v", d)
 		}
-		if w := strings.Join(d.GetWarnings(), "|"); !strings.Contains(w, "5 anchors are wanted, and 1 nodes") || !strings.Contains(w, "4 acks are wanted") {
+		if w := strings.Join(d.GetWarnings(), "|"); !strings.Contains(w, "5 anchors are wanted, and 1 nodes") || !strings.Contains(w, "4 acks are wanted, and 1 nodes") ||
+			!strings.Contains(w, "segment 0000000000000007 has 1 voters: its writes are refused until it has more") ||
+			!strings.Contains(w, "it would be refused now, and may be asked for later: an anchor is still learning") {
 			t.Errorf("warnings %q", w)
+		}
+		if s := d.GetTouched(); len(s) != 1 || s[0].GetSegment() != uint64(segment) || len(s[0].GetAnchors()) != 1 ||
+			s[0].GetAnchors()[0].GetNode() != "a" || s[0].GetAnchors()[0].GetRole() != meshpb.Role_ROLE_VOTER {
+			t.Errorf("touched are %v", s)
 		}
 		d, err = s.DryRun(ctx, &meshpb.DryRunRequest{Prefix: []byte("/s/"), Policy: "preset: critical\nanchors: {count: 7, zones: 2}\nacks: {count: 5}\namend: {threshold: 1/2}\nbinding: [anchors.count]"})
 		if err != nil || d.GetKind() != "amend" || !strings.Contains(strings.Join(d.GetWarnings(), "|"), `scope "/s/in/" inside would be laxer`) ||

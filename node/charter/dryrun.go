@@ -126,7 +126,11 @@ func (s *Service) touch(out *meshpb.DryRunReply, r *rehearsal) {
 		if len(d.Scope) > len(r.prefix) {
 			continue // a scope inside keeps its own
 		}
+		leader, _ := s.cfg.Table.Leader(d.Segment)
 		out.Segments = append(out.Segments, uint64(d.Segment))
+		out.Touched = append(out.Touched, &meshpb.TouchedSegment{
+			Segment: uint64(d.Segment), Start: d.Range.Start, End: d.Range.End, Leader: string(leader), Anchors: meshpb.ToPB(d).GetAnchors(),
+		})
 		for _, at := range [][]byte{keys.Start, keys.End} {
 			if len(at) > 0 && d.Range.Contains(at) && !bytes.Equal(d.Range.Start, at) {
 				out.Cuts = append(out.Cuts, &meshpb.Cut{Segment: uint64(d.Segment), At: at})
@@ -155,11 +159,22 @@ func (s *Service) warn(ctx context.Context, out *meshpb.DryRunReply, r *rehearsa
 	if p.Acks != (policy.Acks{}) && p.AcksWanted() > usable {
 		say("%d acks are wanted, and %d nodes can hold an anchor: writes would be refused until there are more", p.AcksWanted(), usable)
 	}
+	for _, missing := range out.GetRecruiting() {
+		if p.Acks.Count > int(missing.GetHas()) {
+			say("%d acks are wanted, and segment %s has %d voters: its writes are refused until it has more; raise anchors.count first, and acks behind it",
+				p.Acks.Count, anchormesh.SegmentID(missing.GetSegment()), missing.GetHas())
+		}
+	}
 	if p.Anchors.Zones > len(zones) {
 		say("anchors in %d zones are wanted, and the nodes are in %d", p.Anchors.Zones, len(zones))
 	}
 	if doing := r.seat.Record.Doing; doing != nil {
 		say("the scope that decides is busy: it is carrying out proposal %d, to %s %q", doing.ID, doing.Kind, doing.Subject)
+	}
+	if r.kind == scope.Create {
+		if err := Fault(s.cfg.Scopes.Fit(ctx, r.prefix)); err != nil {
+			say("it would be refused now, and may be asked for later: %s", status.Convert(err).Message())
+		}
 	}
 	if inForce(r.seat).Amend.Manual {
 		say("votes are given by operators there: see anchormesh scope vote")

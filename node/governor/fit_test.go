@@ -50,7 +50,7 @@ func TestWhyNoScopeCanBeMadeNow(t *testing.T) {
 					c.change(d)
 					n.Table.Learn(d)
 				}
-				err := g.fit([]byte("/s/"))
+				err := g.Fit(t.Context(), []byte("/s/"))
 				if c.why == "" {
 					if err != nil {
 						t.Error(err)

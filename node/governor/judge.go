@@ -89,32 +89,63 @@ func (g *Governor) judgePolicy(ctx context.Context, prefix []byte, near, p *poli
 	return nil
 }
 
-// fit says why no scope can be made of a prefix now, which may pass: so it is no reason
-// to vote against it.
-func (g *Governor) fit(prefix []byte) error {
-	notNow := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrNotNow, fmt.Sprintf(format, args...))
-	}
+// Fit implements Scopes. What is in the way may pass: so it is no reason to vote against
+// a scope. Whether an anchor is missing only leaders know: those are asked whose segments
+// are to be cut, at most two.
+func (g *Governor) Fit(ctx context.Context, prefix []byte) error {
 	keys := anchormesh.PrefixRange(prefix)
 	found, whole := g.table.Covering(keys)
 	if !whole {
 		return fmt.Errorf("%w: this node does not know yet who holds %q", ErrUnavailable, prefix)
 	}
 	for _, d := range found {
-		switch {
-		case d.Joint:
-			return notNow("the anchor group of segment %s, which holds keys of %q, is changing", d.Segment, prefix)
-		case len(d.Voters()) != len(d.Anchors):
-			return notNow("an anchor of segment %s, which holds keys of %q, is still learning", d.Segment, prefix)
+		if err := g.fits(d, prefix); err != nil {
+			return err
 		}
-		if degraded, changing := g.cfg.Group(d.Segment); g.leads(d.Segment) && (degraded || changing) {
-			return notNow("the anchor group of segment %s, which holds keys of %q, is degraded or changing", d.Segment, prefix)
+		if !cuts(keys, d.Range) || g.leads(d.Segment) {
+			continue
 		}
-		if r, here := g.host.Get(d.Segment); here && r.Machine.State().Merging() {
-			return notNow("segment %s, which holds keys of %q, is being merged", d.Segment, prefix)
+		if _, err := g.askLeader(ctx, d, &question{kind: askFit, segment: d.Segment, text: prefix}); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// cuts reports whether an end of a range lies inside another one.
+func cuts(keys, r anchormesh.KeyRange) bool {
+	return slices.ContainsFunc([][]byte{keys.Start, keys.End}, func(at []byte) bool {
+		return len(at) > 0 && r.Contains(at) && !bytes.Equal(r.Start, at)
+	})
+}
+
+// fits says why a segment is not fit to hold keys of a new scope, as far as is known here.
+func (g *Governor) fits(d *anchormesh.Descriptor, prefix []byte) error {
+	notNow := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrNotNow, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case d.Joint:
+		return notNow("the anchor group of segment %s, which holds keys of %q, is changing", d.Segment, prefix)
+	case len(d.Voters()) != len(d.Anchors):
+		return notNow("an anchor of segment %s, which holds keys of %q, is still learning", d.Segment, prefix)
+	}
+	if degraded, changing := g.cfg.Group(d.Segment); g.leads(d.Segment) && (degraded || changing) {
+		return notNow("the anchor group of segment %s, which holds keys of %q, is degraded or changing", d.Segment, prefix)
+	}
+	if r, here := g.host.Get(d.Segment); here && r.Machine.State().Merging() {
+		return notNow("segment %s, which holds keys of %q, is being merged", d.Segment, prefix)
+	}
+	return nil
+}
+
+// fitsHere is fits of a segment that this node leads.
+func (g *Governor) fitsHere(id anchormesh.SegmentID, prefix []byte) error {
+	r, here := g.host.Get(id)
+	if !here || !g.leads(id) {
+		return fmt.Errorf("%w: node %s does not lead segment %s", ErrUnavailable, g.cfg.Self.Short(), id)
+	}
+	return g.fits(r.Machine.Descriptor(), prefix)
 }
 
 func (g *Governor) leads(id anchormesh.SegmentID) bool {

@@ -23,6 +23,7 @@ const (
 	askRecover = 9  // to a survivor: begin the segment anew; the answer is its descriptor
 	askDead    = 11 // to a keeper's leader: enter what is reported of a replica
 	askReach   = 12 // to who has a replica: where does it end? the answer is term and index
+	askFit     = 14 // to a segment's leader: could it be cut for the scope of that prefix?
 )
 
 // Codes of failed answers.

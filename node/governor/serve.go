@@ -216,6 +216,8 @@ func (g *Governor) answer(ctx context.Context, from anchormesh.NodeID, q *questi
 			return nil, fmt.Errorf("%w: node %s does not lead segment %s", ErrUnavailable, g.cfg.Self.Short(), q.segment)
 		}
 		return meshpb.EncodeDescriptor(d), nil
+	case askFit:
+		return nil, g.fitsHere(q.segment, q.text)
 	case askAlive:
 		return nil, g.readIndex(ctx, q.segment)
 	case askRecover:
@@ -301,7 +303,7 @@ func (g *Governor) take(ctx context.Context, h home, body []byte) ([]byte, error
 	}
 	switch {
 	case p.Kind == scope.Create:
-		err = g.fit(p.Subject)
+		err = g.Fit(ctx, p.Subject)
 	case p.Kind.Order():
 		err = g.rehearse(ctx, p)
 	}

@@ -40,6 +40,9 @@ type Scopes interface {
 	Show(ctx context.Context, prefix []byte) (*View, error)
 	// List returns the prefixes of the scopes that this node knows of, ascending.
 	List() [][]byte
+	// Fit says why no scope can be made of a prefix now; nil: it can. The errors are
+	// ErrNotNow, ErrUnavailable and the context's.
+	Fit(ctx context.Context, prefix []byte) error
 	// RecoverHere lets a segment begin anew on this node's replica; see Governor.
 	RecoverHere(ctx context.Context, segment anchormesh.SegmentID, operator string) (*anchormesh.Descriptor, error)
 	// Around returns the prefix of the innermost scope that holds a key.

@@ -79,9 +79,9 @@ func (s *State) Settled() error {
 	case s.Turn.Phase != Settled:
 		return fmt.Errorf("%w: %w", ErrForNow, errTurning)
 	case s.Line == 0:
-		return fmt.Errorf("%w: the scope was never split", ErrForNow)
+		return fmt.Errorf("%w: the scope was never split", ErrRefused)
 	case s.Policy != nil && s.Policy.Structure.NoMerge:
-		return fmt.Errorf("%w: the policy of scope %q forbids merges", ErrForNow, s.Descriptor.Scope)
+		return fmt.Errorf("%w: the policy of scope %q forbids merges", ErrRefused, s.Descriptor.Scope)
 	}
 	return nil
 }

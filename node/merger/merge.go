@@ -93,12 +93,15 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 	refused := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", machine.ErrRefused, fmt.Sprintf(format, args...))
 	}
+	forNow := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", machine.ErrForNow, fmt.Sprintf(format, args...))
+	}
 	if len(d.Range.End) == 0 {
 		return nil, refused("segment %s has no right neighbour", d.Segment)
 	}
 	right, ok := m.table.Lookup(d.Range.End)
 	if !ok || !bytes.Equal(right.Range.Start, d.Range.End) {
-		return nil, refused("this node does not know yet who holds the keys behind segment %s", d.Segment)
+		return nil, forNow("this node does not know yet who holds the keys behind segment %s", d.Segment)
 	}
 	if err := left.Settled(); err != nil {
 		return right, err
@@ -107,7 +110,7 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 		return right, refused("segments %s and %s are on different lines of revisions", d.Segment, right.Segment)
 	}
 	if right.Joint {
-		return right, refused("the anchor group of segment %s is changing", right.Segment)
+		return right, forNow("the anchor group of segment %s is changing", right.Segment)
 	}
 	verdict := place.Pair(place.Side{Descriptor: d, Policy: d.Policy, Dormant: true}, place.Side{Descriptor: right, Policy: right.Policy, Dormant: true}, nil, nil)
 	if !verdict.Ready {
@@ -115,7 +118,7 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 	}
 	for _, a := range d.Anchors {
 		if a.Node != m.self && !m.mesh.Connected(a.Node) {
-			return right, refused("node %s, which holds both, cannot be reached", a.Node)
+			return right, forNow("node %s, which holds both, cannot be reached", a.Node)
 		}
 	}
 	return right, nil

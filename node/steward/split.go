@@ -33,11 +33,14 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 	}
 	split := &machine.Split{At: at, Right: newSegmentID(), Evidence: why}
 	state := r.Machine.State()
-	if err := state.Allows(split); err != nil || dry {
-		return split.Right, err
+	if err := state.Allows(split); err != nil {
+		return 0, err
 	}
 	if st, known := s.Standing(segment); known && st.Degraded != "" {
 		return 0, fmt.Errorf("%w: %s", ErrNotNow, st.Degraded)
+	}
+	if dry {
+		return split.Right, nil
 	}
 	command := split.Command()
 	if s.cfg.Agree != nil {

@@ -23,9 +23,10 @@ func newDryRun() *cobra.Command {
 		Short: "Say what a change of a scope would touch and take, and do nothing",
 		Long: `Say what creating a scope, or setting another policy, or deleting it would do:
 which keys, leases and watchers it concerns, what changes for them, which
-segments would be cut, how many anchors would have to be found, and whose votes
-it needs. Whether the scope is created or changed depends on whether it is there.
-Roles are none: AnchorMesh has no users yet.
+segments it touches and who has which part in them, which would be cut, how many
+anchors would have to be found, and whose votes it needs. Whether the scope is
+created or changed depends on whether it is there. Users and roles are not
+affected, as AnchorMesh has none.
 
 It changes nothing; a moment later things may be otherwise. Bytes are those of
 keys and values; in a large segment the first thousand stand for the rest. A
@@ -76,6 +77,7 @@ type dryRunView struct {
 	Roles      uint64           `json:"roles"`
 	Changes    []changeView     `json:"changes"`
 	Segments   []string         `json:"segments"`
+	Touched    []touchedView    `json:"touched"`
 	Cuts       []cutView        `json:"cuts"`
 	Voters     []weightView     `json:"voters"`
 	Needed     uint64           `json:"needed"`
@@ -95,6 +97,17 @@ type cutView struct {
 	At      string `json:"at"`
 }
 
+type touchedView struct {
+	Segment string       `json:"segment"`
+	Range   string       `json:"range"`
+	Anchors []anchorView `json:"anchors"`
+}
+
+type anchorView struct {
+	Node string `json:"node"`
+	Role string `json:"role"` // leader, voter or learner
+}
+
 type recruitingView struct {
 	Segment string `json:"segment"`
 	Has     uint32 `json:"has"`
@@ -105,7 +118,7 @@ func viewDryRun(prefix string, d *meshpb.DryRunReply) dryRunView {
 	v := dryRunView{
 		Scope: prefix, Would: d.GetKind(), Decides: string(d.GetDecides()),
 		Keys: d.GetHolds().GetKeys(), Bytes: d.GetHolds().GetBytes(), Leases: d.GetHolds().GetLeases(), Watchers: d.GetHolds().GetWatchers(),
-		Changes: []changeView{}, Segments: []string{}, Cuts: []cutView{}, Voters: viewWeights(d.GetVoters()), Needed: d.GetNeeded(),
+		Changes: []changeView{}, Segments: []string{}, Touched: []touchedView{}, Cuts: []cutView{}, Voters: viewWeights(d.GetVoters()), Needed: d.GetNeeded(),
 		Recruiting: []recruitingView{}, Warnings: ask.NonNil(d.GetWarnings()), Uncounted: ask.NonNil(d.GetUncounted()),
 	}
 	for _, c := range d.GetChanges() {
@@ -120,12 +133,43 @@ func viewDryRun(prefix string, d *meshpb.DryRunReply) dryRunView {
 	for _, r := range d.GetRecruiting() {
 		v.Recruiting = append(v.Recruiting, recruitingView{segmentName(r.GetSegment()), r.GetHas(), r.GetWants()})
 	}
+	for _, s := range d.GetTouched() {
+		v.Touched = append(v.Touched, viewTouched(s))
+	}
 	return v
+}
+
+func viewTouched(s *meshpb.TouchedSegment) touchedView {
+	out := touchedView{Segment: segmentName(s.GetSegment()), Range: rangeText(s.GetStart(), s.GetEnd()), Anchors: []anchorView{}}
+	for _, a := range s.GetAnchors() {
+		role := "voter"
+		switch {
+		case a.GetRole() == meshpb.Role_ROLE_LEARNER:
+			role = "learner"
+		case a.GetNode() == s.GetLeader():
+			role = "leader"
+		}
+		out.Anchors = append(out.Anchors, anchorView{a.GetNode(), role})
+	}
+	return out
+}
+
+// printTouched is a row for each segment.
+func printTouched(w io.Writer, touched []touchedView) error {
+	var rows [][]string
+	for _, s := range touched {
+		var anchors []string
+		for _, a := range s.Anchors {
+			anchors = append(anchors, short(a.Node)+" "+a.Role)
+		}
+		rows = append(rows, []string{s.Segment, s.Range, strings.Join(anchors, ", ")})
+	}
+	return ask.PrintTable(w, []string{"SEGMENT", "RANGE", "ANCHORS"}, rows)
 }
 
 func printDryRun(w io.Writer, prefix string, d *meshpb.DryRunReply) error {
 	v := viewDryRun(prefix, d)
-	fmt.Fprintf(w, "would %s scope %s, which holds %s, %s, %s, %s and no roles, in %s.\n\n", v.Would, strconv.Quote(prefix),
+	fmt.Fprintf(w, "would %s scope %s, which holds %s, %s, %s and %s, in %s. No roles are affected: there are none.\n\n", v.Would, strconv.Quote(prefix),
 		plural(v.Keys, "key"), ask.Bytes(v.Bytes), plural(v.Leases, "lease"), plural(v.Watchers, "watcher"), plural(len(v.Segments), "segment"))
 	var rows [][]string
 	for _, c := range v.Changes {
@@ -135,6 +179,10 @@ func printDryRun(w io.Writer, prefix string, d *meshpb.DryRunReply) error {
 		rows = [][]string{{"nothing"}}
 	}
 	if err := ask.PrintTable(w, []string{"CHANGES", "FROM", "TO"}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if err := printTouched(w, v.Touched); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

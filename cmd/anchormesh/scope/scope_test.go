@@ -172,8 +172,14 @@ func (f *fakeScopes) DryRun(_ context.Context, req *meshpb.DryRunRequest) (*mesh
 	return &meshpb.DryRunReply{
 		Kind: "create", Segments: []uint64{9, 10}, Holds: &meshpb.CensusReply{Keys: 1200, Bytes: 5 << 20, Leases: 1, Watchers: 3, Counted: 2},
 		Changes: []*meshpb.FieldChange{{Field: "class", Old: "normal", New: "strong"}, {Field: "anchors.count", Old: "3", New: "5"}},
-		Cuts:    []*meshpb.Cut{{Segment: 9, At: []byte("/secrets/")}, {Segment: 10, At: []byte("/secrets0")}},
-		Voters:  []*meshpb.Weight{{Node: "12D3KooWnode-a", Weight: 10}, {Node: "12D3KooWnode-b", Weight: 10}}, Needed: 11,
+		Touched: []*meshpb.TouchedSegment{
+			{Segment: 9, End: []byte("/secrets/m"), Leader: "12D3KooWnode-b", Anchors: []*meshpb.Anchor{
+				{Node: "12D3KooWnode-a", Role: meshpb.Role_ROLE_VOTER}, {Node: "12D3KooWnode-b", Role: meshpb.Role_ROLE_VOTER}, {Node: "12D3KooWnode-c", Role: meshpb.Role_ROLE_LEARNER},
+			}},
+			{Segment: 10, Start: []byte("/secrets/m"), Anchors: []*meshpb.Anchor{{Node: "12D3KooWnode-a", Role: meshpb.Role_ROLE_VOTER}}},
+		},
+		Cuts:   []*meshpb.Cut{{Segment: 9, At: []byte("/secrets/")}, {Segment: 10, At: []byte("/secrets0")}},
+		Voters: []*meshpb.Weight{{Node: "12D3KooWnode-a", Weight: 10}, {Node: "12D3KooWnode-b", Weight: 10}}, Needed: 11,
 		Recruiting: []*meshpb.Recruiting{{Segment: 9, Has: 3, Wants: 5}},
 		Warnings:   []string{"5 anchors are wanted, and 3 nodes are there"}, Uncounted: []string{"node-c"},
 	}, nil
