@@ -82,6 +82,7 @@ soak: ## simulate for SOAK (1h), then kill at every durable step and compare wit
 	$(GO) test -count=1 -tags failpoints -timeout 30m ./consensus/wal
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run 'TestCrashAtEvery|TestALightScope' -args -every-step
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestScopesWhileNodesAreKilled -args -scope-rounds 200
+	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestAScopeChangesWhileNodesAreKilled -args -live-steps 60
 	$(GO) test -count=1 -timeout 2h ./testnet/differential -args -seed $$(date +%s) -seeds 1000
 
 .PHONY: soak-structure
@@ -136,6 +137,10 @@ bench-idle: ## what 1000 idle segments cost; ARGS="--segments 10000"
 .PHONY: bench-classes
 bench-classes: ## a light, a normal and a strong scope of one mesh under the same load, beside etcd
 	$(GO) run ./testnet/cmd/bench classes $(ARGS)
+
+.PHONY: bench-approvals
+bench-approvals: ## CPU per write of a scope with approvals beside a normal one of the same mesh
+	$(GO) run ./testnet/cmd/bench approvals $(ARGS)
 
 .PHONY: testnet-load
 testnet-load: ## put load on running endpoints; ARGS="-h" lists what it can do
