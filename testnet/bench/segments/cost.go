@@ -1,11 +1,17 @@
 package segments
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/anchormesh/anchormesh/testnet/bench"
+	"github.com/anchormesh/anchormesh/testnet/cluster"
 )
 
 // Cost is what a window cost, in cores.
@@ -70,4 +76,27 @@ func medianCost[T any](samples []T, of func(T) Cost) Cost {
 		Other:   median(column(samples, func(s T) float64 { return of(s).Other })),
 		Stopped: median(column(samples, func(s T) float64 { return of(s).Stopped })),
 	}
+}
+
+// scrape returns a node's metrics whose names begin so, with their labels.
+func scrape(ctx context.Context, n *cluster.Node, prefix string) (map[string]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlAttempt)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTP+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	values := map[string]float64{}
+	lines := bufio.NewScanner(reply.Body)
+	for lines.Scan() {
+		if name, value, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(name, prefix) {
+			values[name], _ = strconv.ParseFloat(value, 64)
+		}
+	}
+	return values, lines.Err()
 }

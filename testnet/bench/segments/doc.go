@@ -2,7 +2,8 @@
 // more nodes (scale), neighbours that do not feel each other (neighbour), splits
 // that writers do not feel (split), watches over several segments (watch), nodes
 // that die under hundreds of active segments (failover) and thousands of segments
-// that nobody uses (idle).
+// that nobody uses (idle); and what scopes are for: classes beside each other (classes),
+// and what approvals cost (approvals).
 //
 // # Method
 //

@@ -1,14 +1,10 @@
 package segments
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/exec"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/anchormesh/anchormesh/internal/meshpb"
@@ -182,27 +178,11 @@ func (b Idle) rest(ctx context.Context, r *rig, segments int, before time.Durati
 
 // ask adds what the node's runtime says of itself.
 func (n *idleNode) ask(ctx context.Context, of *cluster.Node) error {
-	ctx, cancel := context.WithTimeout(ctx, controlAttempt)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+of.HTTP+"/metrics", nil)
-	if err != nil {
-		return err
-	}
-	reply, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer reply.Body.Close()
-	values := map[string]float64{}
-	for lines := bufio.NewScanner(reply.Body); lines.Scan(); {
-		if name, value, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(name, "go_") {
-			values[name], _ = strconv.ParseFloat(value, 64)
-		}
-	}
+	values, err := scrape(ctx, of, "go_")
 	n.Goroutines = int64(values["go_goroutines"])
 	// The next collection is due when the heap has grown by so many per cent.
 	n.Live = int64(values["go_memstats_next_gc_bytes"] / (1 + values["go_gc_gogc_percent"]/100))
-	return nil
+	return err
 }
 
 // restart ends nodes one after the other, starts them together and returns how long

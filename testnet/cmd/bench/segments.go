@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -33,6 +34,7 @@ var named = map[string]setup{
 	"failover":       setupFailover,
 	"idle":           setupIdle,
 	"classes":        setupClasses,
+	"approvals":      setupApprovals,
 }
 
 // childName is the hidden benchmark that a benchmark runs as its own child.
@@ -152,9 +154,20 @@ func setupClasses(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, 
 	floodNice(flags, cfg)
 	flags.DurationVar(&cfg.SyncDelay, "sync-delay", 0, "added to each sync of the nodes' logs, of all three classes alike, as on a slower disk; there is no etcd beside it then")
 	return func() (benchmark, error) {
-		if *procs == 0 {
-			*procs = max(1, runtime.NumCPU()/max(1, cfg.Nodes))
-		}
-		return segments.Classes{Config: *cfg, Probe: *probe, Procs: *procs, Etcd: *etcd && cfg.SyncDelay == 0}, nil
+		return segments.Classes{Config: *cfg, Probe: *probe, Procs: procsOf(*procs, cfg), Etcd: *etcd && cfg.SyncDelay == 0}, nil
+	}
+}
+
+// procsOf is so many threads, or each node's share of the machine.
+func procsOf(procs int, cfg *segments.Config) int {
+	return cmp.Or(procs, max(1, runtime.NumCPU()/max(1, cfg.Nodes)))
+}
+
+func setupApprovals(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
+	cfg.Rounds, cfg.Clients = 1, 128
+	pairs := flags.Int("pairs", 6, "of windows in each mesh")
+	procs := flags.Int("procs", 0, "threads that run Go code at once in each node (GOMAXPROCS); 0: the machine's cores divided by the nodes")
+	return func() (benchmark, error) {
+		return segments.Approvals{Config: *cfg, Pairs: *pairs, Procs: procsOf(*procs, cfg)}, nil
 	}
 }
