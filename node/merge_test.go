@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -281,7 +282,7 @@ func TestWrongMergesAreRefused(t *testing.T) {
 	m.stop(m.follower())
 	m.eventually(20*time.Second, "refusal", func() bool {
 		err := m.tryMerge(m.leader(), "m", false)
-		return status.Code(err) == codes.FailedPrecondition || status.Code(err) == codes.Aborted
+		return status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), "cannot be reached") || status.Code(err) == codes.Aborted
 	})
 }
 

@@ -42,7 +42,7 @@ first segment: they still grow with every write, but no longer by exactly one.`,
 		if len(args) > 1 {
 			id, err := anchormesh.ParseSegmentID(args[1])
 			if err != nil {
-				return err
+				return ask.Usage(err)
 			}
 			req.Segment = uint64(id)
 		}
@@ -308,7 +308,7 @@ nothing has changed.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		left, err := anchormesh.ParseSegmentID(args[0])
 		if err != nil {
-			return err
+			return ask.Usage(err)
 		}
 		req := &meshpb.MergeRequest{Segment: uint64(left), Key: []byte(args[1]), DryRun: dry, Operator: operator()}
 		if right, err := anchormesh.ParseSegmentID(args[1]); err == nil {

@@ -31,7 +31,7 @@ func (s *Service) Merge(ctx context.Context, req *meshpb.MergeRequest) (*meshpb.
 	if err := s.neighbours(left, req); err != nil {
 		return nil, err
 	}
-	if !s.leads(left.Segment) {
+	if !s.leads(ctx, left.Segment) {
 		conn, err := s.leader(ctx, left.Segment)
 		if err != nil {
 			return nil, err
@@ -65,6 +65,13 @@ func (s *Service) neighbours(left *anchormesh.Descriptor, req *meshpb.MergeReque
 	}
 	if !ok {
 		return status.Error(codes.NotFound, "this node knows no such right segment")
+	}
+	switch {
+	case right.Segment == left.Segment && req.GetRight() == req.GetSegment():
+		return status.Errorf(codes.FailedPrecondition, "segment %s is not its own neighbour", left.Segment)
+	case right.Segment == left.Segment:
+		return status.Errorf(codes.FailedPrecondition, "%q is no segment that this node knows, and as a key it lies in segment %s %s itself",
+			req.GetKey(), left.Segment, left.Range)
 	}
 	next, ok := s.cfg.Table.Lookup(left.Range.End)
 	if len(left.Range.End) == 0 || !ok || next.Segment != right.Segment {

@@ -93,7 +93,7 @@ func (s *Service) Move(ctx context.Context, req *meshpb.MoveRequest) (*meshpb.Mo
 		return nil, err
 	}
 	req.From, req.To = string(from), string(to)
-	if !s.leads(d.Segment) {
+	if !s.leads(ctx, d.Segment) {
 		return s.moveElsewhere(ctx, d.Segment, req)
 	}
 	out := &meshpb.MoveReply{Before: meshpb.ToPB(d), From: string(from), To: string(to)}
@@ -131,7 +131,7 @@ func (s *Service) Transfer(ctx context.Context, req *meshpb.TransferRequest) (*m
 		return nil, err
 	}
 	req.To = string(to)
-	if !s.leads(d.Segment) {
+	if !s.leads(ctx, d.Segment) {
 		conn, err := s.leader(ctx, d.Segment)
 		if err != nil {
 			return nil, err

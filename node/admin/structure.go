@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,7 +42,7 @@ func (s *Service) Split(ctx context.Context, req *meshpb.SplitRequest) (*meshpb.
 	if err != nil {
 		return nil, err
 	}
-	if !s.leads(d.Segment) {
+	if !s.leads(ctx, d.Segment) {
 		conn, err := s.leader(ctx, d.Segment)
 		if err != nil {
 			return nil, err
@@ -83,9 +84,27 @@ func (s *Service) named(id anchormesh.SegmentID, key []byte) (*anchormesh.Descri
 	return d, nil
 }
 
-func (s *Service) leads(id anchormesh.SegmentID) bool {
-	st, ok := s.cfg.Engine.Status(id)
-	return ok && st.Leads()
+// leaderWait is how long a request waits for a segment without a leader to get one: a
+// part that has just been cut off has none for a moment.
+const leaderWait = 2 * time.Second
+
+// leads reports whether this node leads a segment, as soon as anybody does.
+func (s *Service) leads(ctx context.Context, id anchormesh.SegmentID) bool {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		st, here := s.cfg.Engine.Status(id)
+		if !here || st.Leader != "" {
+			return st.Leads()
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+	}
 }
 
 // hops is the header that keeps a request from going round in circles: it counts.

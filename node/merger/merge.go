@@ -118,7 +118,7 @@ func (m *Merger) neighbour(left *machine.State) (*anchormesh.Descriptor, error) 
 	}
 	for _, a := range d.Anchors {
 		if a.Node != m.self && !m.mesh.Connected(a.Node) {
-			return right, forNow("node %s, which holds both, cannot be reached", a.Node)
+			return right, forNow("node %s, which holds both, cannot be reached", a.Node.Short())
 		}
 	}
 	return right, nil

@@ -175,7 +175,7 @@ const (
 // Transfer hands a segment's leadership to a voter and waits until it leads. A voter that
 // cannot take it yet, such as one that has just begun, is asked again. The errors are
 // ErrNotLeader, which is also that of one who has lost the leadership to another than
-// whom it was meant for, machine.ErrRefused and ErrUnknown.
+// whom it was meant for, machine.ErrRefused, ErrNotNow and ErrUnknown.
 func (s *Steward) Transfer(ctx context.Context, segment anchormesh.SegmentID, to anchormesh.NodeID) error {
 	r, ok := s.leads(segment)
 	if !ok {
@@ -187,6 +187,9 @@ func (s *Steward) Transfer(ctx context.Context, segment anchormesh.SegmentID, to
 	a, has := r.Machine.Descriptor().AnchorOn(to)
 	if !has || a.Role != anchormesh.Voter {
 		return fmt.Errorf("%w: node %s is no voter of segment %s", machine.ErrRefused, to.Short(), segment)
+	}
+	if !s.mesh.Connected(to) {
+		return fmt.Errorf("%w: node %s cannot be reached", ErrNotNow, to.Short())
 	}
 	s.cfg.Logger.Info("leadership is handed over", "segment", segment, "to", to.Short(), "cause", place.ByOrder, "why", "ordered")
 	ctx, cancel := context.WithTimeout(ctx, transferWait)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
@@ -36,8 +37,8 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 	if err := state.Allows(split); err != nil {
 		return 0, err
 	}
-	if st, known := s.Standing(segment); known && st.Degraded != "" {
-		return 0, fmt.Errorf("%w: %s", ErrNotNow, st.Degraded)
+	if degraded := s.degraded(ctx, segment); degraded != "" {
+		return 0, fmt.Errorf("%w: %s", ErrNotNow, degraded)
 	}
 	if dry {
 		return split.Right, nil
@@ -50,6 +51,29 @@ func (s *Steward) Split(ctx context.Context, segment anchormesh.SegmentID, at []
 		}
 	}
 	return split.Right, s.enter(ctx, segment, state, command, why.Reason)
+}
+
+// calmWait is how long an order waits for a group to be whole: one that has just begun,
+// changed its leader or its anchors is as soon as the steward has looked at it again.
+const calmWait = 2 * interval
+
+// degraded is why nothing optional happens to a group, once that is for longer than a moment.
+func (s *Steward) degraded(ctx context.Context, segment anchormesh.SegmentID) string {
+	ctx, cancel := context.WithTimeout(ctx, calmWait)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		st, known := s.Standing(segment)
+		if !known || st.Degraded == "" {
+			return ""
+		}
+		select {
+		case <-ctx.Done():
+			return st.Degraded
+		case <-ticker.C:
+		}
+	}
 }
 
 // SplitBy cuts a segment that this node leads by a decision of a scope's home, which it
