@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -119,8 +120,9 @@ func (l *lab) proved() error {
 	return nil
 }
 
-// newFailpointLab returns three voters of a program that kills itself where it is told to.
-func newFailpointLab(t *testing.T) *lab {
+// newFailpointLab returns three voters of a program that obeys failpoints, such as to kill
+// itself; those that are given are so from the beginning and on all three.
+func newFailpointLab(t *testing.T, points ...string) *lab {
 	t.Helper()
 	l := newLab(t)
 	l.program = filepath.Join(t.TempDir(), "anchormesh")
@@ -130,7 +132,11 @@ func newFailpointLab(t *testing.T) *lab {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for range 3 {
-		l.add().start()
+		n := l.add()
+		if len(points) > 0 {
+			n.env = []string{"ANCHORMESH_FAILPOINTS=" + strings.Join(points, ";")}
+		}
+		n.start()
 	}
 	l.awaitVoters(3)
 	return l

@@ -141,3 +141,50 @@ func (s *stepper) whole(n *labNode) error {
 	}
 	return nil
 }
+
+// While a group grows from three anchors to five, each step of it stretched by a failpoint,
+// no scope is made of its segment's keys: refused because an anchor learns, then because
+// the configuration is joint. Whoever asks again gets the scope when the group is whole.
+func TestNoScopeWhileAGroupChanges(t *testing.T) {
+	if !*everyStep {
+		t.Skip("builds a program of its own: -args -every-step, which make soak gives")
+	}
+	l := newFailpointLab(t, "anchors/after-change=sleep(700ms)")
+	for range 2 {
+		n := l.add()
+		n.env = l.nodes[0].env
+		n.start()
+	}
+	l.awaitVoters(3)
+	s, err := l.nodes[0].segment()
+	must(t, err)
+	l.mustScope(l.nodes[0], "set", "", "-f", l.document("five.yaml", "anchors: {count: 5}\n"), "--wait", "0")
+	l.eventually(20*time.Second, "a learner", func() error {
+		s, err := l.nodes[0].segment()
+		if err == nil && len(s.voters()) == len(s.Anchors) {
+			err = fmt.Errorf("anchors %+v", s.Anchors)
+		}
+		return err
+	})
+	document, said := l.document("inner.yaml", "priority: 7\n"), ""
+	l.eventually(60*time.Second, "the scope", func() error {
+		_, err := l.scope(l.nodes[1], "create", "inner/", "-f", document, "--wait", "0")
+		if err != nil {
+			said += err.Error()
+		}
+		return err
+	})
+	for _, why := range []string{"an anchor of segment " + s.ID + `, which holds keys of "inner/", is still learning`, "the anchor group of segment " + s.ID + `, which holds keys of "inner/", is changing`} {
+		if !strings.Contains(said, why) {
+			t.Errorf("nobody was told %q, but\n%s", why, said)
+		}
+	}
+	l.eventually(30*time.Second, "the scope in force", func() error {
+		out, err := l.scope(l.nodes[2], "show", "inner/")
+		if err == nil && !strings.Contains(out, "1 (in force)") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	l.eventually(30*time.Second, "a whole mesh", l.proved)
+}
