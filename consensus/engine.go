@@ -191,6 +191,7 @@ func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
 	delete(e.groups, segment)
 	e.mu.Unlock()
 	if g == nil {
+		e.writer.drain() // of votes for a replica without state
 		return
 	}
 	w.groups.Add(-1)
@@ -200,9 +201,18 @@ func (e *Engine) StopGroup(segment anchormesh.SegmentID) {
 }
 
 // Await lets this node answer for a replica that has no state yet: the group's
-// leader will send a snapshot.
+// leader will send a snapshot. It votes meanwhile, by its log: Hush before that is
+// written, or the group started.
 func (e *Engine) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) {
-	_ = e.worker(segment).do(func(s *shard.Shard) { s.AddAbsent(segment, id) })
+	log := &storage{GroupLog: e.log.Group(segment)}
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.AddAbsent(segment, id, log, e.cfg.ElectionTicks) })
+}
+
+// Hush ends the votes for a replica that has no state yet. When it returns, those that were
+// given are in the log.
+func (e *Engine) Hush(segment anchormesh.SegmentID) {
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.Hush(segment) })
+	e.writer.drain()
 }
 
 // RestartLog makes the segment's log begin behind a point, durably: for a

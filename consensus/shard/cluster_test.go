@@ -40,6 +40,7 @@ type cluster struct {
 	most      int    // groups that may be awake on a node before others wait; 0: as usual
 	events    int    // so far
 	losses    []loss // ends of connections that one side has not noticed yet
+	votes     int    // of replicas without state
 	slept     int    // times a group fell asleep
 }
 
@@ -56,6 +57,7 @@ type packet struct {
 type testNode struct {
 	id      int
 	up      bool
+	bare    bool // its replicas have no state
 	shard   *Shard
 	inbox   Inbox
 	storage []*diskLog
@@ -117,7 +119,7 @@ func (c *cluster) boot(n *testNode) {
 
 // bare starts a node on which no group runs.
 func (c *cluster) bare(n *testNode) {
-	n.up, n.shard, n.inbox, n.pending, n.reads = true, New(), Inbox{}, nil, nil
+	n.up, n.bare, n.shard, n.inbox, n.pending, n.reads = true, false, New(), Inbox{}, nil, nil
 	n.applied = make([]uint64, c.groups)
 	n.shard.SleepAfter(c.sleep)
 	if c.most > 0 {
@@ -140,6 +142,26 @@ func (c *cluster) join(n *testNode, g int) {
 		c.t.Fatal(err)
 	}
 	n.shard.Add(anchormesh.SegmentID(g+1), r, peers)
+}
+
+// absent starts a node whose replicas have lost their states, and kept their logs.
+func (c *cluster) absent(n *testNode) {
+	c.bare(n)
+	n.bare = true
+	for g := range c.groups {
+		n.shard.AddAbsent(anchormesh.SegmentID(g+1), anchormesh.ReplicaID(n.id+1), n.storage[g], 10)
+	}
+}
+
+// restore gives them their states again.
+func (c *cluster) restore(n *testNode) {
+	for g := range c.groups {
+		n.shard.Hush(anchormesh.SegmentID(g + 1))
+	}
+	c.sync(n, len(n.pending))
+	inbox := n.inbox
+	c.boot(n)
+	n.inbox.Messages = inbox.Messages
 }
 
 func (c *cluster) crash(n *testNode) {
@@ -219,6 +241,9 @@ func (c *cluster) sync(n *testNode, count int) {
 		if err := log.Append(a.Entries); err != nil {
 			c.t.Fatal(err)
 		}
+		if n.bare {
+			c.votes++
+		}
 		c.post(n.id, a.Frames)
 		n.inbox.Appended = append(n.inbox.Appended, a.Done)
 	}
@@ -249,6 +274,9 @@ func (c *cluster) deliver() {
 		return
 	}
 	err := message.Decode(p.data, func(s anchormesh.SegmentID, m *raftpb.Message) {
+		if n.bare && m.GetType() == raftpb.MsgApp {
+			return // nobody sends states here, and without one it would be sent the log again and again
+		}
 		n.inbox.Messages = append(n.inbox.Messages, Inbound{From: nodeID(p.from), Segment: s, Message: m})
 	})
 	if err != nil {
@@ -328,8 +356,12 @@ func (c *cluster) event() {
 		if n.up {
 			c.crash(n)
 		}
+	case k == 81 && !n.up && c.rng.Intn(3) == 0:
+		c.absent(n)
 	case k == 81 && !n.up:
 		c.boot(n)
+	case k == 81 && n.bare:
+		c.restore(n)
 	case k == 82 && c.rng.Intn(8) == 0:
 		to := c.rng.Intn(len(c.nodes))
 		c.cut[[2]int{n.id, to}] = true
@@ -356,6 +388,8 @@ func (c *cluster) heal() {
 	for _, n := range c.nodes {
 		if !n.up {
 			c.boot(n)
+		} else if n.bare {
+			c.restore(n)
 		}
 	}
 	c.until("groups did not converge after all faults were healed", func(round int) bool { return round > 200 && c.converged() })
@@ -456,10 +490,11 @@ func (c *cluster) check() {
 }
 
 func TestRandomFaultsKeepEveryPromise(t *testing.T) {
-	slept, mayHave := 0, 0
+	slept, mayHave, votes := 0, 0, 0
 	for seed := *firstSeed; seed < *firstSeed+*seedCount; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			c := randomFaults(t, seed)
+			votes += c.votes
 			if c.sleep > 0 {
 				mayHave++
 			}
@@ -470,6 +505,9 @@ func TestRandomFaultsKeepEveryPromise(t *testing.T) {
 	}
 	if slept < mayHave/2 {
 		t.Errorf("groups slept between the faults in %d runs of %d only: the others show nothing of it", slept, mayHave)
+	}
+	if votes < int(*seedCount)/2 {
+		t.Errorf("replicas without state voted %d times in %d runs: they show little of it", votes, *seedCount)
 	}
 }
 

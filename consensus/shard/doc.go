@@ -7,7 +7,7 @@
 // Messages of all groups to one node leave in one frame. A replica that holds
 // no state yet (absent: just invited, or its installation was cut short) is
 // not stepped at all; it answers its leader's appends in a way that makes the
-// leader send a snapshot. A request for a vote in a group that is not here is
+// leader send a snapshot, and votes by what its log holds. A request for a vote in a group that is not here is
 // kept for ten ticks (at most 1024 are), in case the group is about to start.
 //
 // # Sleep

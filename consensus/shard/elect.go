@@ -98,6 +98,11 @@ func (s *Shard) Urge(segment anchormesh.SegmentID) {
 // written, and hears of it again when it comes back.
 func (s *Shard) NodeLost(node anchormesh.NodeID) {
 	s.nodes.lost[node] = s.now
+	for _, a := range s.absent {
+		if a.leader == node {
+			a.leader = ""
+		}
+	}
 	var orphans []orphan
 	for _, g := range s.order {
 		switch leader := g.replica.Status().Leader; {

@@ -49,7 +49,7 @@ func (s *script) printf(format string, args ...any) { fmt.Fprintf(&s.out, format
 //	look n                     look at n's progress, as the shell does
 //	transfer n to              ask n to hand over
 //	stamp n term               put an entry stamped with another term into n's log
-//	absent n                   let n answer for a replica without state
+//	absent n                   start n again with its log, to answer for a replica without state
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var s *script
@@ -177,7 +177,7 @@ func (s *script) run(t *testing.T, f []string) {
 	case "absent":
 		s.crash(n)
 		n.up, n.shard = true, New()
-		n.shard.AddAbsent(1, anchormesh.ReplicaID(n.id+1))
+		n.shard.AddAbsent(1, anchormesh.ReplicaID(n.id+1), n.storage[0], 10)
 	default:
 		t.Fatalf("unknown verb %q", f[0])
 	}

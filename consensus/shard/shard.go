@@ -15,7 +15,7 @@ type Shard struct {
 	order  []*group // every group, in the order of arrival: what is done to all is deterministic
 	ticked []*group // those whose clocks go, in the order of waking, and some that have stopped since
 	dirty  []*group // groups that may have something to do
-	absent map[anchormesh.SegmentID]anchormesh.ReplicaID
+	absent map[anchormesh.SegmentID]*absent
 	early  []early
 	nodes  nodes
 	rests  rests
@@ -171,7 +171,7 @@ type Status struct {
 func New() *Shard {
 	return &Shard{
 		groups: make(map[anchormesh.SegmentID]*group),
-		absent: make(map[anchormesh.SegmentID]anchormesh.ReplicaID),
+		absent: make(map[anchormesh.SegmentID]*absent),
 		nodes:  newNodes(),
 		queue:  queue{most: awakeMost},
 	}

@@ -3,7 +3,7 @@
 // that left.
 //
 // Crash order. A replica is present or absent; absent means that the store has
-// no state for it, and such a replica neither votes nor acknowledges.
+// no state for it, and such a replica acknowledges nothing. It votes by its log.
 //
 //   - Genesis: node record, log mark, store. A restart with the record repeats
 //     what is missing.

@@ -302,6 +302,9 @@ func (h *Host) orphan(id anchormesh.SegmentID) error {
 	if err != nil {
 		return fmt.Errorf("segment %s: %w", id, err)
 	}
+	if last == 0 {
+		return nil // it voted, and never had a state
+	}
 	if id == rec.Genesis && last == genesisIndex {
 		return nil // Genesis repeats it
 	}
@@ -341,16 +344,6 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 	}
 	_, err = h.prepare(store, segment, self)
 	return err
-}
-
-// replicaOf finds this node's replica in a state, those leaving included.
-func (h *Host) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
-	for id, node := range state.Peers() {
-		if node == h.cfg.Self {
-			return id, true
-		}
-	}
-	return 0, false
 }
 
 // run opens a present segment and starts its group. first makes the replica stand

@@ -29,6 +29,23 @@ func (h *Host) Await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) erro
 	return nil
 }
 
+// replicaOf finds this node's replica in a state, those leaving included.
+func (h *Host) replicaOf(state *machine.State) (anchormesh.ReplicaID, bool) {
+	for id, node := range state.Peers() {
+		if node == h.cfg.Self {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// hush ends the votes for a replica without state that is about to start. Caller holds mu.
+func (h *Host) hush(segment anchormesh.SegmentID) {
+	if _, waits := h.awaiting[segment]; waits {
+		h.engine.Hush(segment)
+	}
+}
+
 // Descriptor takes a hint in, and acts if it concerns this node: a replica that
 // the group knows and this node has no state of is awaited, one that the group
 // removed is retired. Of a segment that is no more, its keys being routed to later
@@ -265,6 +282,7 @@ func (i *Installing) Finish() error {
 	h := i.host
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.hush(i.segment)
 	// A log that holds the snapshot's last entry goes on behind it: what follows
 	// there may have been acknowledged before the replica lost its state.
 	failpoint.Hit("snapshot/before-restart")

@@ -52,6 +52,7 @@ func (h *Host) begin(store *mvcc.Store, child *mvcc.Segment, leads bool) error {
 	if !ok || replica <= h.dir.Record().Retired[id] {
 		return h.discard(store, id) // the group has removed it meanwhile
 	}
+	h.hush(id)
 	if err := h.beginLog(child); err != nil {
 		return err
 	}

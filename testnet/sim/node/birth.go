@@ -64,15 +64,17 @@ func (p *Process) begin(child *mvcc.Segment, leads bool, unlock func()) {
 			p.broken("split", err)
 		}
 	}
-	begins, err := p.lacksLog(child)
-	switch {
-	case err != nil:
-		p.broken("split", err)
-	case begins:
-		p.update(wal.Update{Group: id, Snapshot: &birthMark}, start)
-	default:
-		start()
-	}
+	p.hush(id, func() {
+		begins, err := p.lacksLog(child)
+		switch {
+		case err != nil:
+			p.broken("split", err)
+		case begins:
+			p.update(wal.Update{Group: id, Snapshot: &birthMark}, start)
+		default:
+			start()
+		}
+	})
 }
 
 // pauseOfBirth is the time between two steps of a birth: the disk may be slow.

@@ -126,6 +126,9 @@ func (p *Process) orphan(id anchormesh.SegmentID) error {
 	if err != nil {
 		return err
 	}
+	if last == 0 { // it voted, and never had a state
+		return nil
+	}
 	if p.Mesh.Root(id) && last == genesisIndex || p.Mesh.Cfg.Plant == plan.PlantAmnesia {
 		return nil
 	}
@@ -351,8 +354,20 @@ func (p *Process) await(segment anchormesh.SegmentID, id anchormesh.ReplicaID) e
 		return errRuns
 	}
 	p.Host.awaiting[segment] = id
-	p.Worker(segment).shard.AddAbsent(segment, id)
+	log := &storage{GroupLog: p.log.Group(segment)}
+	p.Worker(segment).shard.AddAbsent(segment, id, log, p.Mesh.Cfg.Mesh.ElectionTicks)
 	return nil
+}
+
+// hush ends the votes for a replica without state that is about to start, and calls then
+// when those that were given are written. Caller holds the lock.
+func (p *Process) hush(segment anchormesh.SegmentID, then func()) {
+	if p.Host.awaiting[segment] == 0 {
+		then()
+		return
+	}
+	p.Worker(segment).shard.Hush(segment)
+	p.drain(segment, then)
 }
 
 // Hint takes a descriptor that somebody told. While the configuration is joint, a replica

@@ -145,12 +145,14 @@ func (i *installing) finish(done func(error)) {
 			unlock()
 			done(err)
 		}
-		if p.has(i.segment, i.meta.Applied, i.meta.Term) && p.Mesh.Cfg.Plant != plan.PlantDropTail {
-			finish()
-			return
-		}
-		mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
-		p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish)
+		p.hush(i.segment, func() {
+			if p.has(i.segment, i.meta.Applied, i.meta.Term) && p.Mesh.Cfg.Plant != plan.PlantDropTail {
+				finish()
+				return
+			}
+			mark := wal.Mark{Index: i.meta.Applied, Term: i.meta.Term}
+			p.update(wal.Update{Group: i.segment, Snapshot: &mark}, finish)
+		})
 	})
 }
 
