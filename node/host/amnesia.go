@@ -154,13 +154,20 @@ func (h *Host) clear(segment anchormesh.SegmentID) error {
 }
 
 // clearOverlapping drops the data of forgetful replicas whose keys an offered snapshot
-// holds: whoever offers it knows better who governs them. Caller holds mu.
+// holds: whoever offers it knows better who governs them. What its segment has absorbed is
+// given up whole, for nobody is left who would speak of it. Caller holds mu.
 func (h *Host) clearOverlapping(d *anchormesh.Descriptor) error {
 	for _, id := range slices.Sorted(maps.Keys(h.forgetful)) {
-		if f := h.forgetful[id]; id != d.Segment && f.State.Descriptor.Range.Overlaps(d.Range) {
-			if err := h.clear(id); err != nil {
-				return err
-			}
+		f := h.forgetful[id]
+		if id == d.Segment || !f.State.Descriptor.Range.Overlaps(d.Range) {
+			continue
+		}
+		give := h.clear
+		if absorbs(d, f.State.Descriptor) {
+			give = func(id anchormesh.SegmentID) error { return h.release(id, f.Replica) }
+		}
+		if err := give(id); err != nil {
+			return err
 		}
 	}
 	return nil

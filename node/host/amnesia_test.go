@@ -174,6 +174,45 @@ func TestWhatIsLeftOfAMergedSegmentGoes(t *testing.T) {
 	})
 }
 
+// What is left of a forgetful replica goes with the snapshot of the segment that absorbed
+// its own, and nothing is said of it any more.
+func TestASnapshotOfTheMergedSegmentEndsWhatWasForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, net := hosttest.NewDisk(t), meshtest.NewNetwork(1)
+		n := genesis(t, d, net)
+		amend(t, n, anchormesh.Light)
+		must(t, order(n, segment, (&machine.Split{At: []byte("m"), Right: rightSegment}).Command()))
+		hosttest.Eventually(t, time.Minute, "right half", func() bool { return leads(n, rightSegment) })
+		rev := anchormesh.Revision(100)
+		hosttest.Eventually(t, time.Minute, "the right to acknowledge from memory", func() bool {
+			rev++
+			must(t, order(n, rightSegment, write(t, rev, "z", "v")))
+			return n.Log.Group(rightSegment).Memory()
+		})
+		<-time.After(time.Second) // and that to be on disk
+		if n.Log.Group(segment).Memory() {
+			t.Fatal("the left acknowledged from memory, too")
+		}
+		cut := d.PowerCut(1)
+		n.Stop()
+
+		n = hosttest.Start(t, d, net, "a")
+		hosttest.Eventually(t, time.Minute, "leaders", func() bool { return leads(n, segment) && leads(n, rightSegment) })
+		mergeHalves(t, n)
+		s := export(t, n, 1)
+		n.Stop()
+
+		n = hosttest.Start(t, cut, net, "a")
+		if f := n.Host.Forgotten(); len(f) != 1 || f[0].Segment != rightSegment {
+			t.Fatalf("forgotten are %+v", f)
+		}
+		must(t, s.install(n))
+		if f := n.Host.Forgotten(); len(f) != 0 || n.Dir.Record().Retired[rightSegment] != 1 {
+			t.Errorf("forgotten are still %+v; given up are %v", f, n.Dir.Record().Retired)
+		}
+	})
+}
+
 // Whoever stopped in order, or whose light segment had been at rest for long, has
 // forgotten nothing, and neither has a normal segment.
 func TestWhoForgotNothingComesBack(t *testing.T) {

@@ -150,6 +150,12 @@ func (p *Process) clear(segment anchormesh.SegmentID, then func()) {
 func (p *Process) clearOverlapping(d *anchormesh.Descriptor, then func()) {
 	for _, id := range slices.Sorted(maps.Keys(p.Host.forgetful)) {
 		if f := p.Host.forgetful[id]; id != d.Segment && f.State.Descriptor.Range.Overlaps(d.Range) {
+			if was := f.State.Descriptor; was.Generation < d.Generation && d.Range.Contains(was.Range.Start) { // absorbed
+				if err := p.retired(id, f.Replica); err != nil {
+					p.broken("forget", err)
+					return
+				}
+			}
 			p.clear(id, func() { p.clearOverlapping(d, then) })
 			return
 		}
