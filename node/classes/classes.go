@@ -69,8 +69,9 @@ type Reporter struct {
 
 // hardened is a replica here that was asked to be on disk under a version of its policy.
 type hardened struct {
-	policy uint64
-	onDisk bool
+	replica *host.Replica // one that was stopped meanwhile and is back is asked again
+	policy  uint64
+	onDisk  bool
 }
 
 // New returns a reporter; Run starts it.
@@ -207,12 +208,14 @@ func (r *Reporter) harden(rep *host.Replica, say func(anchormesh.NodeID, word)) 
 		return
 	}
 	asked, is := r.asked(d.Segment)
-	if !is || asked.policy != d.Policy {
-		r.note(d.Segment, hardened{policy: d.Policy})
-		r.host.Harden(rep, func() {
-			r.note(d.Segment, hardened{d.Policy, true})
+	if !is || asked.policy != d.Policy || asked.replica != rep {
+		r.note(d.Segment, hardened{replica: rep, policy: d.Policy})
+		if !r.host.Harden(rep, func() {
+			r.note(d.Segment, hardened{rep, d.Policy, true})
 			r.Kick()
-		})
+		}) {
+			r.forget(d.Segment)
+		}
 		return
 	}
 	if !asked.onDisk || r.harder(r.cfg.Self, d.Segment, rep.ID) {

@@ -108,12 +108,15 @@ func (h *Host) followClass(r *Replica, id anchormesh.SegmentID) error {
 	return nil
 }
 
-// Harden calls done once everything of a replica is on disk, if its segment is light no
-// more; not if the replica stops before.
-func (h *Host) Harden(r *Replica, done func()) {
+// Harden calls done once everything of a replica is on disk; not if the replica stops
+// before. It is false, and done is never called, as long as the segment is light, or the
+// replica has not applied the log that it started with: ask again.
+func (h *Host) Harden(r *Replica, done func()) bool {
 	r.class.mu.Lock()
 	defer r.class.mu.Unlock()
-	if r.class.caught && !r.class.light {
-		h.engine.SetLight(r.Machine.Descriptor().Segment, false, done)
+	if !r.class.caught || r.class.light {
+		return false
 	}
+	h.engine.SetLight(r.Machine.Descriptor().Segment, false, done)
+	return true
 }

@@ -22,8 +22,9 @@ type reporter struct {
 
 // hardened is a replica that was asked to be on disk under a version of its policy.
 type hardened struct {
-	policy uint64
-	onDisk bool
+	replica *node.ReplicaHere
+	policy  uint64
+	onDisk  bool
 }
 
 // New returns a process's reporter.
@@ -82,12 +83,14 @@ func (r *reporter) harden(here *node.ReplicaHere, state *machine.State) {
 		return
 	}
 	asked, is := r.hard[d.Segment]
-	if !is || asked.policy != d.Policy {
-		r.hard[d.Segment] = hardened{policy: d.Policy}
-		r.p.Harden(here, func() {
-			r.hard[d.Segment] = hardened{d.Policy, true}
+	if !is || asked.policy != d.Policy || asked.replica != here {
+		r.hard[d.Segment] = hardened{replica: here, policy: d.Policy}
+		if !r.p.Harden(here, func() {
+			r.hard[d.Segment] = hardened{here, d.Policy, true}
 			r.p.After(r.p.Moment(), r.round)
-		})
+		}) {
+			delete(r.hard, d.Segment)
+		}
 		return
 	}
 	if asked.onDisk && !harder(r.p, r.p.ID, d.Segment, here.ID) {

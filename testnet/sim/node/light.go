@@ -270,10 +270,12 @@ func (p *Process) setLight(segment anchormesh.SegmentID, light bool, done func()
 	w.Kick()
 }
 
-// Harden calls done once everything of a replica is on disk, if its segment is light no
-// more.
-func (p *Process) Harden(r *ReplicaHere, done func()) {
-	if r.class.caught && !r.class.light {
-		p.setLight(r.Machine.Descriptor().Segment, false, done)
+// Harden calls done once everything of a replica is on disk. It is false as long as that
+// cannot be asked for.
+func (p *Process) Harden(r *ReplicaHere, done func()) bool {
+	if !r.class.caught || r.class.light {
+		return false
 	}
+	p.setLight(r.Machine.Descriptor().Segment, false, done)
+	return true
 }
