@@ -61,9 +61,11 @@ func TestTransactionsMeetFaults(t *testing.T) {
 func TestPlantedTransactionFaultsAreFound(t *testing.T) {
 	anything := []error{check.ErrRealTime, check.ErrAnswer, check.ErrLost, check.ErrRead, check.ErrNotLinearizable}
 	for plant, with := range map[plan.Plant]func(*plan.Config){
-		plan.PlantEarlyAnswer:     func(c *plan.Config) { c.Faults.Transfer = time.Second },
-		plan.PlantNoGate:          func(c *plan.Config) { c.Load.Keys = 4 },
-		plan.PlantForgetfulLeader: func(c *plan.Config) { c.Faults.Transfer, c.Load.Scan, c.Load.Keys = 200*time.Millisecond, 8, 4 },
+		plan.PlantEarlyAnswer: func(c *plan.Config) { c.Faults.Transfer = time.Second },
+		plan.PlantNoGate:      func(c *plan.Config) { c.Load.Keys = 4 },
+		plan.PlantForgetfulLeader: func(c *plan.Config) {
+			c.Faults.Transfer, c.Load.Scan, c.Load.Keys, c.Load.Clients = 200*time.Millisecond, 8, 4, 10
+		},
 	} {
 		t.Run(string(plant), func(t *testing.T) {
 			var last error
