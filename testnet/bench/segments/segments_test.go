@@ -313,3 +313,40 @@ func TestTheFloodStandsBehind(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What approvals cost is judged by pairs, and only where batches are of the size that the
+// aim is about.
+func TestApprovalsVerdict(t *testing.T) {
+	b := Approvals{Config: Default()}
+	sample := func(side string, pair int, cpu, batch float64) approvalsSample {
+		return approvalsSample{Side: side, Round: 1, Pair: pair, CPU: cpu, Batch: batch}
+	}
+	// Pairs of 1.2, 1.5 and 1.1; the medians of the sides would give 1.5.
+	pairs := func(batch float64) (out []approvalsSample) {
+		for i, cpu := range [][2]float64{{100, 120}, {200, 300}, {300, 330}} {
+			out = append(out, sample("normal", i, cpu[0], 0), sample("approved", i, cpu[1], batch))
+		}
+		return out
+	}
+	for _, c := range []struct {
+		samples   []approvalsSample
+		met, void bool
+	}{
+		{pairs(60), true, false},
+		{pairs(20), true, true},
+		{append(pairs(60), sample("normal", 9, 100, 0), sample("approved", 9, 140, 60), sample("normal", 8, 100, 0), sample("approved", 8, 150, 60)), false, false},
+		{[]approvalsSample{sample("normal", 1, 100, 0), sample("approved", 2, 100, 60)}, false, true},
+		{nil, false, true},
+	} {
+		var r Report
+		b.judge(&r, c.samples)
+		if v := r.Verdicts[0]; v.Met != c.met || (v.Void != "") != c.void {
+			t.Errorf("%+v: %s", c.samples, v)
+		}
+		for _, row := range r.Table {
+			if len(row) != len(r.Table[0]) {
+				t.Errorf("%d cells under %d columns: %v", len(row), len(r.Table[0]), row)
+			}
+		}
+	}
+}

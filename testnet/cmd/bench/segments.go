@@ -164,7 +164,7 @@ func procsOf(procs int, cfg *segments.Config) int {
 }
 
 func setupApprovals(flags *flag.FlagSet, cfg *segments.Config) func() (benchmark, error) {
-	cfg.Rounds, cfg.Clients = 1, 128
+	cfg.Rounds, cfg.Clients, cfg.Duration = 1, 192, 5*time.Second
 	pairs := flags.Int("pairs", 6, "of windows in each mesh")
 	procs := flags.Int("procs", 0, "threads that run Go code at once in each node (GOMAXPROCS); 0: the machine's cores divided by the nodes")
 	return func() (benchmark, error) {
