@@ -79,8 +79,8 @@ sim: ## run SEEDS (100) whole meshes on virtual time; ARGS="-seed 17 -seeds 1 -s
 .PHONY: soak
 soak: ## simulate for SOAK (1h), then kill at every durable step and compare with etcd at length
 	$(GO) run ./testnet/sim/cmd/sim -quiet -seed $$(date +%s) -seeds 0 -for $(SOAK)
-	$(GO) test -count=1 -tags failpoints -timeout 30m ./consensus/wal
-	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run 'TestCrashAtEvery|TestALightScope|TestNoScopeWhile' -args -every-step
+	$(GO) test -count=1 -tags failpoints -timeout 30m ./consensus/wal ./internal/failpoint
+	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run 'TestCrashAtEvery|TestPartitionAtEveryPhase|TestOnlyLoadThat|TestALightScope|TestNoScopeWhile' -args -every-step -every-phase -own-load
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestScopesWhileNodesAreKilled -args -scope-rounds 200
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestAScopeChangesWhileNodesAreKilled -args -live-steps 60
 	$(GO) test -count=1 -timeout 2h ./testnet/differential -args -seed $$(date +%s) -seeds 1000

@@ -5,6 +5,8 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -13,6 +15,9 @@ import (
 const Enabled = true
 
 var points = mustParse(os.Getenv("ANCHORMESH_FAILPOINTS"))
+
+// severed is true while the process is cut off.
+var severed atomic.Bool
 
 func mustParse(spec string) map[string]*point {
 	parsed, err := parse(spec)
@@ -26,17 +31,46 @@ func mustParse(spec string) map[string]*point {
 // Hit marks a step and carries out what the environment asks for there.
 func Hit(name string) {
 	p := points[name]
-	if p == nil || p.hits.Add(1) < p.from {
+	if p == nil {
 		return
 	}
+	n := p.hits.Add(1)
+	if p.action == sleep {
+		if n >= p.from {
+			time.Sleep(p.delay)
+		}
+		return
+	}
+	if n == p.from {
+		p.act(name)
+	}
+}
+
+// act does what is done once.
+func (p *point) act(name string) {
+	released := make(chan os.Signal, 1)
+	if p.action == hold || p.action == cut {
+		signal.Notify(released, syscall.SIGUSR1)
+	}
+	severed.Store(p.action == cut)
+	fmt.Fprintf(os.Stderr, "failpoint %s: %s\n", name, words[p.action])
 	switch p.action {
 	case crash:
-		fmt.Fprintf(os.Stderr, "failpoint %s: crash\n", name)
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case panics:
 		panic("failpoint " + name)
-	case sleep:
-		time.Sleep(p.delay)
+	case stop:
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case hold:
+		<-released
+	case cut:
+		go func() {
+			<-released
+			severed.Store(false)
+		}()
 	}
 }
+
+// Cut reports whether the process is cut off from others.
+func Cut() bool { return severed.Load() }

@@ -14,12 +14,18 @@ const (
 	crash action = iota + 1
 	panics
 	sleep
+	hold
+	cut
+	stop
 )
+
+// words are the actions without an argument.
+var words = map[action]string{crash: "crash", panics: "panic", hold: "hold", cut: "cut", stop: "stop"}
 
 type point struct {
 	action action
 	delay  time.Duration // of sleep
-	from   int64         // first hit that acts, from 1
+	from   int64         // first hit that acts, from 1; the only one, but for sleep
 	hits   atomic.Int64
 }
 
@@ -54,11 +60,13 @@ func parsePoint(what string) (*point, error) {
 		}
 		p.from = n
 	}
+	for action, word := range words {
+		if word == what {
+			p.action = action
+			return p, nil
+		}
+	}
 	switch {
-	case what == "crash":
-		p.action = crash
-	case what == "panic":
-		p.action = panics
 	case strings.HasPrefix(what, "sleep(") && strings.HasSuffix(what, ")"):
 		d, err := time.ParseDuration(what[len("sleep(") : len(what)-1])
 		if err != nil {
@@ -66,7 +74,7 @@ func parsePoint(what string) (*point, error) {
 		}
 		p.action, p.delay = sleep, d
 	default:
-		return nil, fmt.Errorf("action %q: want crash, panic or sleep(duration)", what)
+		return nil, fmt.Errorf("action %q: want crash, panic, hold, cut, stop or sleep(duration)", what)
 	}
 	return p, nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 )
 
 // bindTriesMax bounds the search for a port that is free for TCP and UDP.
@@ -19,7 +21,9 @@ const bindTriesMax = 10
 // memberlist would go on for its timeout after everybody wants it to stop.
 type transport struct {
 	*memberlist.NetTransport
-	ctx context.Context
+	ctx     context.Context
+	packets <-chan *memberlist.Packet
+	streams <-chan net.Conn
 }
 
 func newTransport(ctx context.Context, listen string, logger *log.Logger) (*transport, error) {
@@ -39,7 +43,7 @@ func newTransport(ctx context.Context, listen string, logger *log.Logger) (*tran
 			BindAddrs: []string{ip.String()}, BindPort: port, Logger: logger,
 		})
 		if err == nil {
-			return &transport{NetTransport: t, ctx: ctx}, nil
+			return (&transport{NetTransport: t, ctx: ctx}).severable(), nil
 		}
 		if port != 0 || try == bindTriesMax {
 			return nil, fmt.Errorf("cannot listen for gossip on %s: %w", listen, err)
@@ -59,7 +63,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	if err != nil {
 		return nil, err
 	}
-	return &boundConn{Conn: c, stop: context.AfterFunc(t.ctx, func() { c.Close() })}, nil
+	return &boundConn{Conn: failpoint.Conn(c), stop: context.AfterFunc(t.ctx, func() { c.Close() })}, nil
 }
 
 // boundConn is closed when the context ends.

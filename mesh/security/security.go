@@ -17,6 +17,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 )
 
 // errNoKey would be a fault of libp2p's: a handshake that verified no key.
@@ -82,7 +84,7 @@ func (t *Transport) SecureOutbound(ctx context.Context, insecure net.Conn, p pee
 func (t *Transport) secure(ctx context.Context, insecure net.Conn, p peer.ID, side func(net.Conn, *tls.Config) *tls.Conn) (sec.SecureConn, error) {
 	config, keys := t.identity.ConfigForPeer(p)
 	config.NextProtos = append(t.muxers[:len(t.muxers):len(t.muxers)], config.NextProtos...)
-	c, err := t.handshake(ctx, side(insecure, config), keys)
+	c, err := t.handshake(ctx, side(failpoint.Conn(insecure), config), keys)
 	if err != nil {
 		insecure.Close()
 		return nil, err

@@ -241,6 +241,11 @@ func (n *labNode) exit(limit time.Duration) int {
 	select {
 	case <-n.run.done:
 	case <-time.After(limit):
+		_ = n.run.cmd.Process.Signal(syscall.SIGQUIT) // to hear what it is at
+		select {
+		case <-n.run.done:
+		case <-time.After(limit):
+		}
 		n.lab.t.Fatalf("%s still runs after %v:\n%s", n.name, limit, n.run.output.String())
 	}
 	return n.run.cmd.ProcessState.ExitCode()
@@ -303,12 +308,26 @@ func (s segmentJSON) voters() (out []string) {
 func (l *lab) cli(args ...string) (stdout, stderr string, status int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	stdout, stderr, status = l.cliUntil(ctx, args...)
+	if ctx.Err() != nil {
+		l.t.Errorf("anchormesh %q did not end within a minute: %s%.4000s", args, stdout, stderr)
+	}
+	return stdout, stderr, status
+}
+
+// cliUntil is cli for somebody whose patience ends with ctx. The program says then what
+// it was at.
+func (l *lab) cliUntil(ctx context.Context, args ...string) (stdout, stderr string, status int) {
 	cmd := exec.CommandContext(ctx, l.program, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
+		switch {
+		case ctx.Err() != nil:
+			return out.String(), errs.String(), -1
+		case !errors.As(err, &exit):
 			l.t.Fatal(err)
 		}
 	}

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anchormesh/anchormesh/testnet/binaries"
 )
 
 // phases are the failpoints of splits and merges, in the order in which they are hit.
@@ -31,6 +31,9 @@ func TestCrashAtEveryPhase(t *testing.T) {
 	for i, point := range phases {
 		l.crashAt(i, point)
 	}
+	// Two of what TestPartitionAtEveryPhase does at length.
+	l.partitionAt(len(phases), "merge/after-freeze", cutOff, true)
+	l.partitionAt(len(phases)+1, "merge/before-absorb", deposed, true)
 	l.eventually(30*time.Second, "a whole mesh", l.proved)
 }
 
@@ -76,7 +79,12 @@ func (l *lab) crashAt(i int, point string) {
 // mergeAt joins the segment that begins at a key with the one before it, and reports
 // whether none begins there any more.
 func (l *lab) mergeAt(by *labNode, boundary string) bool {
-	out, _, code := l.cli("segments", "-o", "json", "--endpoint", by.client, "--timeout", "2s")
+	return l.mergeUntil(l.t.Context(), by, boundary)
+}
+
+// mergeUntil is mergeAt for somebody whose patience ends with ctx.
+func (l *lab) mergeUntil(ctx context.Context, by *labNode, boundary string) bool {
+	out, _, code := l.cliUntil(ctx, "segments", "-o", "json", "--endpoint", by.client, "--timeout", "2s")
 	var answer struct {
 		Segments []struct {
 			ID    string
@@ -99,7 +107,7 @@ func (l *lab) mergeAt(by *labNode, boundary string) bool {
 	if right == "" {
 		return len(answer.Segments) > 0
 	}
-	_, _, code = l.cli("merge", left, right, "--endpoint", by.client, "--timeout", "10s")
+	_, _, code = l.cliUntil(ctx, "merge", left, right, "--endpoint", by.client, "--timeout", "10s")
 	return code == 0
 }
 
@@ -125,12 +133,11 @@ func (l *lab) proved() error {
 func newFailpointLab(t *testing.T, points ...string) *lab {
 	t.Helper()
 	l := newLab(t)
-	l.program = filepath.Join(t.TempDir(), "anchormesh")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", l.program, "./cmd/anchormesh")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	program, err := binaries.Failpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
+	l.program = program
 	for range 3 {
 		n := l.add()
 		if len(points) > 0 {
