@@ -236,8 +236,11 @@ func (e *Engine) BeginLog(segment anchormesh.SegmentID, at wal.Mark) error {
 	return nil
 }
 
-// DropLog removes the segment's log from this node, durably.
+// DropLog removes the segment's log from this node, durably. Nothing is said for a replica
+// of it any more that was awaited: without the log nobody knows whom it voted for.
 func (e *Engine) DropLog(segment anchormesh.SegmentID) error {
+	_ = e.worker(segment).do(func(s *shard.Shard) { s.Forget(segment) })
+	e.writer.drain()
 	return e.update(wal.Update{Group: segment, Remove: true})
 }
 

@@ -39,6 +39,10 @@ func (s *Shard) Hush(segment anchormesh.SegmentID) {
 	}
 }
 
+// Forget ends everything that is said for a replica without state: its log is about to go,
+// and with it whom it voted for.
+func (s *Shard) Forget(segment anchormesh.SegmentID) { delete(s.absent, segment) }
+
 // answerAbsent makes a leader send a snapshot to a replica without state: an
 // append is rejected with the hint that the log is empty, a heartbeat is
 // answered so that the leader counts the replica as active.

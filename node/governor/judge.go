@@ -91,7 +91,8 @@ func (g *Governor) judgePolicy(ctx context.Context, prefix []byte, near, p *poli
 
 // Fit implements Scopes. What is in the way may pass: so it is no reason to vote against
 // a scope. Whether an anchor is missing only leaders know: those are asked whose segments
-// are to be cut, at most two.
+// are to be cut, at most two. One that has no leader may have to be recovered first: the
+// creation waits for that, as it would if the leader were lost a moment later.
 func (g *Governor) Fit(ctx context.Context, prefix []byte) error {
 	keys := anchormesh.PrefixRange(prefix)
 	found, whole := g.table.Covering(keys)
@@ -105,7 +106,8 @@ func (g *Governor) Fit(ctx context.Context, prefix []byte) error {
 		if !cuts(keys, d.Range) || g.leads(d.Segment) {
 			continue
 		}
-		if _, err := g.askLeader(ctx, d, &question{kind: askFit, segment: d.Segment, text: prefix}); err != nil {
+		_, err := g.askLeader(ctx, d, &question{kind: askFit, segment: d.Segment, text: prefix})
+		if err != nil && !errors.Is(err, ErrUnavailable) {
 			return err
 		}
 	}

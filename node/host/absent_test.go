@@ -80,3 +80,28 @@ func TestAVoteBeforeTheBirth(t *testing.T) {
 		n.Stop()
 	})
 }
+
+// Whoever's log goes votes no more: whom it voted for went with it.
+func TestNobodyVotesWithoutItsLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const gone, self = anchormesh.SegmentID(0x99), anchormesh.ReplicaID(2)
+		n := hosttest.Start(t, hosttest.NewDisk(t), meshtest.NewNetwork(1), "a")
+		must(t, n.Host.Await(gone, self))
+		ask := func(candidate uint64) (vote uint64) {
+			m := &raftpb.Message{Type: raftpb.MsgVote.Enum(), From: &candidate, To: new(uint64(self)), Term: new(uint64(7)), LogTerm: new(uint64(5)), Index: new(uint64(5))}
+			must(t, n.Engine.Receive("x", message.Append(nil, gone, m)))
+			time.Sleep(time.Second)
+			return n.Log.Group(gone).InitialHardState().GetVote()
+		}
+		if got := ask(1); got != 1 {
+			t.Fatalf("the vote is %d's, want 1's", got)
+		}
+		n.Engine.Hush(gone) // what it has in memory goes; it is read from the log again
+		must(t, n.Host.Await(gone, self))
+		must(t, n.Engine.DropLog(gone))
+		if got := ask(3); got != 0 {
+			t.Errorf("a second vote in the term, for %d: the log that knew of the first is gone", got)
+		}
+		n.Stop()
+	})
+}

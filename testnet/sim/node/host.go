@@ -477,5 +477,6 @@ func (p *Process) discard(segment anchormesh.SegmentID, unlock func()) {
 }
 
 func (p *Process) dropLog(segment anchormesh.SegmentID, done func()) {
+	p.Worker(segment).shard.Forget(segment)
 	p.update(wal.Update{Group: segment, Remove: true}, done)
 }
