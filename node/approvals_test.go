@@ -132,6 +132,24 @@ func TestApprovalsSurviveChanges(t *testing.T) {
 	}
 }
 
+// A segment that is cut goes on with approved writes at once: its leader is the same, in the same
+// term, and voters answer no question below one they have answered.
+func TestApprovalsGoOnBehindASplit(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	m.mustGovern(ctx, 0, governor.Change{Kind: scope.Create, Prefix: []byte("/s/"), Policy: strong(nil)})
+	c := m.client()
+	for k := range 600 { // as many tries, 20 ms apart, would have to fail before one is answered
+		put(ctx, t, c, "/s/a", fmt.Sprint(k))
+	}
+	m.split("/s/m")
+	for _, key := range []string{"/s/a", "/s/z"} {
+		m.eventually(5*time.Second, "write of "+key, func() bool { _, err := c.Put(ctx, key, "behind"); return err == nil })
+	}
+}
+
 // count puts 1, 2, 3 and so on, each on the condition that the one before is there, until
 // it is stopped, and returns how far it came: what was lost or doubled shows in the
 // key's version.

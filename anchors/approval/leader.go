@@ -102,6 +102,7 @@ type Leader[T any] struct {
 	waiting  []Request[T]
 	bytes    int // of waiting
 	shown    *shown[T]
+	counts   uint64   // the term that sequences belong to
 	sequence uint64   // last given
 	flying   []uint64 // proposed and not ended, ascending
 	applied  uint64   // last that ended well
@@ -126,13 +127,17 @@ func NewLeader[T any](cfg Config) *Leader[T] { return &Leader[T]{cfg: cfg} }
 // Seat returns where it stands.
 func (l *Leader[T]) Seat() Seat { return l.seat }
 
-// Lead takes a seat. What is shown in another one is shown anew.
+// Term is the term that sequences belong to: that of the seat, or of the last one.
+func (l *Leader[T]) Term() uint64 { return l.counts }
+
+// Lead takes a seat. What is shown in another one is shown anew. Sequences go on as long as
+// the term does, whoever was deposed between: voters answer none below one they have answered.
 func (l *Leader[T]) Lead(seat Seat) {
 	if l.seat.Term == seat.Term && l.seat.same(&seat) {
 		return
 	}
-	if l.seat.Term != seat.Term {
-		l.sequence, l.applied, l.flying = 0, 0, nil
+	if l.counts != seat.Term {
+		l.counts, l.sequence, l.applied, l.flying = seat.Term, 0, 0, nil
 	}
 	l.seat = seat
 	l.withdraw()

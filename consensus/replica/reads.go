@@ -1,6 +1,11 @@
 package replica
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
 
 // reads gathers linearizable reads into rounds. A round serves only reads that
 // arrived before it began.
@@ -30,6 +35,18 @@ func (r *Replica) ReadIndex(done ReadWaiter) {
 	}
 	r.reads.waiting = append(r.reads.waiting, done)
 	r.out.touched = true
+}
+
+// early reports whether a message asks for a read index that raft would name too soon. A leader
+// that has committed nothing in its term does not know yet how far its predecessor had, which
+// may have been itself; raft lets such questions wait, but not where the leader is the only
+// voter and a learner asks. Who is not answered asks again.
+func (r *Replica) early(m *raftpb.Message) bool {
+	if m.GetType() != raftpb.MsgReadIndex {
+		return false
+	}
+	s := r.node.BasicStatus()
+	return s.RaftState == raft.StateLeader && r.out.committedTerm != s.GetTerm() && len(r.node.Status().Config.Voters.IDs()) == 1
 }
 
 // startRound begins a round for all reads that wait, if one may begin.

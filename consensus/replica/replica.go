@@ -119,6 +119,9 @@ func (r *Replica) Step(m *raftpb.Message) {
 		r.offer(anchormesh.ReplicaID(m.GetFrom()))
 		return
 	}
+	if r.early(m) {
+		return
+	}
 	_ = r.node.Step(m) // every error says "dropped"; there is nobody to tell
 }
 

@@ -39,7 +39,7 @@ func (a *Approvals) leader(now time.Time, segment anchormesh.SegmentID) *leader 
 	state := r.Machine.State()
 	threshold, wanted := state.Approvals()
 	if !wanted || state.Frozen() {
-		l.depose(now)
+		l.yield(now)
 		return nil
 	}
 	if l == nil {
@@ -63,13 +63,22 @@ func (a *Approvals) leader(now time.Time, segment anchormesh.SegmentID) *leader 
 	return l
 }
 
-// depose gives back what waits and forgets the core.
-func (l *leader) depose(now time.Time) {
+// yield gives back what waits. The core stays: the segment may want it again in the same term,
+// and sequences must not begin anew in one.
+func (l *leader) yield(now time.Time) {
 	if l == nil {
 		return
 	}
 	l.core.Deposed()
 	l.carryOut(now)
+}
+
+// depose is yield, and forgets the core.
+func (l *leader) depose(now time.Time) {
+	if l == nil {
+		return
+	}
+	l.yield(now)
 	delete(l.a.stirred, l)
 	for segment, other := range l.a.leaders {
 		if other == l {
@@ -218,7 +227,7 @@ func (l *leader) ended(r *approval.Ready[*write], res consensus.Result) {
 		r.Requests[i].Tag.done(out)
 	}
 	l.a.do(func(time.Time) {
-		if l.core.Seat().Term == r.Question.Term {
+		if l.core.Term() == r.Question.Term {
 			l.a.stirred[l] = true
 			l.core.Ended(r.Question.Sequence, res.Err == nil)
 		}

@@ -104,7 +104,7 @@ func (a *Approvals) leader(segment anchormesh.SegmentID) *leader {
 	threshold, wanted := state.Approvals()
 	if !wanted || state.Frozen() {
 		if l != nil {
-			l.depose()
+			l.yield()
 		}
 		return nil
 	}
@@ -130,10 +130,16 @@ func (a *Approvals) leader(segment anchormesh.SegmentID) *leader {
 	return l
 }
 
-func (l *leader) depose() {
-	delete(l.a.leaders, l.r.Machine.Descriptor().Segment)
+// yield gives back what waits, and keeps the core, whose sequences go on in this term.
+func (l *leader) yield() {
 	l.core.Deposed()
 	l.settle()
+}
+
+// depose is yield, and forgets the core.
+func (l *leader) depose() {
+	delete(l.a.leaders, l.r.Machine.Descriptor().Segment)
+	l.yield()
 }
 
 // settle carries out what the core wants.
@@ -242,7 +248,7 @@ func (l *leader) ended(r *approval.Ready[*write], res replica.Result) {
 		r.Requests[i].Tag.done(out)
 	}
 	l.a.p.After(l.a.p.Moment(), func() {
-		if l.core.Seat().Term == r.Question.Term {
+		if l.core.Term() == r.Question.Term {
 			l.core.Ended(r.Question.Sequence, res.Err == nil)
 			l.settle()
 		}
