@@ -36,22 +36,7 @@ func TestGovernanceMeetsFaults(t *testing.T) {
 			c.Faults.Merge, c.Faults.Split, c.Mesh.SplitsMax, c.Faults.Transfer, c.Governance.Refuse = 300*time.Millisecond, 3*time.Second, 40, 5*time.Second, 0
 		}, func(s witness.Stats) bool { return s.Adopted > 8 && s.Merges > 1 && s.Attempts > s.Merges }},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			for seed := range uint64(4) {
-				cfg := governing(seed)
-				s.with(&cfg)
-				report, err := Run(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if s.shown(report.Stats) {
-					return
-				}
-				if seed == 3 {
-					t.Errorf("the schedule did not come about: %+v", report.Stats)
-				}
-			}
-		})
+		s.run(t, 4, governing)
 	}
 }
 
@@ -146,22 +131,7 @@ func TestApprovalsMeetFaults(t *testing.T) {
 			c.Mesh.SplitsMax, c.Faults.Split, c.Faults.Transfer = 6, 8*time.Second, 10*time.Second
 		}, func(s witness.Stats) bool { return s.Approved > 30 && s.Splits > 2 && s.Stamped > 30 }},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			for seed := range uint64(4) {
-				cfg := approving(seed)
-				s.with(&cfg)
-				report, err := Run(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if s.shown(report.Stats) {
-					return
-				}
-				if seed == 3 {
-					t.Errorf("the schedule did not come about: %+v", report.Stats)
-				}
-			}
-		})
+		s.run(t, 4, approving)
 	}
 }
 

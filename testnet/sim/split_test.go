@@ -46,23 +46,7 @@ func TestSplitMeetsFaults(t *testing.T) {
 		},
 			func(s witness.Stats) bool { return s.Splits > 3 && s.Crashes > 20 }},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			shown := false
-			for seed := range uint64(3) {
-				cfg := splitting(seed)
-				s.with(&cfg)
-				report, err := Run(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if shown = s.shown(report.Stats); shown {
-					break // one seed that meets it is enough here; soaks run many
-				}
-				if seed == 2 {
-					t.Errorf("the schedule did not come about: %+v", report.Stats)
-				}
-			}
-		})
+		s.run(t, 3, splitting)
 	}
 }
 
@@ -168,22 +152,7 @@ func TestMergeMeetsFaults(t *testing.T) {
 		{"power_cuts", func(c *plan.Config) { c.Faults.PowerCut, c.Faults.Down = 3*time.Second, time.Second },
 			func(s witness.Stats) bool { return s.Merges > 3 && s.Crashes > 20 }},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			for seed := range uint64(3) {
-				cfg := merging(seed)
-				s.with(&cfg)
-				report, err := Run(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if s.shown(report.Stats) {
-					return
-				}
-				if seed == 2 {
-					t.Errorf("the schedule did not come about: %+v", report.Stats)
-				}
-			}
-		})
+		s.run(t, 3, merging)
 	}
 }
 

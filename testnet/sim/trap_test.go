@@ -19,6 +19,25 @@ type scenario struct {
 	shown func(witness.Stats) bool
 }
 
+// run tries as many seeds until one shows the schedule: what must hold is in every run.
+func (s scenario) run(t *testing.T, seeds uint64, base func(seed uint64) plan.Config) {
+	t.Run(s.name, func(t *testing.T) {
+		var report *Report
+		for seed := range seeds {
+			cfg := base(seed)
+			s.with(&cfg)
+			var err error
+			if report, err = Run(cfg); err != nil {
+				t.Fatal(err)
+			}
+			if s.shown(report.Stats) {
+				return
+			}
+		}
+		t.Errorf("the schedule did not come about: %+v", report.Stats)
+	})
+}
+
 // scenarios are named after reference/traps.md (4.3, 4.4) and
 // reference/counterexamples.md; docs/testing.md has the table.
 var scenarios = []scenario{

@@ -37,22 +37,7 @@ func TestTransactionsMeetFaults(t *testing.T) {
 		},
 			func(s witness.Stats) bool { return s.Spanning > 50 && s.Merges > 2 }},
 	} {
-		t.Run(s.name, func(t *testing.T) {
-			for seed := range uint64(3) {
-				cfg := spanning(seed)
-				s.with(&cfg)
-				report, err := Run(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if s.shown(report.Stats) {
-					return
-				}
-				if seed == 2 {
-					t.Errorf("the schedule did not come about: %+v", report.Stats)
-				}
-			}
-		})
+		s.run(t, 3, spanning)
 	}
 }
 
