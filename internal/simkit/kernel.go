@@ -1,7 +1,6 @@
 package simkit
 
 import (
-	"container/heap"
 	"hash/fnv"
 	"math/rand/v2"
 	"time"
@@ -43,14 +42,14 @@ func (k *Kernel) Stream(name string) *rand.Rand {
 // which they were asked for. A negative d is zero.
 func (k *Kernel) After(d time.Duration, f func()) {
 	k.seq++
-	heap.Push(&k.events, event{at: k.now + max(d, 0), seq: k.seq, run: f})
+	k.events.push(event{at: k.now + max(d, 0), seq: k.seq, run: f})
 }
 
 // Run executes events until none is left that is due at or before end, and moves
 // the time there. It stops early, and reports false, once stop returns true.
 func (k *Kernel) Run(end time.Duration, stop func() bool) bool {
 	for len(k.events) > 0 && k.events[0].at <= end {
-		e := heap.Pop(&k.events).(event)
+		e := k.events.pop()
 		k.now = e.at
 		e.run()
 		if stop() {
@@ -64,23 +63,37 @@ func (k *Kernel) Run(end time.Duration, stop func() bool) bool {
 // Pending is the number of events that wait.
 func (k *Kernel) Pending() int { return len(k.events) }
 
-// events is a heap by time, then sequence.
+// events is a heap by time, then sequence. It is written out because container/heap
+// boxes what it is given, and a run makes millions.
 type events []event
 
-func (e events) Len() int { return len(e) }
-
-func (e events) Less(i, j int) bool {
+func (e events) less(i, j int) bool {
 	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
 }
 
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) push(one event) {
+	*e = append(*e, one)
+	h := *e
+	for i := len(h) - 1; i > 0 && h.less(i, (i-1)/2); i = (i - 1) / 2 {
+		h[i], h[(i-1)/2] = h[(i-1)/2], h[i]
+	}
+}
 
-func (e *events) Push(x any) { *e = append(*e, x.(event)) }
-
-func (e *events) Pop() any {
-	old := *e
-	last := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*e = old[:len(old)-1]
-	return last
+func (e *events) pop() event {
+	h := *e
+	first, last := h[0], len(h)-1
+	h[0], h[last] = h[last], event{}
+	h = h[:last]
+	*e = h
+	for i := 0; ; {
+		child := 2*i + 1
+		if child+1 < last && h.less(child+1, child) {
+			child++
+		}
+		if child >= last || !h.less(child, i) {
+			return first
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
 }

@@ -2,8 +2,9 @@
 // program under test: a history comes from the simulator or from a real mesh, in
 // memory or as JSON lines, and the verdict is a list of broken promises.
 //
-//	Linearizable   keys, transactions and leases, by porcupine against a plain
-//	               sequential etcd: revisions, versions, counts and all
+//	Linearizable   keys, transactions and leases against a plain sequential etcd:
+//	               revisions, versions, counts and all; in the order that places
+//	               tell, or else in one that porcupine finds
 //	Reads          every read, serializable ones too, equals the keys at the
 //	               revision that its header names, or that it asked for
 //	Watches        etcd's documented guarantees, one sentinel for each:
@@ -28,6 +29,13 @@
 // Result it took effect by then, and only its answer is unknown; whoever knows that
 // (from events, or from the log) saves the search much. One that certainly had no
 // effect must not be in the history.
+//
+// # Order
+//
+// Where an operation's Place says in which order things happened, that order is carried
+// out, in one step for each: if every answer fits and each operation lies between its
+// call and its return, it is a linear order, whoever named it. If not, nothing is said,
+// and porcupine searches, in a number of steps that is counted and not timed.
 //
 // # Events
 //

@@ -76,8 +76,11 @@ type Op struct {
 	Request
 	// RevMin and RevMax, if set, bound the revision of the line just before the
 	// operation took effect, where that is known from elsewhere.
-	RevMin int64   `json:"min,omitempty"`
-	RevMax int64   `json:"max,omitempty"`
+	RevMin int64 `json:"min,omitempty"`
+	RevMax int64 `json:"max,omitempty"`
+	// Place, if set, is where the operation stands in the order in which those of its
+	// line took effect, as somebody saw it who need not be trusted.
+	Place  int64   `json:"place,omitempty"`
 	Call   int64   `json:"call"`
 	Return int64   `json:"return,omitempty"`
 	Result *Result `json:"result,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -16,6 +15,9 @@ type touch struct {
 	kind  Kind // Put, Delete or Range
 	value string
 	rev   int64 // at which it wrote, or at which what it saw was written; 0: not known
+	at    int64 // revision of the line behind it; 0: not known
+	place int64 // as Op.Place
+	idle  bool  // it changed nothing, and had no answer
 	sure  bool
 }
 
@@ -97,9 +99,61 @@ func (s cell) step(t *touch) (next cell, fits bool) {
 // LinearizableKeys judges every key for itself: a range
 // over several keys reads each of them, a transaction does to each what its answer
 // says. It is weaker than Linearizable, and holds for a line of several segments too.
+// The order of revisions is tried first, then porcupine, for so many steps with a key.
 // Values must be unique and not empty. Keys that leases end, and keys that one
 // transaction both reads and writes, are judged by Serial and Reads alone.
-func LinearizableKeys(ops []Op, limit time.Duration) error {
+func LinearizableKeys(ops []Op, limit int) error {
+	parts := byKey(ops)
+	order := slices.SortedFunc(maps.Keys(parts), func(a, b keyOf) int {
+		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.key, b.key))
+	})
+	for _, part := range order {
+		list := parts[part]
+		if inRevisions(list) {
+			continue
+		}
+		switch search(registerOf(list), list, limit) {
+		case porcupine.Illegal:
+			return fmt.Errorf("line %q, key %q: %w: %d operations", part.line, part.key, ErrNotLinearizable, len(list))
+		case porcupine.Unknown:
+			return fmt.Errorf("line %q, key %q: %w: %d operations in %d steps", part.line, part.key, ErrUndecided, len(list), limit)
+		}
+	}
+	return nil
+}
+
+// keyOf is a key of a line.
+type keyOf struct{ line, key string }
+
+// byKey tells of each key that LinearizableKeys judges what operations did to it.
+func byKey(ops []Op) map[keyOf][]porcupine.Operation {
+	keys := judged(ops)
+	parts := make(map[keyOf][]porcupine.Operation)
+	for i := range ops {
+		op := &ops[i]
+		if op.Kind == Range && (op.Serializable || op.Rev != 0 || op.Result == nil) || op.Result != nil && op.Result.NoLease {
+			continue
+		}
+		for _, key := range keys {
+			t, touches := op.touches(&op.Request, op.Result, key)
+			if !touches {
+				continue
+			}
+			end := op.Return
+			t.at, t.place = op.newest(), op.Place
+			t.idle = op.Result == nil && t.at != 0 && op.RevMin == op.RevMax
+			if end == 0 {
+				end, t.sure = math.MaxInt64, false
+			}
+			part := keyOf{op.Line, key}
+			parts[part] = append(parts[part], porcupine.Operation{ClientId: len(parts[part]), Input: t, Call: op.Call, Return: end})
+		}
+	}
+	return parts
+}
+
+// judged are the keys that were written, but for those that a lease may end.
+func judged(ops []Op) []string {
 	keys := make(map[string]bool)
 	leased := make(map[string]bool)
 	for i := range ops {
@@ -108,42 +162,8 @@ func LinearizableKeys(ops []Op, limit time.Duration) error {
 			leased[r.Key] = leased[r.Key] || r.Lease != 0
 		})
 	}
-	type keyOf struct{ line, key string }
-	parts := make(map[keyOf][]porcupine.Operation)
-	for i := range ops {
-		op := &ops[i]
-		if op.Kind == Range && (op.Serializable || op.Rev != 0 || op.Result == nil) || op.Result != nil && op.Result.NoLease {
-			continue
-		}
-		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			if !keys[key] || leased[key] {
-				continue
-			}
-			t, touches := op.touches(&op.Request, op.Result, key)
-			if !touches {
-				continue
-			}
-			end := op.Return
-			if end == 0 {
-				end, t.sure = math.MaxInt64, false
-			}
-			part := keyOf{op.Line, key}
-			parts[part] = append(parts[part], porcupine.Operation{ClientId: len(parts[part]), Input: t, Call: op.Call, Return: end})
-		}
-	}
-	order := slices.SortedFunc(maps.Keys(parts), func(a, b keyOf) int {
-		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.key, b.key))
-	})
-	for _, part := range order {
-		list := parts[part]
-		switch porcupine.CheckOperationsTimeout(registerOf(list), list, limit) {
-		case porcupine.Illegal:
-			return fmt.Errorf("line %q, key %q: %w: %d operations", part.line, part.key, ErrNotLinearizable, len(list))
-		case porcupine.Unknown:
-			return fmt.Errorf("line %q, key %q: %w: %d operations in %v", part.line, part.key, ErrUndecided, len(list), limit)
-		}
-	}
-	return nil
+	maps.DeleteFunc(keys, func(key string, written bool) bool { return !written || leased[key] })
+	return slices.Sorted(maps.Keys(keys))
 }
 
 // named calls f with an operation and everything in it.
@@ -203,6 +223,14 @@ func (op *Op) branch(r *Request, res *Result, key string) (t touch, ok bool) {
 	}
 	t.sure = t.sure && (res != nil || len(r.If) == 0 && len(leasesOf(r)) == 0)
 	return t, ok
+}
+
+// newest is the line's revision behind an operation, as well as it is known.
+func (op *Op) newest() int64 {
+	if op.Result != nil {
+		return op.Result.Rev
+	}
+	return op.RevMax
 }
 
 // wroteAt is the revision of an operation that wrote, if it is known.

@@ -41,11 +41,11 @@ type Witness struct {
 	places     map[string][]int64                 // of the events, in their revisions
 	newest     map[string]int64                   // by line and key: revision of its last event
 	Before     int64                              // revision before the entry that is being applied
-	Unknown    map[int]string                     // place of an operation of unknown outcome in the history -> its command
 	Applies    map[string]command                 // clients' commands, by their bytes, that took effect
 	attempts   map[commit.TxnID]string            // transactions over several segments: the client's command
 	decided    map[commit.TxnID]bool              // those that were committed
 	ends       map[int64]time.Duration            // leases: first proposal to end it; negative: ended
+	Order
 }
 
 // command is where a client's command was applied first, and when.
@@ -55,14 +55,15 @@ type command struct {
 	At      time.Duration
 	Before  int64 // revisions around its entry
 	After   int64
+	Place   int64 // among all commands
 }
 
 // Stats counts what a run did.
 type Stats struct {
-	Acked, Reads, Unknown, Dropped                                     uint64
-	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Faults uint64
-	Renewed, Expired, WatchEvents                                      uint64
-	Slept                                                              uint64 // groups that fell asleep
+	Acked, Reads, Unknown, Dropped                                                    uint64
+	Crashes, Elections, Snapshots, ConfChanges, Retired, Wiped, Rotten, Moves, Faults uint64
+	Renewed, Expired, WatchEvents                                                     uint64
+	Slept                                                                             uint64 // groups that fell asleep
 	Governed
 	Structure
 	Spread
@@ -153,7 +154,12 @@ func (m *Witness) once(segment anchormesh.SegmentID, space *keyspace.Space, inde
 	if op >= keyspace.OpPrepare && op <= keyspace.OpForget {
 		return // parts of transactions: their decisions tell
 	}
-	if op == keyspace.OpLeaseExpire || op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact || op >= keyspace.OpStructural {
+	m.count++
+	if op == keyspace.OpLeaseExpire {
+		m.Fail(m.expired(&m.History, payload[1:]))
+		return
+	}
+	if op == keyspace.OpLeaseCheckpoint || op == keyspace.OpCompact || op >= keyspace.OpStructural {
 		return
 	}
 	old, known := m.Applies[string(payload)]
@@ -164,7 +170,7 @@ func (m *Witness) once(segment anchormesh.SegmentID, space *keyspace.Space, inde
 		if stamped {
 			before, after = rev-1, rev
 		}
-		m.Applies[string(payload)] = command{segment, index, m.k.Now(), before, after}
+		m.Applies[string(payload)] = command{segment, index, m.k.Now(), before, after, m.count}
 	case old.segment != segment || old.index != index:
 		m.Fail(fmt.Errorf("segment %s: %w: %q at %d and at %d", segment, ErrTwice, payload, old.index, index))
 	}
@@ -189,7 +195,7 @@ func (m *Witness) decision(segment anchormesh.SegmentID, index uint64, payload, 
 	if old, known := m.Applies[client]; known {
 		m.Fail(fmt.Errorf("segment %s: %w: %q at %d and decided at %d", segment, ErrTwice, client, old.index, index))
 	}
-	m.Applies[client] = command{segment, index, m.k.Now(), reply.Revision - 1, reply.Revision}
+	m.Applies[client] = command{segment, index, m.k.Now(), reply.Revision - 1, reply.Revision, m.count}
 }
 
 // errTwice: a request that was said to have had no effect, and was tried again, had
@@ -262,6 +268,7 @@ func (m *Witness) LeaseEvents(line string, events []lease.Event, newest func() i
 		m.Stats.Expired++
 		after := max(m.Before, newest())
 		m.k.Note("lease ends", -1, uint64(end.ID), 0, 0, 0)
+		m.expiries[end.ID] = len(m.History.Ops)
 		m.History.Leases = append(m.History.Leases, check.Lease{What: check.Expire, ID: end.ID, At: int64(m.k.Now())})
 		m.History.Ops = append(m.History.Ops, check.Op{
 			Client: -1, Line: line, Request: check.Request{Kind: check.Expire, Lease: end.ID},
@@ -280,5 +287,5 @@ func NewWitness(k *simkit.Kernel) Witness {
 	return Witness{k: k, SplitLines: make(map[string]bool), Decided: make(map[anchormesh.Hash]*lineage.Entry), newest: make(map[string]int64),
 		Events: make(map[string][]check.Event), places: make(map[string][]int64), Acked: make(map[anchormesh.SegmentID]uint64), ends: make(map[int64]time.Duration),
 		attempts: make(map[commit.TxnID]string), decided: make(map[commit.TxnID]bool),
-		Applies: make(map[string]command), Unknown: make(map[int]string)}
+		Applies: make(map[string]command), Order: newOrder()}
 }
