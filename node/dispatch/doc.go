@@ -10,7 +10,9 @@
 // a stale route, a node that cannot be reached) is tried again until its
 // context ends, after a change of the routes or a short wait. A write whose
 // outcome is unknown is never tried again; the client learns that it is
-// unknown. Reads may always be repeated.
+// unknown. Reads may always be repeated. A request at a node that has fallen silent ends
+// in the same ways, a third of a second after the replica here follows another leader; where
+// there is no replica, when the connection is given up (two seconds).
 //
 // Forwarded requests name segment and generation, and the answering anchor
 // checks both against its applied state. Answers pass through undecoded.

@@ -58,8 +58,10 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	if !call.From.Zero() {
 		head = call.From.Append(head)
 	}
-	answer, err := d.caller.Call(ctx, to, Method, head, call.Raw())
-	if err != nil {
+	watched, stop := whileLeads(ctx, to, func() anchormesh.NodeID { return d.leaderHere(desc.Segment) })
+	defer stop()
+	answer, err := d.caller.Call(watched, to, Method, head, call.Raw())
+	if err = deposed(watched, err); err != nil {
 		if err = d.forwardFailed(ctx, desc, call, to, err); errors.Is(err, errAnswerTooLarge) {
 			return d.fetchLarge(ctx, call, to)
 		}
@@ -114,6 +116,8 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 	case errors.Is(err, mesh.ErrUnknownOutcome) && !call.Write:
 		d.forgetLeader(desc.Segment, to)
 		return retry(err)
+	case errors.Is(err, errDeposed):
+		return etcdapi.ErrTimeoutLeaderFail
 	case errors.Is(err, mesh.ErrUnknownOutcome):
 		return etcdapi.ErrTimeoutConnectionLost
 	case ctx.Err() != nil:
