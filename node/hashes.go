@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
@@ -49,6 +50,11 @@ func (a *assembly) share(ctx context.Context, d *anchormesh.Descriptor, at, floo
 	if err := a.complete(ctx, r, at); err != nil {
 		return share{}, err
 	}
+	return count(r, d, at, floor)
+}
+
+// count hashes what a replica has at a revision.
+func count(r *host.Replica, d *anchormesh.Descriptor, at, floor anchormesh.Revision) (share, error) {
 	for {
 		_, compacted := r.Machine.Segment().Revision()
 		floor = max(floor, compacted)
@@ -104,6 +110,21 @@ func (a *assembly) Hash(ctx context.Context, d *anchormesh.Descriptor, at, floor
 	}
 	s, err := a.share(ctx, d, at, floor)
 	return s.sum, s.floor, err
+}
+
+// HashStanding implements admin.Hasher. Of a replica that applied something meanwhile it
+// says nothing: where it stood is not known.
+func (a *assembly) HashStanding(d *anchormesh.Descriptor, at, floor anchormesh.Revision) (sum uint64, from anchormesh.Revision, place lineage.Place, err error) {
+	r, here := a.host.Get(d.Segment)
+	if !here || r.Machine.Descriptor().Generation != d.Generation {
+		return 0, 0, place, errMoved
+	}
+	place.Index, place.Term = r.Machine.Segment().Applied()
+	s, err := count(r, d, at, floor)
+	if index, _ := r.Machine.Segment().Applied(); err == nil && index != place.Index {
+		err = errMoved
+	}
+	return s.sum, s.floor, place, err
 }
 
 // hashLine is HashKV of a keyspace that was split: equal on every node, wherever it is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -167,6 +168,82 @@ func (m *testMesh) oneHash(ctx context.Context, endpoints []string) {
 		st, err := c.Status(ctx, endpoints[3])
 		return err == nil && st.Leader != 0 && st.DbSize >= 0
 	})
+}
+
+// Replicas that nobody uses are hashed where they stand, and sleep on; a write moves the
+// place that they stand at.
+func TestReplicasAreHashedAsleep(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	m.split("m")
+	m.split("t")
+	for _, key := range []string{"a", "n", "x"} {
+		put(ctx, t, m.client(), key, "v")
+	}
+	before := m.hashedAsleep(ctx, 3)
+	put(ctx, t, m.client(), "n", "another history")
+	after := m.hashedAsleep(ctx, 3)
+	moved := 0
+	for i := range before {
+		if after[i].Stands.Index > before[i].Stands.Index && after[i].Sum != before[i].Sum {
+			moved++
+		}
+	}
+	if moved < 3 {
+		t.Errorf("of the replicas of one segment, which was written to, %d have another hash", moved)
+	}
+}
+
+// hashedAsleep returns the hashes of the replicas of so many segments, which all slept
+// before and behind that, once they do.
+func (m *testMesh) hashedAsleep(ctx context.Context, segments int) (answers []verify.Answer) {
+	m.t.Helper()
+	m.eventually(time.Minute, "hashes of replicas that sleep on", func() bool {
+		together := false
+		if m.atRest(segments) {
+			answers, together = m.standing(ctx)
+		}
+		return together && m.atRest(segments)
+	})
+	return answers
+}
+
+// standing returns the hashes of all replicas as they stand, and whether that is where the
+// others of their segments stand.
+func (m *testMesh) standing(ctx context.Context) (answers []verify.Answer, together bool) {
+	m.t.Helper()
+	owners := m.look(ctx).Owners
+	var ids []anchormesh.NodeID
+	for i := range m.nodes {
+		n, err := m.told(ctx, i)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		ids = append(ids, n.ID)
+	}
+	for _, q := range verify.Questions(owners, 0) {
+		i := slices.Index(ids, q.Node)
+		stream, err := m.admin(i).Hashes(ctx, &meshpb.HashesRequest{Replicas: []*meshpb.HashRequest{
+			{Segment: uint64(q.Segment), Generation: uint64(q.Generation), Revision: q.At, Floor: q.Floor},
+		}})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		reply, err := stream.Recv()
+		if err != nil || reply.GetProblem() != "" {
+			m.t.Fatal(err, reply.GetProblem())
+		}
+		q.Floor = reply.GetFloor()
+		answers = append(answers, verify.Answer{Question: q, Sum: reply.GetSum(), Stands: lineage.Place{Index: reply.GetApplied(), Term: reply.GetTerm()}})
+	}
+	if together = len(verify.Apart(owners, answers)) == 0; together {
+		if found := verify.Differing(answers); len(found) > 0 {
+			m.t.Errorf("at one place they differ: %+v", found)
+		}
+	}
+	return answers, together
 }
 
 // plantedDifference: the node's own hash of a replica tells one history from another,

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/cmd/anchormesh/ask"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/node/proofs"
@@ -28,8 +29,10 @@ var looksWait = time.Second
 const (
 	// hashWait bounds the hashing of one replica.
 	hashWait = 2 * time.Minute
-	// hashesAtOnce bounds the questions for hashes under way.
+	// hashesAtOnce bounds the questions for hashes under way, hashesInOne those that one
+	// request carries about replicas as they stand.
 	hashesAtOnce = 16
+	hashesInOne  = 1000
 )
 
 func newVerify() *cobra.Command {
@@ -225,7 +228,7 @@ func (s *seats) look(ctx context.Context, revision anchormesh.Revision) (verify.
 	if len(questions) > 0 {
 		at = questions[0].At
 	}
-	report.Findings = append(report.Findings, verify.Differing(s.hashes(ctx, questions))...)
+	report.Findings = append(report.Findings, verify.Differing(s.hashes(ctx, report.Owners, questions))...)
 	return report, notes, at
 }
 
@@ -235,15 +238,25 @@ var errSilent = errors.New("no answer in time")
 // structure asks a node for all it knows, and waits for each part of it as long as for an
 // answer: of thousands of segments the whole takes longer.
 func (n *seat) structure(ctx context.Context, wait time.Duration) (*verify.Node, error) {
+	var out *verify.Node
+	err := patiently(ctx, wait, func(ctx context.Context, heard func()) (err error) {
+		out, err = n.read(ctx, heard)
+		return err
+	})
+	return out, err
+}
+
+// patiently gives f time for as long as it hears something now and then.
+func patiently(ctx context.Context, wait time.Duration, f func(ctx context.Context, heard func()) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	patience := time.AfterFunc(wait, func() { cancel(errSilent) })
 	defer patience.Stop()
-	out, err := n.read(ctx, func() { patience.Reset(wait) })
+	err := f(ctx, func() { patience.Reset(wait) })
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
-	return out, err
+	return err
 }
 
 // read reads all that a node knows; heard is called at each part.
@@ -292,13 +305,14 @@ func take(out *verify.Node, item *meshpb.StructureItem) error {
 	return nil
 }
 
-// hashes asks for the hashes of replicas, and again where a compaction came between.
-func (s *seats) hashes(ctx context.Context, questions []verify.Question) []verify.Answer {
-	answers := make([]verify.Answer, len(questions))
+// hashes asks for the hashes of replicas: as they stand, behind a barrier where that says
+// nothing, and again where a compaction came between.
+func (s *seats) hashes(ctx context.Context, owners []verify.Owner, questions []verify.Question) []verify.Answer {
+	answers := s.standing(ctx, questions)
 	group := errgroup.Group{}
 	group.SetLimit(hashesAtOnce)
-	for i, q := range questions {
-		group.Go(func() error { answers[i] = s.hash(ctx, q); return nil })
+	for _, i := range verify.Apart(owners, answers) {
+		group.Go(func() error { answers[i] = s.hash(ctx, questions[i]); return nil })
 	}
 	_ = group.Wait() // errors are in the answers
 	for _, q := range verify.Raise(answers) {
@@ -308,6 +322,63 @@ func (s *seats) hashes(ctx context.Context, questions []verify.Question) []verif
 	return answers
 }
 
+// errUnasked is the answer of a node that has not answered.
+var errUnasked = errors.New("it has not answered")
+
+// standing asks for the hashes of replicas as they stand.
+func (s *seats) standing(ctx context.Context, questions []verify.Question) []verify.Answer {
+	answers := make([]verify.Answer, len(questions))
+	byNode := make(map[anchormesh.NodeID][]int)
+	for i, q := range questions {
+		answers[i] = verify.Answer{Question: q, Err: errUnasked}
+		byNode[q.Node] = append(byNode[q.Node], i)
+	}
+	var asked sync.WaitGroup
+	for _, n := range s.nodes {
+		asked.Go(func() {
+			for part := range slices.Chunk(byNode[n.id], hashesInOne) {
+				err := patiently(ctx, hashWait, func(ctx context.Context, heard func()) error {
+					return n.stand(ctx, answers, part, heard)
+				})
+				if err != nil {
+					return // what is not answered is asked behind a barrier
+				}
+			}
+		})
+	}
+	asked.Wait()
+	return answers
+}
+
+// stand asks a node for the answers to some questions about replicas as they stand.
+func (n *seat) stand(ctx context.Context, answers []verify.Answer, some []int, heard func()) error {
+	req := &meshpb.HashesRequest{}
+	for _, i := range some {
+		req.Replicas = append(req.Replicas, hashRequest(&answers[i].Question))
+	}
+	stream, err := n.client.Hashes(ctx, req)
+	if err != nil {
+		return err
+	}
+	for _, i := range some {
+		reply, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		heard()
+		a := &answers[i]
+		if a.Err = nil; reply.GetProblem() != "" {
+			a.Err = errors.New(reply.GetProblem())
+		}
+		a.Sum, a.Floor, a.Stands = reply.GetSum(), reply.GetFloor(), lineage.Place{Index: reply.GetApplied(), Term: reply.GetTerm()}
+	}
+	return nil
+}
+
+func hashRequest(q *verify.Question) *meshpb.HashRequest {
+	return &meshpb.HashRequest{Segment: uint64(q.Segment), Generation: uint64(q.Generation), Revision: q.At, Floor: q.Floor}
+}
+
 func (s *seats) hash(ctx context.Context, q verify.Question) verify.Answer {
 	ctx, cancel := context.WithTimeout(ctx, hashWait)
 	defer cancel()
@@ -315,9 +386,7 @@ func (s *seats) hash(ctx context.Context, q verify.Question) verify.Answer {
 	if i < 0 {
 		return verify.Answer{Question: q, Err: errors.New("it is not asked")}
 	}
-	reply, err := s.nodes[i].client.Hash(ctx, &meshpb.HashRequest{
-		Segment: uint64(q.Segment), Generation: uint64(q.Generation), Revision: q.At, Floor: q.Floor,
-	})
+	reply, err := s.nodes[i].client.Hash(ctx, hashRequest(&q))
 	if err != nil {
 		return verify.Answer{Question: q, Err: errors.New(ask.Plain(err))}
 	}

@@ -534,9 +534,13 @@ func (x *HashRequest) GetFloor() int64 {
 }
 
 type HashReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sum           uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`    // of all segments of a range: their sum
-	Floor         int64                  `protobuf:"varint,2,opt,name=floor,proto3" json:"floor,omitempty"` // the asked one, or the one compacted at here if that is higher
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sum   uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`    // of all segments of a range: their sum
+	Floor int64                  `protobuf:"varint,2,opt,name=floor,proto3" json:"floor,omitempty"` // the asked one, or the one compacted at here if that is higher
+	// Of Hashes: the log index and term that the replica stands at, or why there is no sum.
+	Applied       uint64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	Term          uint64 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +589,71 @@ func (x *HashReply) GetFloor() int64 {
 	return 0
 }
 
+func (x *HashReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *HashReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *HashReply) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type HashesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      []*HashRequest         `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashesRequest) Reset() {
+	*x = HashesRequest{}
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashesRequest) ProtoMessage() {}
+
+func (x *HashesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashesRequest.ProtoReflect.Descriptor instead.
+func (*HashesRequest) Descriptor() ([]byte, []int) {
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HashesRequest) GetReplicas() []*HashRequest {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
 type NodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -593,7 +662,7 @@ type NodesRequest struct {
 
 func (x *NodesRequest) Reset() {
 	*x = NodesRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +674,7 @@ func (x *NodesRequest) String() string {
 func (*NodesRequest) ProtoMessage() {}
 
 func (x *NodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[8]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +687,7 @@ func (x *NodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesRequest.ProtoReflect.Descriptor instead.
 func (*NodesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{8}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
 }
 
 type NodesReply struct {
@@ -631,7 +700,7 @@ type NodesReply struct {
 
 func (x *NodesReply) Reset() {
 	*x = NodesReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +712,7 @@ func (x *NodesReply) String() string {
 func (*NodesReply) ProtoMessage() {}
 
 func (x *NodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[9]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +725,7 @@ func (x *NodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesReply.ProtoReflect.Descriptor instead.
 func (*NodesReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{9}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodesReply) GetMesh() uint64 {
@@ -693,7 +762,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +774,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[10]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +787,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{10}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -819,7 +888,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +900,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[11]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +913,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{11}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Standing) GetLeaving() bool {
@@ -893,7 +962,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +974,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[12]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +987,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{12}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -953,7 +1022,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1034,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[13]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1047,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{13}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainReply) GetNode() string {
@@ -1015,7 +1084,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1096,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[14]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1109,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{14}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MoveRequest) GetSegment() uint64 {
@@ -1093,7 +1162,7 @@ type MoveReply struct {
 
 func (x *MoveReply) Reset() {
 	*x = MoveReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1174,7 @@ func (x *MoveReply) String() string {
 func (*MoveReply) ProtoMessage() {}
 
 func (x *MoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[15]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1187,7 @@ func (x *MoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveReply.ProtoReflect.Descriptor instead.
 func (*MoveReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{15}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MoveReply) GetBefore() *Descriptor {
@@ -1166,7 +1235,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1247,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[16]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1260,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{16}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TransferRequest) GetSegment() uint64 {
@@ -1218,7 +1287,7 @@ type TransferReply struct {
 
 func (x *TransferReply) Reset() {
 	*x = TransferReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1299,7 @@ func (x *TransferReply) String() string {
 func (*TransferReply) ProtoMessage() {}
 
 func (x *TransferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[17]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1312,7 @@ func (x *TransferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
 func (*TransferReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{17}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferReply) GetFrom() string {
@@ -1272,7 +1341,7 @@ type SplitRequest struct {
 
 func (x *SplitRequest) Reset() {
 	*x = SplitRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1353,7 @@ func (x *SplitRequest) String() string {
 func (*SplitRequest) ProtoMessage() {}
 
 func (x *SplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[18]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1366,7 @@ func (x *SplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
 func (*SplitRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{18}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SplitRequest) GetSegment() uint64 {
@@ -1343,7 +1412,7 @@ type SplitReply struct {
 
 func (x *SplitReply) Reset() {
 	*x = SplitReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1424,7 @@ func (x *SplitReply) String() string {
 func (*SplitReply) ProtoMessage() {}
 
 func (x *SplitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[19]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1437,7 @@ func (x *SplitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitReply.ProtoReflect.Descriptor instead.
 func (*SplitReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{19}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SplitReply) GetBefore() *Descriptor {
@@ -1419,7 +1488,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1500,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[20]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1513,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{20}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MergeRequest) GetSegment() uint64 {
@@ -1496,7 +1565,7 @@ type MergeReply struct {
 
 func (x *MergeReply) Reset() {
 	*x = MergeReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1577,7 @@ func (x *MergeReply) String() string {
 func (*MergeReply) ProtoMessage() {}
 
 func (x *MergeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[21]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1590,7 @@ func (x *MergeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeReply.ProtoReflect.Descriptor instead.
 func (*MergeReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{21}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MergeReply) GetLeft() *Descriptor {
@@ -1564,7 +1633,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1645,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[22]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1658,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{22}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SegmentsRequest) GetStart() []byte {
@@ -1617,7 +1686,7 @@ type SegmentsReply struct {
 
 func (x *SegmentsReply) Reset() {
 	*x = SegmentsReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1698,7 @@ func (x *SegmentsReply) String() string {
 func (*SegmentsReply) ProtoMessage() {}
 
 func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[23]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1711,7 @@ func (x *SegmentsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsReply.ProtoReflect.Descriptor instead.
 func (*SegmentsReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{23}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SegmentsReply) GetMesh() uint64 {
@@ -1693,7 +1762,7 @@ type SegmentInfo struct {
 
 func (x *SegmentInfo) Reset() {
 	*x = SegmentInfo{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1774,7 @@ func (x *SegmentInfo) String() string {
 func (*SegmentInfo) ProtoMessage() {}
 
 func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[24]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1787,7 @@ func (x *SegmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentInfo.ProtoReflect.Descriptor instead.
 func (*SegmentInfo) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{24}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SegmentInfo) GetDescriptor_() *Descriptor {
@@ -1864,7 +1933,7 @@ type QuotaUse struct {
 
 func (x *QuotaUse) Reset() {
 	*x = QuotaUse{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1945,7 @@ func (x *QuotaUse) String() string {
 func (*QuotaUse) ProtoMessage() {}
 
 func (x *QuotaUse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[25]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1958,7 @@ func (x *QuotaUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuotaUse.ProtoReflect.Descriptor instead.
 func (*QuotaUse) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{25}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *QuotaUse) GetKeys() int64 {
@@ -1960,7 +2029,7 @@ type Rates struct {
 
 func (x *Rates) Reset() {
 	*x = Rates{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2041,7 @@ func (x *Rates) String() string {
 func (*Rates) ProtoMessage() {}
 
 func (x *Rates) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[26]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2054,7 @@ func (x *Rates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rates.ProtoReflect.Descriptor instead.
 func (*Rates) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{26}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Rates) GetWritesPerSecond() float64 {
@@ -2020,7 +2089,7 @@ type AnchorLag struct {
 
 func (x *AnchorLag) Reset() {
 	*x = AnchorLag{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2101,7 @@ func (x *AnchorLag) String() string {
 func (*AnchorLag) ProtoMessage() {}
 
 func (x *AnchorLag) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[27]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2114,7 @@ func (x *AnchorLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorLag.ProtoReflect.Descriptor instead.
 func (*AnchorLag) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{27}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AnchorLag) GetReplica() uint64 {
@@ -2077,7 +2146,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2158,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[28]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2171,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{28}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{29}
 }
 
 type StatusReply struct {
@@ -2127,7 +2196,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2208,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[29]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2221,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{29}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatusReply) GetNode() *NodeInfo {
@@ -2265,7 +2334,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2346,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_meshpb_mesh_proto_msgTypes[30]
+	mi := &file_internal_meshpb_mesh_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2359,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{30}
+	return file_internal_meshpb_mesh_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Addresses) GetClient() string {
@@ -2358,10 +2427,15 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05floor\x18\x04 \x01(\x03R\x05floor\"3\n" +
+	"\x05floor\x18\x04 \x01(\x03R\x05floor\"{\n" +
 	"\tHashReply\x12\x10\n" +
 	"\x03sum\x18\x01 \x01(\x06R\x03sum\x12\x14\n" +
-	"\x05floor\x18\x02 \x01(\x03R\x05floor\"\x0e\n" +
+	"\x05floor\x18\x02 \x01(\x03R\x05floor\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"G\n" +
+	"\rHashesRequest\x126\n" +
+	"\breplicas\x18\x01 \x03(\v2\x1a.anchormesh.v1.HashRequestR\breplicas\"\x0e\n" +
 	"\fNodesRequest\"O\n" +
 	"\n" +
 	"NodesReply\x12\x12\n" +
@@ -2517,7 +2591,7 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x032\xf3\x05\n" +
+	"\x0fNODE_STATE_DEAD\x10\x032\xb7\x06\n" +
 	"\x04Mesh\x12?\n" +
 	"\x05Nodes\x12\x1b.anchormesh.v1.NodesRequest\x1a\x19.anchormesh.v1.NodesReply\x12H\n" +
 	"\bSegments\x12\x1e.anchormesh.v1.SegmentsRequest\x1a\x1c.anchormesh.v1.SegmentsReply\x12B\n" +
@@ -2529,7 +2603,8 @@ const file_internal_meshpb_mesh_proto_rawDesc = "" +
 	"\bTransfer\x12\x1e.anchormesh.v1.TransferRequest\x1a\x1c.anchormesh.v1.TransferReply\x12E\n" +
 	"\aLineage\x12\x1d.anchormesh.v1.LineageRequest\x1a\x1b.anchormesh.v1.LineageReply\x12L\n" +
 	"\tStructure\x12\x1f.anchormesh.v1.StructureRequest\x1a\x1c.anchormesh.v1.StructureItem0\x01\x12<\n" +
-	"\x04Hash\x12\x1a.anchormesh.v1.HashRequest\x1a\x18.anchormesh.v1.HashReplyB2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
+	"\x04Hash\x12\x1a.anchormesh.v1.HashRequest\x1a\x18.anchormesh.v1.HashReply\x12B\n" +
+	"\x06Hashes\x12\x1c.anchormesh.v1.HashesRequest\x1a\x18.anchormesh.v1.HashReply0\x01B2Z0github.com/anchormesh/anchormesh/internal/meshpbb\x06proto3"
 
 var (
 	file_internal_meshpb_mesh_proto_rawDescOnce sync.Once
@@ -2544,7 +2619,7 @@ func file_internal_meshpb_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_meshpb_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_internal_meshpb_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(NodeState)(0),           // 0: anchormesh.v1.NodeState
 	(*LineageRequest)(nil),   // 1: anchormesh.v1.LineageRequest
@@ -2555,79 +2630,83 @@ var file_internal_meshpb_mesh_proto_goTypes = []any{
 	(*StructureNode)(nil),    // 6: anchormesh.v1.StructureNode
 	(*HashRequest)(nil),      // 7: anchormesh.v1.HashRequest
 	(*HashReply)(nil),        // 8: anchormesh.v1.HashReply
-	(*NodesRequest)(nil),     // 9: anchormesh.v1.NodesRequest
-	(*NodesReply)(nil),       // 10: anchormesh.v1.NodesReply
-	(*NodeInfo)(nil),         // 11: anchormesh.v1.NodeInfo
-	(*Standing)(nil),         // 12: anchormesh.v1.Standing
-	(*DrainRequest)(nil),     // 13: anchormesh.v1.DrainRequest
-	(*DrainReply)(nil),       // 14: anchormesh.v1.DrainReply
-	(*MoveRequest)(nil),      // 15: anchormesh.v1.MoveRequest
-	(*MoveReply)(nil),        // 16: anchormesh.v1.MoveReply
-	(*TransferRequest)(nil),  // 17: anchormesh.v1.TransferRequest
-	(*TransferReply)(nil),    // 18: anchormesh.v1.TransferReply
-	(*SplitRequest)(nil),     // 19: anchormesh.v1.SplitRequest
-	(*SplitReply)(nil),       // 20: anchormesh.v1.SplitReply
-	(*MergeRequest)(nil),     // 21: anchormesh.v1.MergeRequest
-	(*MergeReply)(nil),       // 22: anchormesh.v1.MergeReply
-	(*SegmentsRequest)(nil),  // 23: anchormesh.v1.SegmentsRequest
-	(*SegmentsReply)(nil),    // 24: anchormesh.v1.SegmentsReply
-	(*SegmentInfo)(nil),      // 25: anchormesh.v1.SegmentInfo
-	(*QuotaUse)(nil),         // 26: anchormesh.v1.QuotaUse
-	(*Rates)(nil),            // 27: anchormesh.v1.Rates
-	(*AnchorLag)(nil),        // 28: anchormesh.v1.AnchorLag
-	(*StatusRequest)(nil),    // 29: anchormesh.v1.StatusRequest
-	(*StatusReply)(nil),      // 30: anchormesh.v1.StatusReply
-	(*Addresses)(nil),        // 31: anchormesh.v1.Addresses
-	(*Descriptor)(nil),       // 32: anchormesh.v1.Descriptor
+	(*HashesRequest)(nil),    // 9: anchormesh.v1.HashesRequest
+	(*NodesRequest)(nil),     // 10: anchormesh.v1.NodesRequest
+	(*NodesReply)(nil),       // 11: anchormesh.v1.NodesReply
+	(*NodeInfo)(nil),         // 12: anchormesh.v1.NodeInfo
+	(*Standing)(nil),         // 13: anchormesh.v1.Standing
+	(*DrainRequest)(nil),     // 14: anchormesh.v1.DrainRequest
+	(*DrainReply)(nil),       // 15: anchormesh.v1.DrainReply
+	(*MoveRequest)(nil),      // 16: anchormesh.v1.MoveRequest
+	(*MoveReply)(nil),        // 17: anchormesh.v1.MoveReply
+	(*TransferRequest)(nil),  // 18: anchormesh.v1.TransferRequest
+	(*TransferReply)(nil),    // 19: anchormesh.v1.TransferReply
+	(*SplitRequest)(nil),     // 20: anchormesh.v1.SplitRequest
+	(*SplitReply)(nil),       // 21: anchormesh.v1.SplitReply
+	(*MergeRequest)(nil),     // 22: anchormesh.v1.MergeRequest
+	(*MergeReply)(nil),       // 23: anchormesh.v1.MergeReply
+	(*SegmentsRequest)(nil),  // 24: anchormesh.v1.SegmentsRequest
+	(*SegmentsReply)(nil),    // 25: anchormesh.v1.SegmentsReply
+	(*SegmentInfo)(nil),      // 26: anchormesh.v1.SegmentInfo
+	(*QuotaUse)(nil),         // 27: anchormesh.v1.QuotaUse
+	(*Rates)(nil),            // 28: anchormesh.v1.Rates
+	(*AnchorLag)(nil),        // 29: anchormesh.v1.AnchorLag
+	(*StatusRequest)(nil),    // 30: anchormesh.v1.StatusRequest
+	(*StatusReply)(nil),      // 31: anchormesh.v1.StatusReply
+	(*Addresses)(nil),        // 32: anchormesh.v1.Addresses
+	(*Descriptor)(nil),       // 33: anchormesh.v1.Descriptor
 }
 var file_internal_meshpb_mesh_proto_depIdxs = []int32{
 	3,  // 0: anchormesh.v1.LineageReply.replica:type_name -> anchormesh.v1.Replica
-	32, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
+	33, // 1: anchormesh.v1.Replica.descriptor:type_name -> anchormesh.v1.Descriptor
 	6,  // 2: anchormesh.v1.StructureItem.node:type_name -> anchormesh.v1.StructureNode
-	32, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
+	33, // 3: anchormesh.v1.StructureItem.route:type_name -> anchormesh.v1.Descriptor
 	3,  // 4: anchormesh.v1.StructureItem.replica:type_name -> anchormesh.v1.Replica
-	11, // 5: anchormesh.v1.StructureNode.info:type_name -> anchormesh.v1.NodeInfo
-	11, // 6: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
-	0,  // 7: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
-	12, // 8: anchormesh.v1.NodeInfo.standing:type_name -> anchormesh.v1.Standing
-	32, // 9: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
-	32, // 10: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
-	32, // 11: anchormesh.v1.MergeReply.left:type_name -> anchormesh.v1.Descriptor
-	32, // 12: anchormesh.v1.MergeReply.right:type_name -> anchormesh.v1.Descriptor
-	25, // 13: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
-	32, // 14: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
-	27, // 15: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
-	28, // 16: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
-	26, // 17: anchormesh.v1.SegmentInfo.quota:type_name -> anchormesh.v1.QuotaUse
-	11, // 18: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
-	31, // 19: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
-	9,  // 20: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
-	23, // 21: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
-	29, // 22: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
-	19, // 23: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
-	21, // 24: anchormesh.v1.Mesh.Merge:input_type -> anchormesh.v1.MergeRequest
-	13, // 25: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
-	15, // 26: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
-	17, // 27: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
-	1,  // 28: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
-	4,  // 29: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
-	7,  // 30: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
-	10, // 31: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
-	24, // 32: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
-	30, // 33: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
-	20, // 34: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
-	22, // 35: anchormesh.v1.Mesh.Merge:output_type -> anchormesh.v1.MergeReply
-	14, // 36: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
-	16, // 37: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
-	18, // 38: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
-	2,  // 39: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
-	5,  // 40: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
-	8,  // 41: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
-	31, // [31:42] is the sub-list for method output_type
-	20, // [20:31] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 5: anchormesh.v1.StructureNode.info:type_name -> anchormesh.v1.NodeInfo
+	7,  // 6: anchormesh.v1.HashesRequest.replicas:type_name -> anchormesh.v1.HashRequest
+	12, // 7: anchormesh.v1.NodesReply.nodes:type_name -> anchormesh.v1.NodeInfo
+	0,  // 8: anchormesh.v1.NodeInfo.state:type_name -> anchormesh.v1.NodeState
+	13, // 9: anchormesh.v1.NodeInfo.standing:type_name -> anchormesh.v1.Standing
+	33, // 10: anchormesh.v1.MoveReply.before:type_name -> anchormesh.v1.Descriptor
+	33, // 11: anchormesh.v1.SplitReply.before:type_name -> anchormesh.v1.Descriptor
+	33, // 12: anchormesh.v1.MergeReply.left:type_name -> anchormesh.v1.Descriptor
+	33, // 13: anchormesh.v1.MergeReply.right:type_name -> anchormesh.v1.Descriptor
+	26, // 14: anchormesh.v1.SegmentsReply.segments:type_name -> anchormesh.v1.SegmentInfo
+	33, // 15: anchormesh.v1.SegmentInfo.descriptor:type_name -> anchormesh.v1.Descriptor
+	28, // 16: anchormesh.v1.SegmentInfo.rates:type_name -> anchormesh.v1.Rates
+	29, // 17: anchormesh.v1.SegmentInfo.lags:type_name -> anchormesh.v1.AnchorLag
+	27, // 18: anchormesh.v1.SegmentInfo.quota:type_name -> anchormesh.v1.QuotaUse
+	12, // 19: anchormesh.v1.StatusReply.node:type_name -> anchormesh.v1.NodeInfo
+	32, // 20: anchormesh.v1.StatusReply.addresses:type_name -> anchormesh.v1.Addresses
+	10, // 21: anchormesh.v1.Mesh.Nodes:input_type -> anchormesh.v1.NodesRequest
+	24, // 22: anchormesh.v1.Mesh.Segments:input_type -> anchormesh.v1.SegmentsRequest
+	30, // 23: anchormesh.v1.Mesh.Status:input_type -> anchormesh.v1.StatusRequest
+	20, // 24: anchormesh.v1.Mesh.Split:input_type -> anchormesh.v1.SplitRequest
+	22, // 25: anchormesh.v1.Mesh.Merge:input_type -> anchormesh.v1.MergeRequest
+	14, // 26: anchormesh.v1.Mesh.Drain:input_type -> anchormesh.v1.DrainRequest
+	16, // 27: anchormesh.v1.Mesh.Move:input_type -> anchormesh.v1.MoveRequest
+	18, // 28: anchormesh.v1.Mesh.Transfer:input_type -> anchormesh.v1.TransferRequest
+	1,  // 29: anchormesh.v1.Mesh.Lineage:input_type -> anchormesh.v1.LineageRequest
+	4,  // 30: anchormesh.v1.Mesh.Structure:input_type -> anchormesh.v1.StructureRequest
+	7,  // 31: anchormesh.v1.Mesh.Hash:input_type -> anchormesh.v1.HashRequest
+	9,  // 32: anchormesh.v1.Mesh.Hashes:input_type -> anchormesh.v1.HashesRequest
+	11, // 33: anchormesh.v1.Mesh.Nodes:output_type -> anchormesh.v1.NodesReply
+	25, // 34: anchormesh.v1.Mesh.Segments:output_type -> anchormesh.v1.SegmentsReply
+	31, // 35: anchormesh.v1.Mesh.Status:output_type -> anchormesh.v1.StatusReply
+	21, // 36: anchormesh.v1.Mesh.Split:output_type -> anchormesh.v1.SplitReply
+	23, // 37: anchormesh.v1.Mesh.Merge:output_type -> anchormesh.v1.MergeReply
+	15, // 38: anchormesh.v1.Mesh.Drain:output_type -> anchormesh.v1.DrainReply
+	17, // 39: anchormesh.v1.Mesh.Move:output_type -> anchormesh.v1.MoveReply
+	19, // 40: anchormesh.v1.Mesh.Transfer:output_type -> anchormesh.v1.TransferReply
+	2,  // 41: anchormesh.v1.Mesh.Lineage:output_type -> anchormesh.v1.LineageReply
+	5,  // 42: anchormesh.v1.Mesh.Structure:output_type -> anchormesh.v1.StructureItem
+	8,  // 43: anchormesh.v1.Mesh.Hash:output_type -> anchormesh.v1.HashReply
+	8,  // 44: anchormesh.v1.Mesh.Hashes:output_type -> anchormesh.v1.HashReply
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_internal_meshpb_mesh_proto_init() }
@@ -2647,7 +2726,7 @@ func file_internal_meshpb_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_meshpb_mesh_proto_rawDesc), len(file_internal_meshpb_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Mesh_Lineage_FullMethodName   = "/anchormesh.v1.Mesh/Lineage"
 	Mesh_Structure_FullMethodName = "/anchormesh.v1.Mesh/Structure"
 	Mesh_Hash_FullMethodName      = "/anchormesh.v1.Mesh/Hash"
+	Mesh_Hashes_FullMethodName    = "/anchormesh.v1.Mesh/Hashes"
 )
 
 // MeshClient is the client API for Mesh service.
@@ -71,6 +72,9 @@ type MeshClient interface {
 	Structure(ctx context.Context, in *StructureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StructureItem], error)
 	// Hash returns the asked node's share of the hash of the keyspace.
 	Hash(ctx context.Context, in *HashRequest, opts ...grpc.CallOption) (*HashReply, error)
+	// Hashes returns the shares of many replicas as these stand: of what the asked node has
+	// applied, without a word to their groups. One reply for each question, in their order.
+	Hashes(ctx context.Context, in *HashesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HashReply], error)
 }
 
 type meshClient struct {
@@ -200,6 +204,25 @@ func (c *meshClient) Hash(ctx context.Context, in *HashRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *meshClient) Hashes(ctx context.Context, in *HashesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HashReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Mesh_ServiceDesc.Streams[1], Mesh_Hashes_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HashesRequest, HashReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Mesh_HashesClient = grpc.ServerStreamingClient[HashReply]
+
 // MeshServer is the server API for Mesh service.
 // All implementations must embed UnimplementedMeshServer
 // for forward compatibility.
@@ -239,6 +262,9 @@ type MeshServer interface {
 	Structure(*StructureRequest, grpc.ServerStreamingServer[StructureItem]) error
 	// Hash returns the asked node's share of the hash of the keyspace.
 	Hash(context.Context, *HashRequest) (*HashReply, error)
+	// Hashes returns the shares of many replicas as these stand: of what the asked node has
+	// applied, without a word to their groups. One reply for each question, in their order.
+	Hashes(*HashesRequest, grpc.ServerStreamingServer[HashReply]) error
 	mustEmbedUnimplementedMeshServer()
 }
 
@@ -281,6 +307,9 @@ func (UnimplementedMeshServer) Structure(*StructureRequest, grpc.ServerStreaming
 }
 func (UnimplementedMeshServer) Hash(context.Context, *HashRequest) (*HashReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hash not implemented")
+}
+func (UnimplementedMeshServer) Hashes(*HashesRequest, grpc.ServerStreamingServer[HashReply]) error {
+	return status.Error(codes.Unimplemented, "method Hashes not implemented")
 }
 func (UnimplementedMeshServer) mustEmbedUnimplementedMeshServer() {}
 func (UnimplementedMeshServer) testEmbeddedByValue()              {}
@@ -494,6 +523,17 @@ func _Mesh_Hash_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mesh_Hashes_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HashesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MeshServer).Hashes(m, &grpc.GenericServerStream[HashesRequest, HashReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Mesh_HashesServer = grpc.ServerStreamingServer[HashReply]
+
 // Mesh_ServiceDesc is the grpc.ServiceDesc for Mesh service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -546,6 +586,11 @@ var Mesh_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Structure",
 			Handler:       _Mesh_Structure_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Hashes",
+			Handler:       _Mesh_Hashes_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/node/host"
@@ -27,6 +28,9 @@ type Hasher interface {
 	// the floor that it counted from: the given one, or a higher one that the replica
 	// was compacted at.
 	Hash(ctx context.Context, d *anchormesh.Descriptor, at, floor anchormesh.Revision) (sum uint64, from anchormesh.Revision, err error)
+	// HashStanding returns the same of what the replica has applied, and where in the log
+	// that is. It asks nobody and wakes nobody.
+	HashStanding(d *anchormesh.Descriptor, at, floor anchormesh.Revision) (sum uint64, from anchormesh.Revision, place lineage.Place, err error)
 }
 
 // Lineage implements meshpb.MeshServer. It answers from the replica here, else it
@@ -99,8 +103,7 @@ func (s *Service) Structure(_ *meshpb.StructureRequest, to grpc.ServerStreamingS
 
 // Hash implements meshpb.MeshServer.
 func (s *Service) Hash(ctx context.Context, req *meshpb.HashRequest) (*meshpb.HashReply, error) {
-	d := &anchormesh.Descriptor{Segment: anchormesh.SegmentID(req.GetSegment()), Generation: anchormesh.Generation(req.GetGeneration())}
-	sum, floor, err := s.cfg.Hasher.Hash(ctx, d, req.GetRevision(), req.GetFloor())
+	sum, floor, err := s.cfg.Hasher.Hash(ctx, hashed(req), req.GetRevision(), req.GetFloor())
 	switch {
 	case errors.Is(err, keyspace.ErrCompacted), errors.Is(err, keyspace.ErrFutureRev):
 		return nil, status.Error(codes.OutOfRange, err.Error())
@@ -108,4 +111,26 @@ func (s *Service) Hash(ctx context.Context, req *meshpb.HashRequest) (*meshpb.Ha
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &meshpb.HashReply{Sum: sum, Floor: floor}, nil
+}
+
+// hashed names what a question is about.
+func hashed(req *meshpb.HashRequest) *anchormesh.Descriptor {
+	return &anchormesh.Descriptor{Segment: anchormesh.SegmentID(req.GetSegment()), Generation: anchormesh.Generation(req.GetGeneration())}
+}
+
+// Hashes implements meshpb.MeshServer.
+func (s *Service) Hashes(req *meshpb.HashesRequest, to grpc.ServerStreamingServer[meshpb.HashReply]) error {
+	for _, q := range req.GetReplicas() {
+		reply := &meshpb.HashReply{}
+		sum, floor, place, err := s.cfg.Hasher.HashStanding(hashed(q), q.GetRevision(), q.GetFloor())
+		if err != nil {
+			reply.Problem = err.Error()
+		} else {
+			reply.Sum, reply.Floor, reply.Applied, reply.Term = sum, floor, place.Index, place.Term
+		}
+		if err := to.Send(reply); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -15,6 +15,9 @@
 // before it, and the first one that is kept against itself (package lineage says why
 // that is enough).
 //
+// Replicas are compared by hashes, where they stand if all anchors of their segment stand at one
+// place of its log; else behind a barrier (Apart), which wakes a group that sleeps.
+//
 // # A mesh that lives
 //
 // The nodes are asked one after the other, while segments are split and moved. One

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/anchors/lineage"
 )
 
 // Question asks a node for its replica's hash.
@@ -21,18 +22,17 @@ type Question struct {
 type Answer struct {
 	Question
 	Sum uint64
-	Err error
+	// Stands is where in its log the replica stood; zero where it was asked behind a
+	// barrier.
+	Stands lineage.Place
+	Err    error
 }
 
 // Questions returns what to ask to compare the replicas of all owners, at a revision
 // or, with 0, at the newest that a replica is at. That one was given out for sure.
 func Questions(owners []Owner, at anchormesh.Revision) (out []Question) {
 	if at == 0 {
-		for _, o := range owners {
-			for _, h := range o.Replicas {
-				at = max(at, h.Revision)
-			}
-		}
+		at = newestRevision(owners)
 	}
 	for _, o := range owners {
 		q := Question{Segment: o.Descriptor.Segment, Generation: o.Descriptor.Generation, At: at, Floor: -1}
@@ -45,6 +45,47 @@ func Questions(owners []Owner, at anchormesh.Revision) (out []Question) {
 				out = append(out, q)
 			}
 		}
+	}
+	return out
+}
+
+// newestRevision is the newest that a replica is at.
+func newestRevision(owners []Owner) (at anchormesh.Revision) {
+	for _, o := range owners {
+		for _, h := range o.Replicas {
+			at = max(at, h.Revision)
+		}
+	}
+	return at
+}
+
+// Apart returns which of the answers of replicas as they stand, one to each of Questions, say
+// nothing yet: they are to be asked again, behind a barrier.
+//
+// Where all anchors of a segment stand at one place of its log they have applied the same
+// entries, so their hashes are equal or one has gone wrong. And nothing is missing: what was
+// acknowledged before they were asked had been applied by an anchor, and so was by all. With
+// thousands of segments that nobody writes to, that spares waking every group. A revision
+// that nobody is at may never have been given out, and only a barrier finds out.
+func Apart(owners []Owner, answers []Answer) (out []int) {
+	known := newestRevision(owners)
+	anchors := make(map[anchormesh.SegmentID]int, len(owners))
+	for _, o := range owners {
+		anchors[o.Descriptor.Segment] = len(o.Descriptor.Anchors)
+	}
+	for first := 0; first < len(answers); {
+		a, end := &answers[first], first
+		together := a.At <= known && a.Stands != lineage.Place{}
+		for ; end < len(answers) && answers[end].Segment == a.Segment; end++ {
+			o := &answers[end]
+			together = together && o.Err == nil && o.Stands == a.Stands && o.Floor == a.Floor
+		}
+		if together = together && end-first == anchors[a.Segment]; !together {
+			for i := first; i < end; i++ {
+				out = append(out, i)
+			}
+		}
+		first = end
 	}
 	return out
 }

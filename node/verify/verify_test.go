@@ -388,3 +388,41 @@ func TestHashes(t *testing.T) {
 		t.Errorf("after a compaction: %+v", again)
 	}
 }
+
+// Replicas as they stand tell of a segment where all its anchors stand at one place.
+func TestApart(t *testing.T) {
+	owners := Look(grown(3, 30).told(false), check).Owners
+	n := len(owners[0].Replicas)
+	for what, c := range map[string]struct {
+		tell  func(answers []Answer) []Answer
+		apart bool
+	}{
+		"together":          {func(a []Answer) []Answer { return a }, false},
+		"different hashes":  {func(a []Answer) []Answer { a[1].Sum++; return a }, false},
+		"one behind":        {func(a []Answer) []Answer { a[1].Stands.Index--; return a }, true},
+		"of another term":   {func(a []Answer) []Answer { a[1].Stands.Term++; return a }, true},
+		"one silent":        {func(a []Answer) []Answer { a[0].Err = errors.New("no"); return a }, true},
+		"one compacted":     {func(a []Answer) []Answer { a[n-1].Floor++; return a }, true},
+		"one was not asked": {func(a []Answer) []Answer { return a[1:] }, true},
+		"none says where": {func(a []Answer) []Answer {
+			a[0].Stands, a[1].Stands, a[2].Stands = lineage.Place{}, lineage.Place{}, lineage.Place{}
+			return a
+		}, true},
+		"a revision to come": {func(a []Answer) []Answer { a[0].At, a[1].At, a[2].At = 1000, 1000, 1000; return a }, true},
+	} {
+		var answers []Answer
+		for _, q := range Questions(owners, 0) {
+			answers = append(answers, Answer{Question: q, Sum: 1, Stands: lineage.Place{Index: 7, Term: 2}})
+		}
+		answers = c.tell(answers)
+		var want []int
+		for i, a := range answers {
+			if c.apart && a.Segment == owners[0].Descriptor.Segment {
+				want = append(want, i)
+			}
+		}
+		if got := Apart(owners, answers); !slices.Equal(got, want) {
+			t.Errorf("%s: %v are to be asked again, want %v", what, got, want)
+		}
+	}
+}
