@@ -144,6 +144,9 @@ func (g *Gossip) open(ctx context.Context) error {
 	mc.Logger, mc.LogOutput = logger, nil
 	mc.ProbeInterval, mc.ProbeTimeout, mc.SuspicionMult = pace.Probe, pace.ProbeTimeout, pace.Suspicion
 	mc.GossipInterval, mc.PushPullInterval, mc.TCPTimeout = pace.Gossip, pace.PushPull, pace.Stream
+	// A compressor for each packet of 100 bytes is the larger part of what a node at rest
+	// allocates, and keys and signatures do not get smaller. What others compress is read.
+	mc.EnableCompression = false
 	mc.DeadNodeReclaimTime = time.Nanosecond // an address that changed under a living process
 	d := delegate{g}
 	mc.Delegate, mc.Events, mc.Alive, mc.Conflict = d, d, d, d
