@@ -222,19 +222,19 @@ func (g *Governor) everywhere(ctx context.Context, h home, entry anchormesh.Hash
 			}
 			continue
 		}
-		if len(part.Descriptor.Scope) > len(h.Descriptor.Scope) {
-			continue // a scope inside: its own home's business
-		}
 		all.Go(func() error {
 			d, err := part.Descriptor, error(nil)
-			if !done(d) {
+			// One of a scope inside is its own home's business, unless that has given it back.
+			if inside := len(d.Scope) > len(h.Descriptor.Scope); done(d) || inside {
+				d, err = g.confirmed(ctx, d, inside)
+			} else {
 				d, err = g.adopt(ctx, d, a)
-			} else { // a hint, that its leader has to confirm: of no generation nothing is changed
-				d, err = g.askSegment(ctx, &anchormesh.Descriptor{Segment: d.Segment, Anchors: d.Anchors}, &question{kind: askAdopt})
 			}
 			switch {
 			case err != nil:
 				return err
+			case len(d.Scope) > len(h.Descriptor.Scope) && d.Range.Covers(part.Range):
+				return nil
 			case !done(d) || !d.Range.Covers(part.Range):
 				return fmt.Errorf("%w: segment %s %s is in scope %q at version %d", errNotYet, d.Segment, d.Range, d.Scope, d.Policy)
 			}
@@ -242,4 +242,16 @@ func (g *Governor) everywhere(ctx context.Context, h home, entry anchormesh.Hash
 		})
 	}
 	return all.Wait()
+}
+
+// confirmed returns what a segment's leader says that it is, as of now if that has to be:
+// what this node knows is a hint. That it has adopted a version stays true, but a segment of
+// a scope inside may have been given back long ago.
+func (g *Governor) confirmed(ctx context.Context, d *anchormesh.Descriptor, now bool) (*anchormesh.Descriptor, error) {
+	// Of no generation nothing is changed.
+	d, err := g.askSegment(ctx, &anchormesh.Descriptor{Segment: d.Segment, Anchors: d.Anchors}, &question{kind: askAdopt, flag: now})
+	if err == nil {
+		g.table.Learn(d)
+	}
+	return d, err
 }

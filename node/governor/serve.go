@@ -265,6 +265,8 @@ func (g *Governor) change(ctx context.Context, q *question) ([]byte, error) {
 	h := home{State: s, segment: q.segment, term: st.Term, leads: true}
 	var err error
 	switch {
+	case q.flag:
+		err = g.readIndex(ctx, q.segment)
 	case q.generation != s.Descriptor.Generation: // it has changed: the answer says how
 	case q.kind == askCut:
 		err = g.cut(ctx, q)
