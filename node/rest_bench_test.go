@@ -48,6 +48,7 @@ func BenchmarkRest(b *testing.B) {
 	stop()
 	cpu = used() - cpu
 	runtime.ReadMemStats(&end)
+	held() // a profile knows of what a collection has seen
 	profile(b, "rested")
 	of := func(now, then uint64, per int) float64 { return (float64(now) - float64(then)) / float64(per) }
 	replicas := nodes * (segments - 1)

@@ -41,6 +41,9 @@ func (r *Replica) offer(id anchormesh.ReplicaID) {
 	if err != nil || snap.GetMetadata().GetIndex() < r.match(uint64(id)) {
 		return // the next rejection asks again
 	}
+	if r.out.offered == nil {
+		r.out.offered = make(map[anchormesh.ReplicaID]bool)
+	}
 	r.out.offered[id] = true
 	r.out.offers = append(r.out.offers, SnapshotRequest{To: id, Index: snap.GetMetadata().GetIndex()})
 }

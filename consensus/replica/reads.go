@@ -11,7 +11,7 @@ import (
 // arrived before it began.
 type reads struct {
 	waiting []ReadWaiter
-	rounds  map[uint64][]ReadWaiter // by context
+	rounds  map[uint64][]ReadWaiter // by context; nil before the first
 	context uint64                  // the last one used; never reused in this run
 	age     int                     // ticks since the oldest round began
 }
@@ -61,6 +61,9 @@ func (r *Replica) startRound() {
 	rs.context++
 	if len(rs.rounds) == 0 {
 		rs.age = 0
+	}
+	if rs.rounds == nil {
+		rs.rounds = make(map[uint64][]ReadWaiter)
 	}
 	rs.rounds[rs.context] = rs.waiting
 	rs.waiting = nil

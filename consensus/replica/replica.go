@@ -35,7 +35,7 @@ type outbox struct {
 	// offers are snapshots that this package asks for; offered are the replicas whose
 	// one has not ended.
 	offers  []SnapshotRequest
-	offered map[anchormesh.ReplicaID]bool
+	offered map[anchormesh.ReplicaID]bool // nil: none yet
 }
 
 // New returns a replica that stands where its storage and state machine stand.
@@ -65,8 +65,6 @@ func New(cfg Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica %d: %w", cfg.ID, err)
 	}
 	r := &Replica{cfg: cfg, node: node}
-	r.out.offered = make(map[anchormesh.ReplicaID]bool)
-	r.reads.rounds = make(map[uint64][]ReadWaiter)
 	r.last = r.Status()
 	return r, nil
 }

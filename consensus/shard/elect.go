@@ -110,7 +110,7 @@ func (s *Shard) NodeLost(node anchormesh.NodeID) {
 			if g.sleep.asleep && !s.majorityLeft(g) {
 				s.stir(g)
 			}
-		case leader != 0 && g.peers[leader] == node:
+		case leader != 0 && g.peers.has(leader, node):
 			orphans = append(orphans, orphan{g, leader})
 		}
 	}
@@ -175,12 +175,12 @@ func (g *group) listen() (leader anchormesh.ReplicaID, silent bool) {
 // all end up on one other.
 func (g *group) rank(lost anchormesh.ReplicaID) int {
 	before, others := 0, 0
-	for id := range g.peers {
-		if id == lost {
+	for _, p := range g.peers {
+		if p.id == lost {
 			continue
 		}
 		others++
-		if id < g.replica.ID() {
+		if p.id < g.replica.ID() {
 			before++
 		}
 	}

@@ -21,7 +21,7 @@ func (s *Shard) barred(g *group, p *replica.Proposal) bool {
 		return false
 	}
 	return !r.Reach(func(id anchormesh.ReplicaID) bool {
-		node, known := g.peers[id]
+		node, known := g.peers.node(id)
 		_, lost := s.nodes.lost[node]
 		return known && !lost && s.now-max(s.nodes.heard[node], g.sleep.since) <= uint64(r.ElectionTicks())
 	})

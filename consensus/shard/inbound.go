@@ -45,7 +45,7 @@ func (s *Shard) receiveEarly(g *group) {
 	for _, e := range s.early {
 		if e.Segment != g.segment {
 			kept = append(kept, e)
-		} else if e.Message.GetTo() == uint64(g.replica.ID()) && g.peers[anchormesh.ReplicaID(e.Message.GetFrom())] == e.From {
+		} else if e.Message.GetTo() == uint64(g.replica.ID()) && g.peers.has(anchormesh.ReplicaID(e.Message.GetFrom()), e.From) {
 			s.deliver(g, e.Inbound)
 		}
 	}

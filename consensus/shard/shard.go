@@ -31,7 +31,7 @@ type group struct {
 	run     uint64 // tells it from earlier and later stays of the same replica
 	segment anchormesh.SegmentID
 	replica *replica.Replica
-	peers   map[anchormesh.ReplicaID]anchormesh.NodeID
+	peers   peers
 	guests  map[anchormesh.ReplicaID]anchormesh.NodeID // who wrote and is no peer yet
 	dirty   bool
 	ticked  bool // on the list of those whose clocks go
@@ -184,7 +184,7 @@ func (s *Shard) Add(segment anchormesh.SegmentID, r *replica.Replica, peers map[
 	}
 	delete(s.absent, segment)
 	s.runs++
-	g := &group{run: s.runs, segment: segment, replica: r, peers: peers}
+	g := &group{run: s.runs, segment: segment, replica: r, peers: peersOf(peers)}
 	s.groups[segment] = g
 	s.begin(g)
 	s.order = append(s.order, g)
@@ -224,7 +224,7 @@ func (s *Shard) close(g *group) {
 // SetPeers replaces what the shard knows about where replicas are.
 func (s *Shard) SetPeers(segment anchormesh.SegmentID, peers map[anchormesh.ReplicaID]anchormesh.NodeID) {
 	if g := s.groups[segment]; g != nil {
-		g.peers, g.guests = peers, nil
+		g.peers, g.guests = peersOf(peers), nil
 	}
 }
 
@@ -247,7 +247,7 @@ func (g *group) welcome(id anchormesh.ReplicaID, node anchormesh.NodeID) {
 
 // node returns where a replica of the group is, as far as is known.
 func (g *group) node(id anchormesh.ReplicaID) (anchormesh.NodeID, bool) {
-	node, ok := g.peers[id]
+	node, ok := g.peers.node(id)
 	if !ok {
 		node, ok = g.guests[id]
 	}
@@ -415,7 +415,8 @@ func (s *Shard) collect(g *group, rd replica.Ready) {
 		s.out.Reads = append(s.out.Reads, ReadReady{Segment: g.segment, Read: r})
 	}
 	for _, r := range rd.Snapshots {
-		s.out.Snapshots = append(s.out.Snapshots, Snapshot{Segment: g.segment, Node: g.peers[r.To], SnapshotRequest: r})
+		to, _ := g.peers.node(r.To)
+		s.out.Snapshots = append(s.out.Snapshots, Snapshot{Segment: g.segment, Node: to, SnapshotRequest: r})
 	}
 	if rd.Status != nil {
 		leader, _ := g.node(rd.Status.Leader)

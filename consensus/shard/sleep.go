@@ -146,7 +146,7 @@ func (s *Shard) ask(g *group) bool {
 	p.pending, p.without = nil, nil
 	agree := 1
 	g.replica.Progress(func(id anchormesh.ReplicaID, other replica.PeerProgress) {
-		node, known := g.peers[id]
+		node, known := g.peers.node(id)
 		switch {
 		case id == g.replica.ID():
 		case known && s.silent(node, g):
@@ -308,9 +308,9 @@ func (s *Shard) probe() {
 
 // ping sends a heartbeat that says nothing but that the group's leader is here.
 func (s *Shard) ping(g *group, node anchormesh.NodeID) bool {
-	for id, at := range g.peers {
-		if at == node {
-			s.frames.add(g, word(raftpb.MsgHeartbeat, g, id, g.replica.Status().Term))
+	for _, p := range g.peers {
+		if p.node == node {
+			s.frames.add(g, word(raftpb.MsgHeartbeat, g, p.id, g.replica.Status().Term))
 			return true
 		}
 	}
@@ -338,8 +338,8 @@ func (s *Shard) justLost(node anchormesh.NodeID, g *group) bool {
 // majorityLeft reports whether a majority of a group's nodes is not known to be lost.
 func (s *Shard) majorityLeft(g *group) bool {
 	left := 0
-	for _, node := range g.peers {
-		if _, lost := s.nodes.lost[node]; !lost && !slices.Contains(g.sleep.without, node) {
+	for _, p := range g.peers {
+		if _, lost := s.nodes.lost[p.node]; !lost && !slices.Contains(g.sleep.without, p.node) {
 			left++
 		}
 	}

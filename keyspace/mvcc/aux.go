@@ -20,6 +20,9 @@ type pendingAux struct {
 }
 
 func (p *pendingAux) set(key string, val []byte) {
+	if p.active == nil { // most segments write nothing here
+		p.active = auxTable{}
+	}
 	p.active[key] = val
 	p.bytes += len(key) + len(val) + entryOverhead
 }

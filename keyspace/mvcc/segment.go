@@ -25,7 +25,6 @@ type Segment struct {
 
 	published atomic.Pointer[position] // as of the last ended batch
 	durable   atomic.Pointer[position] // as of the last commit, nil before the first; written under commitMu
-	synced    chan struct{}            // closed when durable is first set
 
 	// mu guards what follows. A batch holds it from Begin to End; readers for one
 	// bounded walk over the index at a time.
@@ -42,13 +41,22 @@ type Segment struct {
 	scrub     scrubState
 	kin       kin
 	publisher Publisher
+	synced    chan struct{} // closed when durable is first set; nil if nobody waits for that
+}
+
+// isSynced is what all segments give to who asks once they are on disk.
+var isSynced = closed()
+
+func closed() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }
 
 // newSegment is a segment that no commit has written yet.
 func newSegment(s *Store, id anchormesh.SegmentID, pos position, index *keyindex.Index) *Segment {
-	g := &Segment{id: id, own: s.origins.number(id), store: s, index: index, head: pos, active: &buffer{}, synced: make(chan struct{})}
+	g := &Segment{id: id, own: s.origins.number(id), store: s, index: index, head: pos, active: &buffer{}}
 	g.pins.current = new(pin)
-	g.aux.active = auxTable{}
 	g.published.Store(&pos)
 	return g
 }
@@ -60,10 +68,12 @@ func storedSegment(s *Store, id anchormesh.SegmentID, pos position, index *keyin
 	return g
 }
 
-// sync says that the backend holds the segment at pos.
+// sync says that the backend holds the segment at pos. The first time the lock is held, or
+// nobody else has the segment yet.
 func (g *Segment) sync(pos position) {
-	if g.durable.Swap(&pos) == nil {
+	if g.durable.Swap(&pos) == nil && g.synced != nil {
 		close(g.synced)
+		g.synced = nil
 	}
 }
 
@@ -98,7 +108,17 @@ func (g *Segment) Durable() uint64 {
 // Synced is closed once a commit holds the segment. That is so from the beginning
 // but for one that was cut off another: until then a crash leaves nothing of it but
 // its parent's log, so nothing that depends on it may be written elsewhere.
-func (g *Segment) Synced() <-chan struct{} { return g.synced }
+func (g *Segment) Synced() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.durable.Load() != nil:
+		return isSynced
+	case g.synced == nil:
+		g.synced = make(chan struct{})
+	}
+	return g.synced
+}
 
 // Meta is the state of the last ended batch. Do not modify its State.
 func (g *Segment) Meta() Meta { return g.published.Load().Meta }
@@ -119,7 +139,7 @@ func (g *Segment) freeze() *frozen {
 	}
 	g.seal()
 	f := &frozen{seg: g, sealed: waiting(g.sealed), aux: g.aux.active, pos: g.head, bytes: g.aux.bytes, kin: g.kin}
-	g.aux = pendingAux{active: auxTable{}, frozen: f.aux}
+	g.aux = pendingAux{frozen: f.aux}
 	g.kin.born, g.kin.absorbed = nil, nil
 	g.dirty = false
 	return f
