@@ -132,3 +132,43 @@ func sortedKeys(m map[string]*node) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// Flip changes a bit of a file that holds something, and returns the file's name; "" if there is
+// none. Each file is as likely as any other; of its bytes those that are not zero, mostly.
+func (m *Mem) Flip(rng *rand.Rand) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	files := map[string]*node{}
+	m.root.each("", func(name string, n *node) {
+		if len(n.data) > 0 {
+			names, files[name] = append(names, name), n
+		}
+	})
+	if len(names) == 0 {
+		return ""
+	}
+	name := names[rng.IntN(len(names))]
+	n := files[name]
+	at := rng.IntN(len(n.data))
+	for try := 0; try < 64 && n.data[at] == 0; try++ {
+		at = rng.IntN(len(n.data))
+	}
+	bit := byte(1) << rng.IntN(8)
+	n.data[at] ^= bit
+	if at < len(n.syncedData) {
+		n.syncedData[at] ^= bit
+	}
+	return name
+}
+
+// each calls f for every file below a directory, in the order of their names.
+func (n *node) each(at string, f func(name string, n *node)) {
+	for _, name := range sortedKeys(n.names) {
+		if child := n.names[name]; child.isDir() {
+			child.each(at+"/"+name, f)
+		} else {
+			f(at+"/"+name, child)
+		}
+	}
+}

@@ -29,6 +29,10 @@ var (
 	// ErrIncomplete says that something is gone without which the node would
 	// break promises it has made to others.
 	ErrIncomplete = errors.New("data directory is incomplete")
+	// ErrNewer: the node record was written by a newer program.
+	ErrNewer = errors.New("node record of a newer format")
+	// ErrDamaged: the node record is not what was written.
+	ErrDamaged = errors.New("node record is damaged")
 )
 
 // Dir is an opened data directory. It is not safe for concurrent use.

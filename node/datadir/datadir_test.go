@@ -1,7 +1,9 @@
 package datadir
 
 import (
+	"bytes"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -119,5 +121,45 @@ func TestForeignDirectories(t *testing.T) {
 	write(t, files, at+"/scopes", "nonsense.db")
 	if _, err := d.Scopes(); !errors.Is(err, ErrForeign) {
 		t.Errorf("a store of no scope: %v", err)
+	}
+}
+
+// A record that is not what was written is refused, whichever bit it is: a node that forgot
+// which replicas it gave up would vote again. Where a letter of a name is the same but for
+// its case, and in the white space between, nothing is lost.
+func TestAChangedBitIsRefused(t *testing.T) {
+	files := used(t)
+	d := open(t, files)
+	want := d.Record()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := fsys.ReadSmall(files, at+"/"+recordName, recordBytesMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for bit := range len(text) * 8 {
+		changed := bytes.Clone(text)
+		changed[bit/8] ^= 1 << (bit % 8)
+		if err := fsys.WriteSmall(files, at, recordName, changed); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(files, at)
+		switch {
+		case err != nil && strings.Contains(err.Error(), recordName):
+			refused++
+			continue
+		case err != nil:
+			t.Fatalf("bit %d: %v", bit, err)
+		case !reflect.DeepEqual(d.Record(), want):
+			t.Fatalf("bit %d: %+v was read as %+v", bit, want, d.Record())
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused < len(text)*6 {
+		t.Errorf("%d of %d changed bits were refused", refused, len(text)*8)
 	}
 }

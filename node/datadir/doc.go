@@ -1,7 +1,7 @@
 // Package datadir is the layout of a node's data directory and the node's own
 // small record in it.
 //
-//	node.json      format, node ID, mesh ID, genesis segment, stores, retired replicas
+//	node.json      format, node ID, mesh ID, genesis segment, stores, retired replicas, checksum
 //	node.lock      held while a process uses the directory
 //	identity.key   the node's ed25519 key (package mesh)
 //	record.epoch   how often the node's record in gossip was renewed (package mesh)

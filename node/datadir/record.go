@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 )
 
 // format of node.json; a newer one is refused.
-const format = 1
+const format = 2
 
 // recordBytesMax bounds node.json: a segment that left costs about 50 bytes.
 const recordBytesMax = 16 << 20
@@ -33,6 +34,9 @@ type Record struct {
 	// Retired holds, per segment, the highest replica ID that this node gave
 	// up. It must not come back: it has forgotten its votes.
 	Retired map[anchormesh.SegmentID]anchormesh.ReplicaID
+	// Dropping names the segments whose log and state here are those of a retired replica,
+	// and are to go. What is here of the others is of a replica that was not retired.
+	Dropping map[anchormesh.SegmentID]bool
 	// Leaving: the node is being drained, and takes no replica.
 	Leaving bool
 	// Installed holds, per segment held here, the log index of the snapshot that
@@ -70,7 +74,21 @@ type stored struct {
 	Boot    string            `json:"boot,omitempty"`
 	Forgot  map[string]uint64 `json:"forgotten_replicas,omitempty"`
 	Keepers map[string]string `json:"reported_to,omitempty"`
+	Drops   []string          `json:"dropping,omitempty"` // ascending
+	Sum     string            `json:"sum,omitempty"`      // of all the others: see encode
 }
+
+// summed returns the record with its checksum, the CRC-32C of its text without one. What a
+// changed bit makes of a name or a number is JSON all the same, and a node that forgot what
+// it gave up would vote again.
+func (s stored) summed() (stored, error) {
+	s.Sum = ""
+	text, err := json.Marshal(&s)
+	s.Sum = fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli))
+	return s, err
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Record returns a copy of the record.
 func (d *Dir) Record() Record {
@@ -86,6 +104,8 @@ func (d *Dir) Record() Record {
 	maps.Copy(r.Forgotten, d.record.Forgotten)
 	r.Keepers = make(map[anchormesh.SegmentID]anchormesh.SegmentID, len(d.record.Keepers))
 	maps.Copy(r.Keepers, d.record.Keepers)
+	r.Dropping = make(map[anchormesh.SegmentID]bool, len(d.record.Dropping))
+	maps.Copy(r.Dropping, d.record.Dropping)
 	return r
 }
 
@@ -121,6 +141,14 @@ func (d *Dir) Save(r Record) error {
 	for segment, keeper := range r.Keepers {
 		s.Keepers[segment.String()] = keeper.String()
 	}
+	for segment := range r.Dropping {
+		s.Drops = append(s.Drops, segment.String())
+	}
+	slices.Sort(s.Drops)
+	s, err := s.summed()
+	if err != nil {
+		return fmt.Errorf("node record: %w", err)
+	}
 	data, err := json.MarshalIndent(&s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("node record: %w", err)
@@ -144,10 +172,13 @@ func (d *Dir) load() error {
 	}
 	var s stored
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("node record %s is damaged: %w", name, err)
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
 	}
-	if s.Format != format {
-		return fmt.Errorf("node record %s has format %d, this program knows %d", name, s.Format, format)
+	if s.Format > format {
+		return fmt.Errorf("%w: %s has format %d, this program knows %d", ErrNewer, name, s.Format, format)
+	}
+	if whole, err := s.summed(); err != nil || s.Sum != whole.Sum {
+		return fmt.Errorf("%w: %s does not add up to its checksum; %s", ErrDamaged, name, remedy)
 	}
 	return d.parse(name, &s)
 }
@@ -174,7 +205,7 @@ func (d *Dir) begin() error {
 const remedy = "put back what is missing, or, if the mesh has its majority without this node, start with an empty directory"
 
 func (d *Dir) parse(name string, s *stored) error {
-	bad := func(err error) error { return fmt.Errorf("node record %s is damaged: %w", name, err) }
+	bad := func(err error) error { return fmt.Errorf("%w: %s: %w", ErrDamaged, name, err) }
 	var err error
 	if s.Mesh != "" {
 		if d.record.Mesh, err = anchormesh.ParseMeshID(s.Mesh); err != nil {
@@ -205,6 +236,14 @@ func (d *Dir) parse(name string, s *stored) error {
 	}
 	if d.record.Keepers, err = keepers(s.Keepers); err != nil {
 		return bad(err)
+	}
+	d.record.Dropping = make(map[anchormesh.SegmentID]bool, len(s.Drops))
+	for _, name := range s.Drops {
+		segment, err := anchormesh.ParseSegmentID(name)
+		if err != nil {
+			return bad(err)
+		}
+		d.record.Dropping[segment] = true
 	}
 	d.record.Installed = make(map[anchormesh.SegmentID]uint64, len(s.Snaps))
 	for key, index := range s.Snaps {

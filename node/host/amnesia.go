@@ -128,7 +128,7 @@ func (h *Host) superseded(d *anchormesh.Descriptor, current bool) (free bool, er
 // release gives up what is left of a forgetful replica. Caller holds mu.
 func (h *Host) release(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	rec := h.dir.Record()
-	rec.Retired[segment] = max(rec.Retired[segment], id)
+	rec.Retired[segment], rec.Dropping[segment] = max(rec.Retired[segment], id), true
 	delete(rec.Forgotten, segment)
 	delete(rec.Keepers, segment)
 	delete(rec.Installed, segment)
@@ -139,11 +139,18 @@ func (h *Host) release(segment anchormesh.SegmentID, id anchormesh.ReplicaID) er
 	return h.clear(segment)
 }
 
-// clear drops the data of a forgetful replica, if there is any. Caller holds mu.
+// clear drops what is left of a forgetful replica. Caller holds mu.
 func (h *Host) clear(segment anchormesh.SegmentID) error {
+	rec := h.dir.Record()
 	f, here := h.forgetful[segment]
-	if !here {
-		return nil
+	switch {
+	case !here:
+		return h.drop(segment)
+	case !rec.Dropping[segment]:
+		rec.Dropping[segment] = true
+		if err := h.dir.Save(rec); err != nil {
+			return err
+		}
 	}
 	delete(h.forgetful, segment)
 	store, err := h.openStore(fileOf(f.State.Descriptor))

@@ -242,10 +242,7 @@ func (h *Host) Open() error {
 		}
 		for _, id := range store.Absent() { // cut short: an installation begins anew, a retirement ends
 			known[id] = true
-			if replica, retired := h.dir.Record().Retired[id]; retired {
-				if err := h.retired(id, replica); err != nil {
-					return err
-				}
+			if h.dir.Record().Dropping[id] {
 				if err := h.discard(store, id); err != nil {
 					return err
 				}
@@ -293,10 +290,10 @@ func (h *Host) orphan(id anchormesh.SegmentID) error {
 		if err := h.retired(id, replica); err != nil {
 			return err
 		}
-		return h.engine.DropLog(id)
+		return h.drop(id)
 	}
-	if _, retired := rec.Retired[id]; retired {
-		return h.engine.DropLog(id)
+	if rec.Dropping[id] {
+		return h.drop(id)
 	}
 	last, err := h.log.Group(id).LastIndex()
 	if err != nil {
@@ -330,10 +327,7 @@ func (h *Host) reopen(store *mvcc.Store, id anchormesh.SegmentID) error {
 			return err
 		}
 	}
-	if gone := h.dir.Record().Retired[id]; !ok || self <= gone { // a retirement that a crash cut short
-		if err := h.retired(id, gone); err != nil {
-			return err
-		}
+	if !ok || self <= h.dir.Record().Retired[id] { // a retirement that a crash cut short
 		return h.discard(store, id)
 	}
 	if forgot, err := h.forgot(segment, self, state); forgot || err != nil {

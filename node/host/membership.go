@@ -123,10 +123,11 @@ func (h *Host) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID) err
 	return h.discard(store, segment)
 }
 
-// retired notes for good that a replica may not come back.
+// retired notes for good that a replica may not come back, and that what is left of it is
+// to go: discard or drop comes next.
 func (h *Host) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	rec := h.dir.Record()
-	rec.Retired[segment] = max(rec.Retired[segment], id)
+	rec.Retired[segment], rec.Dropping[segment] = max(rec.Retired[segment], id), true
 	delete(rec.Installed, segment)
 	delete(rec.Frozen, segment)
 	delete(rec.Forgotten, segment)
@@ -147,13 +148,26 @@ func (h *Host) stopReplica(segment anchormesh.SegmentID, r *Replica, reason erro
 	r.Hub.Stop(reason)
 }
 
-// discard removes what is left of a retired replica. The store goes first: a
-// log without a state is harmless.
+// discard drops the state of a replica that is not to be, and its log if that was retired: a
+// log that is there without it holds what the next replica has promised.
 func (h *Host) discard(store *mvcc.Store, segment anchormesh.SegmentID) error {
 	if err := store.Remove(segment); err != nil {
 		return err
 	}
-	return h.engine.DropLog(segment)
+	return h.drop(segment)
+}
+
+// drop drops the log of a retired replica.
+func (h *Host) drop(segment anchormesh.SegmentID) error {
+	if !h.dir.Record().Dropping[segment] {
+		return nil
+	}
+	if err := h.engine.DropLog(segment); err != nil {
+		return err
+	}
+	rec := h.dir.Record()
+	delete(rec.Dropping, segment)
+	return h.dir.Save(rec)
 }
 
 // Offer describes a snapshot that another node wants to install here.

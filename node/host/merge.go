@@ -130,7 +130,7 @@ func (h *Host) letGo(left *Replica, segment anchormesh.SegmentID, right *Replica
 		if err := h.retired(segment, right.ID); err != nil {
 			return err
 		}
-		return h.engine.DropLog(segment)
+		return h.drop(segment)
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -18,18 +17,14 @@ import (
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/testnet/cluster"
 	"github.com/anchormesh/anchormesh/testnet/target"
+	machines "github.com/anchormesh/anchormesh/testnet/torture/target"
 )
 
 // powerCut kills a node's process, and has the next start find another run of the machine.
 func powerCut(t *testing.T, n *cluster.Node) {
 	t.Helper()
 	n.Kill()
-	record := filepath.Join(n.Dir, "node.json")
-	b, err := os.ReadFile(record)
-	if err != nil || !bootField.Match(b) {
-		t.Fatalf("%s, %v", b, err)
-	}
-	if err := os.WriteFile(record, bootField.ReplaceAll(b, []byte(`"boot": "another"`)), 0o600); err != nil {
+	if err := machines.Reboot(n.Dir); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 
 	"github.com/anchormesh/anchormesh/internal/meshpb"
 	"github.com/anchormesh/anchormesh/testnet/target"
+	machines "github.com/anchormesh/anchormesh/testnet/torture/target"
 )
 
 // lightPrefix is the light scope of these tests.
@@ -70,9 +68,6 @@ func putLight(ctx context.Context, client *clientv3.Client, from, to int) error 
 	return nil
 }
 
-// bootField is a node's record of the machine's run.
-var bootField = regexp.MustCompile(`"boot": "[^"]*"`)
-
 // All processes are killed at once: a light scope has everything. Then one node is
 // started as on a machine that was switched off meanwhile: its replica of the light
 // segment, alone, gives way to a new one, and nothing is lost.
@@ -97,12 +92,7 @@ func TestALightScopeThroughKillsAndAPowerCut(t *testing.T) {
 	}
 	off := c.Nodes[1]
 	off.Kill()
-	record := filepath.Join(off.Dir, "node.json")
-	b, err := os.ReadFile(record)
-	if err != nil || !bootField.Match(b) {
-		t.Fatalf("%s, %v", b, err)
-	}
-	if err := os.WriteFile(record, bootField.ReplaceAll(b, []byte(`"boot": "another"`)), 0o600); err != nil {
+	if err := machines.Reboot(off.Dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(off.Start(), putLight(ctx, client, 200, 300)); err != nil {

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"time"
 
+	"github.com/anchormesh/anchormesh/internal/fsys"
+	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/testnet/cluster"
 	"github.com/anchormesh/anchormesh/testnet/torture/fault"
 )
@@ -40,7 +39,7 @@ func Processes(ctx context.Context, kind cluster.Kind, size int, dir string, arg
 			t.Metrics = append(t.Metrics, "http://"+n.HTTP+"/metrics")
 		}
 	}
-	t.Reboot = func(node int) error { return reboot(c.Nodes[node].Dir) }
+	t.Reboot = func(node int) error { return Reboot(c.Nodes[node].Dir) }
 	t.Books = func(context.Context) (dirs []string, done func(), err error) {
 		for _, n := range c.Nodes {
 			dirs = append(dirs, n.Dir)
@@ -61,23 +60,17 @@ func closeDisks(d *Disks) error {
 	return d.Close()
 }
 
-// booted is a node's record of its machine's run.
-var booted = regexp.MustCompile(`"boot": "[^"]*"`)
-
-var errNoBoot = errors.New("target: the node's record names no run of the machine")
-
-// reboot names another run. What is on the disk stays: the node may have forgotten
-// nothing, and has to behave as if it had.
-func reboot(dir string) error {
-	path := filepath.Join(dir, "node.json")
-	b, err := os.ReadFile(path)
+// Reboot has the record in the directory of a node that is down name another run of its
+// machine. What is on the disk stays: the node may have forgotten nothing, and has to
+// behave as if it had.
+func Reboot(dir string) error {
+	d, err := datadir.Open(fsys.OS, dir)
 	if err != nil {
 		return err
 	}
-	if !booted.Match(b) {
-		return fmt.Errorf("%w: %s", errNoBoot, path)
-	}
-	return os.WriteFile(path, booted.ReplaceAll(b, fmt.Appendf(nil, `"boot": "another-%d"`, time.Now().UnixNano())), 0o600)
+	rec := d.Record()
+	rec.Boot = fmt.Sprintf("another-%d", time.Now().UnixNano())
+	return errors.Join(d.Save(rec), d.Close())
 }
 
 // stopTimeout bounds an orderly end.
