@@ -73,13 +73,14 @@ fuzz: ## fuzz every target for FUZZTIME (30s)
 	done
 
 .PHONY: sim
-sim: ## run SEEDS (100) whole meshes on virtual time; ARGS="-seed 17 -seeds 1 -shrink" looks at one
-	$(GO) run ./testnet/sim/cmd/sim -quiet -seeds $(SEEDS) $(ARGS)
+sim: ## run SEEDS (100) whole meshes on virtual time; SEED=17 runs one, ARGS=-shrink looks for a smaller one that fails
+	$(GO) run ./testnet/sim/cmd/sim $(if $(SEED),-seed $(SEED) -seeds 1,-quiet -seeds $(SEEDS)) $(ARGS)
 
 .PHONY: soak
 soak: ## simulate for SOAK (1h), then kill at every durable step and compare with etcd at length
 	$(GO) run ./testnet/sim/cmd/sim -quiet -seed $$(date +%s) -seeds 0 -for $(SOAK)
 	$(GO) test -count=1 -tags failpoints -timeout 30m ./consensus/wal ./internal/failpoint
+	$(GO) test -count=1 -tags failpoints -timeout 30m ./testnet/sim -run TestPowerCutAtEveryFailpoint
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run 'TestCrashAtEvery|TestPartitionAtEveryPhase|TestOnlyLoadThat|TestALightScope|TestNoScopeWhile' -args -every-step -every-phase -own-load
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestScopesWhileNodesAreKilled -args -scope-rounds 200
 	$(GO) test -count=1 -timeout 1h ./testnet/e2e -run TestAScopeChangesWhileNodesAreKilled -args -live-steps 60

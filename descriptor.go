@@ -104,7 +104,7 @@ type Descriptor struct {
 	// Stamped says that the scope has been split: its home's leader hands out
 	// the revisions, for good.
 	Stamped bool
-	// Joint says that a change of voters is half way: some that are not named
+	// Joint says that a change of voters is not over: some that are not named
 	// here any more may still count.
 	Joint bool
 }

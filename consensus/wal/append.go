@@ -282,6 +282,7 @@ func (l *Log) write() error {
 	if _, err := f.f.WriteAt(buf, f.end); err != nil {
 		return fmt.Errorf("writing %s: %w", f.name, err)
 	}
+	failpoint.Hit("wal/after-write")
 	l.noteWrite(len(buf), time.Since(begin))
 	return nil
 }

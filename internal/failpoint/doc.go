@@ -26,6 +26,8 @@
 // both sides have had the patience. Transports ask Cut; what they carry over Conn they
 // need not ask for.
 //
+// A simulation, which runs many nodes in one goroutine, takes the steps in by Handle.
+//
 // A malformed variable stops the process at start: a fault run that injects no
 // fault proves nothing.
 package failpoint

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
 )
 
@@ -83,9 +84,11 @@ func (s *Store) commitOf(segments []*Segment) error {
 	if len(c.work) == 0 {
 		return nil
 	}
+	failpoint.Hit("store/before-commit")
 	if err := s.update(c.write); err != nil {
 		return err // sealed buffers stay: reads need them
 	}
+	failpoint.Hit("store/after-commit")
 	bytes := 0
 	for _, t := range c.sealed {
 		t.stored.Store(true)

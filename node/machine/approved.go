@@ -95,7 +95,7 @@ type admission struct {
 	done  chan struct{}
 }
 
-// electorate is what follows from one state: it is computed once.
+// electorate is what follows from the state in force: it is computed once.
 type electorate struct {
 	of *State
 	is *trust.Electorate
@@ -200,10 +200,14 @@ func (m *Machine) Electorate() *trust.Electorate { return m.electorateOf(m.state
 func (m *Machine) electorateOf(s *State) *trust.Electorate {
 	m.approvals.mu.Lock()
 	defer m.approvals.mu.Unlock()
-	if m.approvals.voters.of != s {
-		m.approvals.voters = electorate{of: s, is: s.Electorate()}
+	if v := m.approvals.voters; v.of == s {
+		return v.is
 	}
-	return m.approvals.voters.is
+	is := s.Electorate()
+	if m.state.Load() == s { // or it would keep a state that is over
+		m.approvals.voters = electorate{of: s, is: is}
+	}
+	return is
 }
 
 // InForce is what an approved batch of an entry at this place is judged against.

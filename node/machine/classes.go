@@ -107,7 +107,7 @@ func (m *Machine) applyHardened(e *consensus.Entry, body []byte) error {
 	b := m.segment.Begin(e.Index, e.Term)
 	next.store(b)
 	b.End()
-	m.state.Store(&next) // the configuration is as it was: see Durable
+	m.put(&next) // the configuration is as it was: see Durable
 	m.changed(Change{State: &next, Place: placeOf(e)})
 	return nil
 }

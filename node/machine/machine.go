@@ -41,8 +41,15 @@ type Machine struct {
 	applying sync.Mutex // held while an entry is applied
 	gone     bool       // another segment has absorbed this one
 
-	mu     sync.Mutex
-	states []*State // those in force from the durable index on, oldest first
+	mu    sync.Mutex
+	confs []configuration // those in force from the durable index on, oldest first
+}
+
+// configuration is Raft's, from an entry on. It is all that is kept of states which are
+// not in force any more: they would be most of what a segment takes.
+type configuration struct {
+	since uint64
+	conf  *raftpb.ConfState
 }
 
 // Change is what an entry did to the segment's record of itself.
@@ -113,21 +120,33 @@ func (m *Machine) Durable() (uint64, *raftpb.ConfState) {
 	index := m.segment.Durable()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.states) > 1 && m.states[1].Descriptor.Changed <= index {
-		m.states = m.states[1:]
+	past := 0
+	for past+1 < len(m.confs) && m.confs[past+1].since <= index {
+		past++
 	}
-	return index, m.states[0].Conf
+	m.confs = slices.Delete(m.confs, 0, past)
+	return index, m.confs[0].conf
 }
 
 // enter puts a state in force.
 func (m *Machine) enter(s *State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.states = append(m.states, s)
-	m.state.Store(s)
+	if n := len(m.confs); n == 0 || m.confs[n-1].conf != s.Conf {
+		m.confs = append(m.confs, configuration{s.Descriptor.Changed, s.Conf})
+	}
+	m.put(s)
 	m.space.SetPlace(s.Descriptor.Generation, string(s.Descriptor.Line), s.Counts() && len(s.Descriptor.Line) > 0)
 	// Rules that do not compile shut the scope, on every replica alike: nothing to do.
 	_ = m.space.Govern(governed(s.Descriptor.Scope, s.Policy))
+}
+
+// put replaces the state that others see, and what follows from the one before.
+func (m *Machine) put(s *State) {
+	m.state.Store(s)
+	m.approvals.mu.Lock()
+	defer m.approvals.mu.Unlock()
+	m.approvals.voters = electorate{}
 }
 
 // Apply implements consensus.StateMachine.
@@ -137,6 +156,8 @@ func (m *Machine) Apply(e *consensus.Entry, want bool) []consensus.Outcome {
 	if m.gone { // its group is about to be stopped
 		return failures(e, ErrFrozen)
 	}
+	failpoint.Hit("apply/before-entry")
+	defer failpoint.Hit("apply/after-entry")
 	if e.Conf != nil {
 		m.applyConf(e)
 		return []consensus.Outcome{{}}
@@ -251,6 +272,8 @@ func (m *Machine) applyStructure(e *consensus.Entry) error {
 		err = m.applyTrust(e, body)
 	case OpHardened:
 		err = m.applyHardened(e, body)
+	case OpSeated:
+		err = m.applySeated(e, body)
 	case OpPropose, OpVote, OpClose, OpAdopt, OpFinish, OpInForce, OpAffirm:
 		err = m.applyScope(op, e, body)
 	case OpDead, OpChoose, OpBegun, OpUnheard:
@@ -333,7 +356,7 @@ func (m *Machine) applyWindow(e *consensus.Entry, body []byte) error {
 	b := m.segment.Begin(e.Index, e.Term)
 	now.store(b)
 	b.End()
-	m.state.Store(&now) // the configuration is as it was: see Durable
+	m.put(&now) // the configuration is as it was: see Durable
 	m.changed(Change{State: &now, Place: placeOf(e)})
 	return nil
 }

@@ -216,7 +216,7 @@ func (m *Machine) turn(e *consensus.Entry, change func(next *State) error) error
 	b := m.segment.Begin(e.Index, e.Term)
 	next.store(b)
 	b.End()
-	m.state.Store(&next) // the configuration is as it was: see Durable
+	m.put(&next) // the configuration is as it was: see Durable
 	m.changed(Change{State: &next, Place: placeOf(e), Thawed: now.Frozen() && !next.Frozen()})
 	return nil
 }

@@ -286,6 +286,24 @@ func TestNothingIsCutOrJoinedWhileAConfigurationIsJoint(t *testing.T) {
 	left := &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
 	change(c.m, &c.bench.index, 2, left, nil)
 	change(c.right, &c.index, 3, left, nil)
+	if out := c.apply(2, split); !errors.Is(out.Err, ErrRefused) {
+		t.Errorf("a split before the new voters are seated: %v, want %v", out.Err, ErrRefused)
+	}
+	joined := c.bench.index - 1
+	for name, command := range map[string][]byte{
+		"of another change": Seated(joined + 1), "of the joint step": Seated(joined - 1), "of none": Seated(0), "cut short": {byte(OpSeated)},
+	} {
+		if out := c.apply(2, command); out.Err == nil || !c.m.State().Joint() {
+			t.Errorf("the end %s was taken", name)
+		}
+	}
+	if out := c.apply(2, Seated(joined)); out.Err != nil || c.m.State().Joint() || c.m.Descriptor().Joint || len(c.m.State().Leaving) > 0 ||
+		c.m.Descriptor().Changed != c.bench.index {
+		t.Errorf("the end of the change: %v, %+v", out.Err, c.m.State())
+	}
+	if out := c.apply(2, Seated(joined)); out.Err == nil {
+		t.Error("a change ended twice")
+	}
 	if out := c.apply(2, split); out.Err != nil {
 		t.Errorf("a split when the change is over: %v", out.Err)
 	}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -43,6 +44,7 @@ const (
 	partSoft = 31 // uvarints: replicas, ascending
 
 	partKeeper = 32 // package keeper
+	partSeats  = 36 // uvarint: index
 )
 
 type part struct {
@@ -53,16 +55,11 @@ type part struct {
 // Encode returns the stored form.
 func (s *State) Encode() []byte {
 	parts := s.parts()
-	size := 1 + binary.MaxVarintLen16
-	for _, p := range parts {
-		size += 2*binary.MaxVarintLen32 + len(p.bytes)
-	}
-	// Each of thousands of segments keeps these bytes, so there is no room to grow.
-	out := fields.AppendNumbers(append(make([]byte, 0, size), stateVersion), uint64(len(parts)))
+	out := fields.AppendNumbers([]byte{stateVersion}, uint64(len(parts)))
 	for _, p := range parts {
 		out = fields.AppendBytes(fields.AppendNumbers(out, p.kind), p.bytes)
 	}
-	return out
+	return bytes.Clone(out) // each of thousands of segments keeps it: without room to grow
 }
 
 // store writes a new state with an entry. Afterwards lineage and ledger, which are most
@@ -99,6 +96,7 @@ func (s *State) parts() []part {
 		{partTurn, s.Turn.encode()},
 		{partSoft, appendReplicas(nil, s.Soft)},
 		{partKeeper, s.Keeper.Encode()},
+		{partSeats, s.encodeSeats()},
 	}
 	if s.Scope != nil {
 		all = slices.Insert(all, partScope-1, part{partScope, s.Scope.Encode()})
@@ -158,10 +156,21 @@ func (s *State) decodePart(kind uint64, b []byte) (err error) {
 		s.Keeper, err = keeper.Decode(b)
 	case partTurn:
 		err = s.Turn.decode(b)
+	case partSeats:
+		r := reader{fields.Reader{Rest: b}}
+		s.Seats = r.AtMost(math.MaxUint64)
+		return r.end()
 	default:
 		err = fmt.Errorf("it was written by a newer program")
 	}
 	return err
+}
+
+func (s *State) encodeSeats() []byte {
+	if s.Seats == 0 {
+		return nil
+	}
+	return fields.AppendNumbers(nil, s.Seats)
 }
 
 func appendReplicas(b []byte, ids []anchormesh.ReplicaID) []byte {

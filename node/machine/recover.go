@@ -103,7 +103,7 @@ func (s *State) recovered(how *Recovery, base anchormesh.Revision) (*State, erro
 	}
 	next := *s
 	d := s.Descriptor.Clone()
-	next.Descriptor, next.Chain, next.Leaving, next.Soft = d, chain, nil, nil
+	next.Descriptor, next.Chain, next.Leaving, next.Seats, next.Soft = d, chain, nil, 0, nil
 	next.Left.Open = false
 	old.Replica, old.Role = d.NextReplica+recoveredReplicas*anchormesh.ReplicaID(how.times()), anchormesh.Voter
 	d.Anchors, d.NextReplica, d.Joint = []anchormesh.Anchor{old}, old.Replica+1, false

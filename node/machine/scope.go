@@ -13,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus"
 	"github.com/anchormesh/anchormesh/internal/fields"
 	"github.com/anchormesh/anchormesh/keyspace"
+	"github.com/anchormesh/anchormesh/keyspace/rules"
 )
 
 // Structural commands of scopes. All but OpAdopt stand in the log of a scope's home.
@@ -140,7 +141,7 @@ func (m *Machine) govern(e *consensus.Entry, old, next *State) {
 	next.store(b)
 	b.End()
 	if next.Descriptor == old.Descriptor {
-		m.state.Store(next) // see Durable
+		m.put(next) // see Durable
 	} else {
 		m.enter(next)
 	}
@@ -429,4 +430,29 @@ func begun(a *Adoption, place lineage.Place, entry anchormesh.Hash) *scope.Recor
 		v.AtMillis = int64(min(why.Numbers[3], math.MaxInt64))
 	}
 	return scope.Begun(v)
+}
+
+// CompileRule says why a rule of a policy cannot be compiled; nil if it can. It is a
+// policy.Compile.
+func CompileRule(r policy.Rule) error {
+	return rules.Check(rules.Expr{Name: r.Name, Text: r.Expr})
+}
+
+// governed is what a policy says to the keyspace; nil is no policy.
+func governed(scope []byte, p *policy.Policy) *keyspace.Governed {
+	if p == nil {
+		return nil
+	}
+	w := p.Writes
+	g := &keyspace.Governed{
+		QuotaBytes: p.Quota.Bytes, QuotaKeys: p.Quota.Keys, OwnCompaction: p.Retention.OwnCompaction,
+		Rules: rules.Rules{
+			Scope: string(scope), CreateOnly: w.CreateOnly, AppendOnly: w.AppendOnly, TTLRequired: w.TTLRequired,
+			KeyBytesMax: w.KeyBytesMax, ValueBytesMax: w.ValueBytesMax, Writers: w.Writers, Signed: w.Signed,
+		},
+	}
+	for _, r := range w.Rules {
+		g.Rules.Exprs = append(g.Rules.Exprs, rules.Expr{Name: r.Name, Text: r.Expr})
+	}
+	return g
 }

@@ -28,9 +28,12 @@ type State struct {
 	Conf       *raftpb.ConfState
 	// Want is the number of anchors the segment's scope asks for.
 	Want int
-	// Leaving holds anchors that count in a joint configuration's outgoing
-	// majority and are not in the descriptor any more.
+	// Leaving holds voters that are not in the descriptor any more and may still count,
+	// until the change of voters is over.
 	Leaving []anchormesh.Anchor
+	// Seats is the index of the newest change of voters while it is not over; see
+	// OpSeated. 0: it is.
+	Seats uint64
 	// Chain is the segment's lineage.
 	Chain *lineage.Chain
 	// Line names the line of revisions that the segment's writes are stamped from;
@@ -88,20 +91,16 @@ func (s *State) Peers() map[anchormesh.ReplicaID]anchormesh.NodeID {
 	return out
 }
 
-// Joint reports whether a change of voters is half way.
-func (s *State) Joint() bool { return len(s.Conf.GetVotersOutgoing()) > 0 }
-
 // after returns the state behind a change of the configuration at a place of the
 // log.
 func (s *State) after(next *anchormesh.Descriptor, conf *raftpb.ConfState, place lineage.Place) *State {
 	out := *s
-	out.Descriptor, out.Conf, out.Leaving = next, conf, nil
+	out.Descriptor, out.Conf = next, conf
 	out.Left.Open = false // nothing else may change while it is: so it has failed
-	for _, old := range append(slices.Clone(s.Descriptor.Anchors), s.Leaving...) {
-		if _, stays := next.Replica(old.Replica); !stays && slices.Contains(conf.GetVotersOutgoing(), uint64(old.Replica)) {
-			out.Leaving = append(out.Leaving, old)
-		}
+	if !sameVoters(s.Conf, conf) {
+		out.Seats = place.Index
 	}
+	out.Leaving = out.left(s)
 	out.Soft = out.stillSoft()
 	chain, err := s.Chain.Change(place, out.voters(), lineage.Evidence{})
 	if err != nil {

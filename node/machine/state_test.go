@@ -62,8 +62,11 @@ func TestAnchorsOnTheirWayOutStayReachable(t *testing.T) {
 	}
 	left := joint.after(next.Clone(), &raftpb.ConfState{Voters: []uint64{1, 3}}, lineage.Place{Index: 21, Term: 3})
 	left.check()
-	if _, known := left.Peers()[2]; known || left.Joint() || left.Descriptor.Joint {
-		t.Fatalf("the voter that left is still there: %+v", left)
+	if change, due := left.Seating(); left.Peers()[2] != "b" || !left.Descriptor.Joint || !due || change != 21 {
+		t.Fatalf("the voter that left is gone before others are known to know it: %+v", left)
+	}
+	if again, err := DecodeState(left.Encode()); err != nil || !equal(left, again) || again.Seats != 21 {
+		t.Fatalf("%+v came back as %+v, %v", left, again, err)
 	}
 	entries := left.Chain.Entries()
 	if last := entries[len(entries)-1]; len(entries) != 3 || !last.Describes(left.Descriptor) || len(entries[1].Voters.Outgoing) != 2 {

@@ -3,9 +3,11 @@ package machine
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -128,6 +130,31 @@ func TestSplit(t *testing.T) {
 	}
 	if rev, _ := b.m.Segment().Revision(); rev != 10 {
 		t.Errorf("left is at revision %d", rev)
+	}
+}
+
+// Nothing of a machine keeps a state that is over, which is most of what a segment takes.
+func TestAStateThatIsOverIsLetGo(t *testing.T) {
+	b := newBench(t)
+	for i, change := range [][]byte{
+		(&Split{At: []byte("m"), Right: 11}).Command(), Window(100), (&Split{At: []byte("c"), Right: 12}).Command(),
+	} {
+		b.m.Electorate() // as for votes on it
+		before := weak.Make(b.m.State())
+		if out := b.apply(b.gen(), change); out.Err != nil {
+			t.Fatal(out.Err)
+		}
+		b.changes = nil
+		runtime.GC()
+		if before.Value() != nil {
+			t.Errorf("the state before change %d is still there", i)
+		}
+	}
+	if err := b.store.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if index, conf := b.m.Durable(); index != b.index || len(conf.GetVoters()) != 3 {
+		t.Errorf("durable at %d with %v", index, conf)
 	}
 }
 

@@ -75,7 +75,7 @@ func (m *Machine) applyTrust(e *consensus.Entry, body []byte) error {
 	b := m.segment.Begin(e.Index, e.Term)
 	now.store(b)
 	b.End()
-	m.state.Store(&now) // the configuration is as it was: see Durable
+	m.put(&now) // the configuration is as it was: see Durable
 	m.changed(Change{State: &now, Place: placeOf(e)})
 	return nil
 }

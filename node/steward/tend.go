@@ -98,6 +98,9 @@ func (s *Steward) tend(ctx context.Context, l *look, id anchormesh.SegmentID) {
 	if t.changed != situation.Descriptor.Changed {
 		t.changed, t.calm = situation.Descriptor.Changed, l.now
 	}
+	if s.seat(t, r, &situation) {
+		return
+	}
 	plan := recruit.Plan{Status: waitsForTurn, Degraded: waitsForTurn}
 	if s.mayTry(l, id, &situation) {
 		plan = t.recruiter.Step(l.now, situation)
@@ -342,15 +345,40 @@ func single(kind raftpb.ConfChangeType, id anchormesh.ReplicaID) *raftpb.ConfCha
 func (s *Steward) propose(t *tended, d, next *anchormesh.Descriptor, cc *raftpb.ConfChangeV2, done func()) {
 	t.pending.Store(true)
 	s.engine.ChangeConf(d.Segment, d.Generation, cc, meshpb.EncodeDescriptor(next), func(res consensus.Result) {
-		if res.Err != nil {
-			s.cfg.Logger.Warn("change of the anchor group did not happen", "segment", d.Segment, "err", res.Err)
-		} else {
+		if res.Err == nil {
 			done()
 		}
-		t.pending.Store(false)
-		t.again.Store(true)
-		s.Kick()
+		s.ended(t, d.Segment, res)
 	})
+}
+
+// seat has the log note that a change of voters is over, if one is behind its joint
+// configuration and this node has applied it as the leader. It reports whether it did so.
+func (s *Steward) seat(t *tended, r *host.Replica, situation *recruit.Situation) bool {
+	state := r.Machine.State()
+	change, due := state.Seating()
+	if !due || !situation.Leading || t.pending.Load() {
+		return false
+	}
+	t.pending.Store(true)
+	s.engine.Submit(state.Descriptor.Segment, consensus.Proposal{
+		Generation: state.Descriptor.Generation, Term: t.term, Alone: true, Payload: machine.Seated(change),
+		Done: func(res consensus.Result) { s.ended(t, state.Descriptor.Segment, res) },
+	})
+	return true
+}
+
+// ended takes in how a proposal of the steward's ended. What failed is tried again at the
+// next look: a leader that hands over drops all of them, for as long as that takes.
+func (s *Steward) ended(t *tended, id anchormesh.SegmentID, res consensus.Result) {
+	if res.Err != nil {
+		s.cfg.Logger.Warn("change of the anchor group did not happen", "segment", id, "err", res.Err)
+	}
+	t.pending.Store(false)
+	t.again.Store(true)
+	if res.Err == nil {
+		s.Kick()
+	}
 }
 
 // child reports whether a segment came from a split as the right side, and has not

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/anchormesh/anchormesh"
+	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/keyspace/mvcc"
 	"github.com/anchormesh/anchormesh/mesh"
 	"github.com/anchormesh/anchormesh/node/host"
@@ -87,6 +88,7 @@ func (t *Transfers) send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 	if err := r.Store.Commit(); err != nil {
 		return 0, err // the store's own commits will find it, too, and end the process
 	}
+	failpoint.Hit("snapshot/before-export")
 	export, err := r.Machine.Segment().Export()
 	if err != nil {
 		return 0, err
@@ -105,6 +107,7 @@ func (t *Transfers) send(segment anchormesh.SegmentID, node anchormesh.NodeID, t
 		_ = s.SetWriteDeadline(time.Unix(1, 0)) // nobody reads any more
 	}()
 	sent, err := t.stream(s, export, to)
+	failpoint.Hit("snapshot/after-export")
 	wait := t.cfg.Idle
 	if err != nil {
 		wait = lastWord

@@ -55,6 +55,6 @@
 // # Not covered
 //
 // Goroutines, locks and sockets of the real shells (their own tests do, and the
-// testnet); a light segment that begins anew, and its keeper; gRPC and package etcdapi; memberlist and libp2p; bit rot in closed log
-// files; bbolt itself.
+// testnet); a light segment that begins anew, and its keeper; gRPC and package etcdapi; memberlist and libp2p; bit rot under a
+// running process; bbolt itself.
 package sim

@@ -34,9 +34,11 @@ func (m *world) chaos() {
 		}},
 		{f.Transfer, func() { m.hit(m.transfer) }},
 		{f.Wipe, m.wipe},
+		{f.Rot, m.rot},
 		{f.Split, m.splitSomewhere},
 		{m.Cfg.Governance.Every, m.operators.Act},
 		{f.Merge, m.mergeSomewhere},
+		{f.Move, m.moveSomewhere},
 		{f.Kill, func() { m.hit((*node.Computer).Kill) }},
 	} {
 		if kind.every > 0 {
@@ -137,10 +139,29 @@ func (m *world) wipe() {
 	if n.Gone || !m.expendable(n) {
 		return
 	}
+	n.Crash()
+	m.lose(n)
+}
+
+// rot changes a bit on the disk of a machine that the mesh can do without. One whose process
+// refuses what is left is taken away, as the operator of it would do.
+func (m *world) rot() {
+	n := plan.Pick(m.Rng, m.Computers...)
+	if m.Stats.Wiped >= 4 || n.Gone || n.Full || !m.expendable(n) {
+		return
+	}
+	n.Crash()
+	if n.Rot() {
+		m.Stats.Rotten++
+		m.lose(n)
+	}
+}
+
+// lose takes a machine that is down away for ever, and brings a new one.
+func (m *world) lose(n *node.Computer) {
 	m.Stats.Wiped++
 	m.K.Note("wipe", n.Index, 0, 0, 0, 0)
 	n.Gone = true
-	n.Crash()
 	fresh := node.NewComputer(m.Mesh, len(m.Computers))
 	m.Computers = append(m.Computers, fresh)
 	fresh.Revive()

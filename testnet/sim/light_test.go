@@ -69,7 +69,7 @@ func TestAMajorityOfMachinesIsNotStopped(t *testing.T) {
 		id, one, other := m.Segments[0].ID, m.Computers[1], m.Computers[2]
 		until("a light segment whose nodes all write to memory", func() bool {
 			s := m.Newest(id)
-			return s.Light() && len(s.Descriptor.Voters()) == 3 && m.Stats.Memory > 20
+			return s.Light() && !s.Joint() && len(s.Descriptor.Voters()) == 3 && m.Stats.Memory > 20
 		})
 		one.Crash()
 		until("a replica that forgot", func() bool { return one.Proc != nil && len(one.Proc.Forgotten()) > 0 })

@@ -69,15 +69,18 @@ func (e *errPanic) Error() string { return "panic: " + e.text }
 func Run(cfg plan.Config) (report *Report, err error) { return run(cfg, nil) }
 
 func run(cfg plan.Config, at map[string]func(*node.Process)) (report *Report, err error) {
-	return simulate(cfg, at, func(m *world) {
-		m.safety()
-		if m.Err == nil {
-			m.liveness()
-		}
-		if m.Err == nil {
-			m.verdict()
-		}
-	})
+	return simulate(cfg, at, (*world).play)
+}
+
+// play runs both phases, and judges them.
+func (m *world) play() {
+	m.safety()
+	if m.Err == nil {
+		m.liveness()
+	}
+	if m.Err == nil {
+		m.verdict()
+	}
 }
 
 // simulate makes a world, and lets body run it.
@@ -85,7 +88,7 @@ func simulate(cfg plan.Config, at map[string]func(*node.Process), body func(*wor
 	old := rand.Reader
 	rand.Reader = &chance{mathrand.NewPCG(cfg.Seed, 0xc4a9ce)}
 	defer func() { rand.Reader = old }()
-	m := &world{Mesh: node.NewMesh(cfg)}
+	m := &world{Mesh: node.NewMesh(cfg), stands: make(map[post]stand)}
 	m.Shells = []func(*node.Process) node.Shell{leases.NewLessor, stamps.NewLines, txns.New, dispatch.NewDispatcher, steward.NewSteward, classes.New, govern.NewGovernor, merger.New, approvals.New}
 	m.operators = govern.NewOperators(m.Mesh)
 	m.At = at
@@ -164,14 +167,6 @@ func (m *world) create() {
 	}
 }
 
-// observe compares states now and then.
-func (m *world) observe() {
-	m.K.After(3*time.Second, func() {
-		m.compareStates()
-		m.observe()
-	})
-}
-
 // patience is how long a healed mesh may take to be whole again: what recruiting
 // waits for, and every lease's end.
 func (m *world) patience() time.Duration {
@@ -238,4 +233,6 @@ type world struct {
 	clients   []*clients.Client
 	watchers  []*clients.Watcher
 	operators *govern.Operators
+	stands    map[post]stand
+	looks     int // at all states
 }

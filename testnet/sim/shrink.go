@@ -11,7 +11,7 @@ import (
 // earlier, and keeps what fails.
 func Shrink(f *Failure) *Failure {
 	smaller := []func(*plan.Config){
-		func(c *plan.Config) { c.Faults.Wipe = 0 }, func(c *plan.Config) { c.Faults.Swizzle = 0 }, func(c *plan.Config) { c.Faults.DiskFull = 0 },
+		func(c *plan.Config) { c.Faults.Wipe = 0 }, func(c *plan.Config) { c.Faults.Rot, c.Faults.Move = 0, 0 }, func(c *plan.Config) { c.Faults.Swizzle = 0 }, func(c *plan.Config) { c.Faults.DiskFull = 0 },
 		func(c *plan.Config) { c.Faults.Jump = 0 }, func(c *plan.Config) { c.Faults.WrongDeath = 0 }, func(c *plan.Config) { c.Faults.WrongLost = 0 },
 		func(c *plan.Config) { c.Faults.Transfer = 0 }, func(c *plan.Config) { c.Faults.Blackout = 0 }, func(c *plan.Config) { c.Faults.Pause = 0 },
 		func(c *plan.Config) { c.Faults.Cut = 0 }, func(c *plan.Config) { c.Faults.Partition = 0 }, func(c *plan.Config) { c.Faults.PowerCut = 0 },

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/anchors/lineage"
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/node/machine"
@@ -11,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/testnet/sim/merger"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
+	"github.com/anchormesh/anchormesh/testnet/sim/steward"
 )
 
 // proposeSplit cuts the segment that holds a key, if this node leads it and the anchors
@@ -63,6 +65,24 @@ func (m *world) splitSomewhere() {
 			}
 		}
 		at = fmt.Appendf(nil, "%s/%02d", s.Letter(), m.Rng.IntN(m.Cfg.Load.Keys+1))
+	}
+}
+
+// moveSomewhere orders a replica of a random segment to go to another node.
+func (m *world) moveSomewhere() {
+	id, to := plan.Pick(m.Rng, m.Live...), plan.Pick(m.Rng, m.Computers...)
+	for _, p := range m.Running() {
+		here := p.Host.Held[id]
+		if here == nil || p.Paused {
+			continue
+		}
+		d := here.Machine.Descriptor()
+		_, anchor := d.AnchorOn(to.ID)
+		a := d.Anchors[m.Rng.IntN(len(d.Anchors))]
+		if !anchor && a.Node != p.ID && a.Role == anchormesh.Voter {
+			m.Stats.Moves++
+			p.Do(func() { steward.At(p).Move(id, a.Replica, to.ID) })
+		}
 	}
 }
 

@@ -56,10 +56,17 @@ var scenarios = []scenario{
 	{"trap35_36_37_replacing_the_dead", func(c *plan.Config) {
 		c.Faults.Crash, c.Faults.Down, c.Faults.WrongDeath, c.Mesh.ReplaceAfter = 10*time.Second, 20*time.Second, 10*time.Second, 3*time.Second
 	}, func(s witness.Stats) bool { return s.ConfChanges > 10 && s.Retired > 0 }},
+	{"trap35_replicas_move_by_order", func(c *plan.Config) {
+		c.Faults.Move, c.Faults.Transfer, c.Faults.Kill, c.Faults.Down = 3*time.Second, 5*time.Second, 5*time.Second, time.Second
+	},
+		func(s witness.Stats) bool { return s.Moves > 10 && s.Retired > 3 }},
 	{"trap39_lost_disks", func(c *plan.Config) {
 		c.Faults.Wipe, c.Mesh.ReplaceAfter, c.Length = 20*time.Second, 3*time.Second, 6*time.Minute
 	},
 		func(s witness.Stats) bool { return s.Wiped > 1 && s.Snapshots > 4 }},
+	{"trap40_changed_bits", func(c *plan.Config) {
+		c.Faults.Rot, c.Mesh.ReplaceAfter, c.Length, c.Mesh.LogFileBytes = 3*time.Second, 3*time.Second, 6*time.Minute, 64<<10
+	}, func(s witness.Stats) bool { return s.Rotten > 1 }},
 	{"trap39_all_nodes_at_once", func(c *plan.Config) { c.Faults.Blackout, c.Faults.Down = 10*time.Second, time.Second },
 		func(s witness.Stats) bool { return s.Crashes > 20 }},
 	{"trap41_many_groups", func(c *plan.Config) { c.Mesh.Groups, c.Load.Clients, c.Faults.Crash = 12, 8, 15*time.Second },

@@ -187,11 +187,13 @@ func (c *Client) Send(via *node.Process, op check.Op, done func(ok bool)) {
 		case unknown && op.Kind != check.Range:
 			c.m.Stats.Unknown++
 			op.Return = 0
-			c.m.Unknown[len(c.m.History.Ops)] = string(call.Command())
 		default:
 			c.m.Stats.Dropped++
 			done(false)
 			return
+		}
+		if op.Kind != check.Range {
+			c.m.Commands[len(c.m.History.Ops)] = string(call.Command())
 		}
 		c.m.History.Ops = append(c.m.History.Ops, op)
 		done(res != nil)

@@ -246,21 +246,48 @@ func (g *Governor) everywhere(h home, entry anchormesh.Hash, rules *policy.Polic
 		switch {
 		case d.Segment == h.segment && !h.Descriptor.Range.Covers(part.Range):
 			failed = errNotYet
-		case d.Segment == h.segment || len(d.Scope) > len(h.Descriptor.Scope):
+		case d.Segment == h.segment:
 		default:
 			left++
 			heard := func(now *anchormesh.Descriptor, err error) {
-				if err == nil && (!has(now) || !now.Range.Covers(part.Range)) {
+				if err == nil && (!has(now) && len(now.Scope) <= len(h.Descriptor.Scope) || !now.Range.Covers(part.Range)) {
 					err = fmt.Errorf("%w: segment %s", errNotYet, d.Segment)
 				}
 				end(err)
 			}
-			if has(d) { // a hint, that its leader has to confirm: of no generation nothing is changed
+			switch inside := len(d.Scope) > len(h.Descriptor.Scope); {
+			case inside:
+				g.confirm(d, heard)
+			case has(d): // a hint, that its leader has to confirm: of no generation nothing is changed
 				g.change(&anchormesh.Descriptor{Segment: d.Segment, Anchors: d.Anchors}, nil, heard)
-			} else {
+			default:
 				g.adopt(d, a, heard)
 			}
 		}
 	}
 	end(nil)
+}
+
+// confirm asks a segment's leader what it is now.
+func (g *Governor) confirm(d *anchormesh.Descriptor, done reply) {
+	segment := d.Segment
+	g.askLeader(d, func(q *Governor, end reply) {
+		r, group := q.p.Host.Held[segment], q.p.Groups[segment]
+		if r == nil || group == nil || !group.Leads() {
+			end(nil, errElsewhere)
+			return
+		}
+		q.p.ReadIndex(segment, func(_ uint64, err error) {
+			if err != nil {
+				end(nil, errNotYet)
+				return
+			}
+			end(r.Machine.Descriptor(), nil)
+		})
+	}, func(d *anchormesh.Descriptor, err error) {
+		if err == nil {
+			g.p.Table.Learn(d)
+		}
+		done(d, err)
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/anchormesh/anchormesh/internal/fsys"
 	"github.com/anchormesh/anchormesh/internal/simkit"
 	"github.com/anchormesh/anchormesh/keyspace/bolt"
+	"github.com/anchormesh/anchormesh/node/datadir"
 	"github.com/anchormesh/anchormesh/testnet/sim/plan"
 )
 
@@ -38,9 +39,9 @@ type Computer struct {
 	Fuse  int  // disk operations until it goes; negative: none is burning
 	Full  bool // the disk takes no more
 	Gone  bool // for ever
-	boots int  // of the machine, not of processes
-	alive bool // as gossip would tell, if it were never late
-	since time.Duration
+	rot   rot
+	boots int // of the machine, not of processes
+	life  life
 
 	Proc     *Process // nil: down
 	last     *Process // Proc, or the one before
@@ -58,6 +59,9 @@ func NewComputer(m *Mesh, idx int) *Computer {
 		Disk:  simkit.NewDisk(m.K.Stream(fmt.Sprintf("disk %d", idx)), m.Cfg.Disk),
 	}
 }
+
+// Darken takes the power away in the middle of an event: what it still writes is lost.
+func (n *Computer) Darken() { n.dark = true }
 
 // burn counts one disk operation and reports whether the power is gone.
 func (n *Computer) burn() bool {
@@ -105,6 +109,36 @@ func (n *Computer) options() wal.Options {
 	inline := reflect.ValueOf(&o).Elem().FieldByName("inline")
 	reflect.NewAt(inline.Type(), unsafe.Pointer(inline.UnsafeAddr())).Elem().SetBool(true)
 	return o
+}
+
+// rot is what became of a changed bit.
+type rot int
+
+const (
+	sound  rot = iota
+	rotten     // a bit was changed behind the process's back
+	found      // a process refused to start from that
+)
+
+// Rot changes a bit of what is on the disk of a machine that is down, starts a process from
+// it, and reports whether that refused: it has to, or the bit was in nothing that is needed.
+// The store's file is not subject to it; of that the machine has only what bbolt gives back.
+func (n *Computer) Rot() bool {
+	if n.files.Flip(n.Rng) == "" {
+		return false
+	}
+	n.rot = rotten
+	n.Mesh.K.Note("rot", n.Index, 0, 0, 0, 0)
+	n.Boot()
+	was := n.rot
+	n.rot = sound
+	return was == found
+}
+
+// damaged reports whether an error says that what is on a disk is not what was written.
+func damaged(err error) bool {
+	var corrupt *wal.CorruptError
+	return errors.As(err, &corrupt) || errors.Is(err, datadir.ErrDamaged) || errors.Is(err, datadir.ErrNewer) || errors.Is(err, wal.ErrForeign) || errors.Is(err, wal.ErrNewer)
 }
 
 // settle ends the process if the power went during the event.
@@ -159,7 +193,13 @@ func (n *Computer) end() {
 	n.Revive()
 }
 
-func (n *Computer) setAlive(alive bool) { n.alive, n.since = alive, n.Mesh.K.Now() }
+// life is what gossip would tell of a machine, if it were never late.
+type life struct {
+	alive bool
+	since time.Duration
+}
+
+func (n *Computer) setAlive(alive bool) { n.life = life{alive, n.Mesh.K.Now()} }
 
 // Pause stops the process for a while, as a suspended machine does: nothing runs,
 // and what arrives waits.
@@ -169,7 +209,7 @@ func (n *Computer) Pause(d time.Duration) {
 	}
 	n.Mesh.K.Note("pause", n.Index, uint64(d), 0, 0, 0)
 	n.Paused = true
-	n.alive, n.since = false, n.Mesh.K.Now()
+	n.setAlive(false)
 	p := n.Proc
 	n.Mesh.K.After(d, func() {
 		if n.Proc != p {

@@ -96,7 +96,7 @@ func (p *Process) openReplicas() error {
 	}
 	for _, id := range p.store.Absent() {
 		known[id] = true
-		if _, retired := p.dir.Record().Retired[id]; retired {
+		if p.dir.Record().Dropping[id] {
 			p.Host.lock(func(unlock func()) { p.discard(id, unlock) })
 		}
 	}
@@ -118,8 +118,8 @@ func (p *Process) orphan(id anchormesh.SegmentID) error {
 			return err
 		}
 	}
-	if _, retired := p.dir.Record().Retired[id]; retired {
-		p.update(wal.Update{Group: id, Remove: true}, func() {})
+	if p.dir.Record().Dropping[id] {
+		p.Host.lock(func(unlock func()) { p.drop(id, unlock) })
 		return nil
 	}
 	last, err := p.log.Group(id).LastIndex()
@@ -450,7 +450,7 @@ func (p *Process) Retire(segment anchormesh.SegmentID, id anchormesh.ReplicaID, 
 // retired notes for good that a replica may not come back.
 func (p *Process) retired(segment anchormesh.SegmentID, id anchormesh.ReplicaID) error {
 	rec := p.dir.Record()
-	rec.Retired[segment] = max(rec.Retired[segment], id)
+	rec.Retired[segment], rec.Dropping[segment] = max(rec.Retired[segment], id), true
 	delete(rec.Frozen, segment)
 	delete(rec.Forgotten, segment)
 	return p.dir.Save(rec)
@@ -473,10 +473,23 @@ func (p *Process) discard(segment anchormesh.SegmentID, unlock func()) {
 		p.broken("retire", err)
 		return
 	}
-	p.dropLog(segment, unlock)
+	p.drop(segment, unlock)
 }
 
-func (p *Process) dropLog(segment anchormesh.SegmentID, done func()) {
+// drop drops the log of a retired replica.
+func (p *Process) drop(segment anchormesh.SegmentID, done func()) {
+	if !p.dir.Record().Dropping[segment] {
+		done()
+		return
+	}
 	p.Worker(segment).shard.Forget(segment)
-	p.update(wal.Update{Group: segment, Remove: true}, done)
+	p.update(wal.Update{Group: segment, Remove: true}, func() {
+		rec := p.dir.Record()
+		delete(rec.Dropping, segment)
+		if err := p.dir.Save(rec); err != nil {
+			p.broken("retire", err)
+			return
+		}
+		done()
+	})
 }

@@ -135,11 +135,19 @@ func (p *Process) ReleaseGone() {
 	}
 }
 
-// clear drops the data of a forgetful replica, if there is any. Caller holds the lock.
+// clear drops what is left of a forgetful replica. Caller holds the lock.
 func (p *Process) clear(segment anchormesh.SegmentID, then func()) {
-	if p.Host.forgetful[segment] == nil {
-		then()
+	rec := p.dir.Record()
+	switch {
+	case p.Host.forgetful[segment] == nil:
+		p.drop(segment, then)
 		return
+	case !rec.Dropping[segment]:
+		rec.Dropping[segment] = true
+		if err := p.dir.Save(rec); err != nil {
+			p.broken("forget", err)
+			return
+		}
 	}
 	delete(p.Host.forgetful, segment)
 	p.discard(segment, then)

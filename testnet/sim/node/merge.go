@@ -110,7 +110,7 @@ func (p *Process) letGo(left *ReplicaHere, segment anchormesh.SegmentID, right *
 					p.broken("drop", err)
 					return
 				}
-				p.dropLog(segment, unlock)
+				p.drop(segment, unlock)
 			})
 		})
 	})
@@ -180,7 +180,7 @@ func (p *Process) giveWay(stale []*ReplicaHere, done func(error)) {
 		p.broken("retire", err)
 		return
 	}
-	p.dropLog(id, func() { p.giveWay(stale[1:], done) })
+	p.drop(id, func() { p.giveWay(stale[1:], done) })
 }
 
 // brings reports whether a snapshot has something for a replica here that is frozen.

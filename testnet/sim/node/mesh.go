@@ -34,6 +34,7 @@ type Mesh struct {
 	Probing   bool
 	Shells    []func(*Process) Shell    // what each process has above engine and host, lowest first
 	At        map[string]func(*Process) // called where a durable act of this name begins; for tests
+	Acting    *Process                  // whose event it is; nil: nobody's
 	Jumps     int
 	Books     Books
 
@@ -102,7 +103,7 @@ func (m *Mesh) Running() []*Process {
 func (m *Mesh) Gossip(p *Process, now time.Time) []recruit.Member {
 	var out []recruit.Member
 	for _, n := range m.Computers {
-		alive, since := n.alive, n.since
+		alive, since := n.life.alive, n.life.since
 		if m.K.Now()-since < time.Duration(1+(p.Index+n.Index)%3)*time.Second {
 			alive = !alive
 		}

@@ -48,6 +48,9 @@ func (n *Computer) Boot() {
 		p.workers = append(p.workers, newWorker(p))
 	}
 	n.dark, n.Proc, n.last, n.Paused = false, p, p, false
+	before := n.Mesh.Acting
+	n.Mesh.Acting = p
+	defer func() { n.Mesh.Acting = before }()
 	if err := p.open(); err != nil {
 		p.broken("boot", err)
 	}
@@ -87,7 +90,9 @@ func (p *Process) broken(what string, err error) {
 		return // it ended in the middle of this event
 	}
 	p.Mesh.K.Note("stop", p.Index, 0, 0, 0, 0)
-	if !p.dark && !errors.Is(err, fsys.ErrNoSpace) {
+	if p.rot == rotten && damaged(err) {
+		p.rot = found
+	} else if !p.dark && !errors.Is(err, fsys.ErrNoSpace) {
 		p.Mesh.Fail(fmt.Errorf("node %d: %s: %w", p.Index, what, err))
 	}
 	p.dark = true
@@ -103,7 +108,10 @@ func (p *Process) Do(f func()) {
 			p.deferred = append(p.deferred, f)
 		}
 	default:
+		before := p.Mesh.Acting
+		p.Mesh.Acting = p
 		f()
+		p.Mesh.Acting = before
 		p.settle()
 	}
 }

@@ -63,6 +63,8 @@ type Faults struct {
 	WrongDeath, WrongLost     time.Duration // gossip is wrong; a connection only blinked
 	Transfer                  time.Duration // of leadership
 	Wipe                      time.Duration // a node loses everything and a new one comes
+	Rot                       time.Duration // a bit on the disk of a machine that is down
 	Split                     time.Duration // of a segment, at a random key; up to three in a row
+	Move                      time.Duration // of a replica, to another node by order
 	Merge                     time.Duration // of two neighbours that were split apart
 }

@@ -45,6 +45,12 @@ func Swarm(seed uint64) Config {
 	swarmGovernance(&c)
 	swarmMerges(&c)
 	swarmClasses(&c)
+	if rng := rand.New(rand.NewPCG(seed, 0x2077e4)); rng.IntN(10) < 3 {
+		c.Faults.Rot = Pick(rng, 30*time.Second, 2*time.Minute)
+	}
+	if rng := rand.New(rand.NewPCG(seed, 0x6d0e5)); rng.IntN(10) < 5 {
+		c.Faults.Move = Pick(rng, 2*time.Second, 10*time.Second, 30*time.Second)
+	}
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/anchormesh/anchormesh/consensus/replica"
 	"github.com/anchormesh/anchormesh/consensus/shard"
 	"github.com/anchormesh/anchormesh/internal/meshpb"
+	"github.com/anchormesh/anchormesh/node/machine"
 	"github.com/anchormesh/anchormesh/testnet/sim/node"
 )
 
@@ -41,6 +42,7 @@ func (p *steward) round() {
 func (p *steward) tend(g *node.Group) {
 	if !g.Leads() {
 		delete(p.tended, g.Segment)
+		delete(p.wishes, g.Segment)
 		return
 	}
 	term := g.Status.Term
@@ -69,6 +71,10 @@ func (p *steward) decide(g *node.Group, t *tended, commit uint64, peers map[anch
 	now := p.Now()
 	state := g.Machine.State()
 	_, term := g.Machine.Segment().Applied()
+	if change, due := state.Seating(); due && term == t.term && !t.pending {
+		p.seat(g, t, change)
+		return
+	}
 	s := recruit.Situation{
 		Descriptor: state.Descriptor, Self: p.ID, Commit: commit,
 		Policy:  recruit.Policy{Anchors: state.Want, ReplaceAfter: p.Mesh.Cfg.Mesh.ReplaceAfter},
@@ -89,7 +95,7 @@ func (p *steward) decide(g *node.Group, t *tended, commit uint64, peers map[anch
 		}
 		s.Progress = append(s.Progress, recruit.Progress{Replica: a.Replica, Match: peers[a.Replica].Match, LastContact: t.contact[a.Replica]})
 	}
-	s.Members = p.Mesh.Gossip(p.Process, now)
+	s.Members, s.Move = p.Mesh.Gossip(p.Process, now), p.wished(state.Descriptor)
 	for _, e := range t.recruiter.Step(now, s).Effects {
 		p.carryOut(g, t, e)
 	}
@@ -145,10 +151,24 @@ func (p *steward) changeConf(g *node.Group, t *tended, next *anchormesh.Descript
 	t.pending = true
 	p.Mesh.Stats.ConfChanges++
 	p.With(g.Segment, func(r *replica.Replica) {
-		r.ProposeConfChange(next.Generation, &raftpb.ConfChangeV2{Changes: changes}, meshpb.EncodeDescriptor(next), func(replica.Result) {
-			t.pending = false
-			p.After(p.Moment(), p.round)
-		})
+		r.ProposeConfChange(next.Generation, &raftpb.ConfChangeV2{Changes: changes}, meshpb.EncodeDescriptor(next), func(res replica.Result) { p.ended(t, res) })
+	})
+}
+
+// ended is node/steward's.
+func (p *steward) ended(t *tended, res replica.Result) {
+	t.pending = false
+	if res.Err == nil {
+		p.After(p.Moment(), p.round)
+	}
+}
+
+// seat is node/steward's.
+func (p *steward) seat(g *node.Group, t *tended, change uint64) {
+	t.pending = true
+	p.Submit(g.Segment, replica.Proposal{
+		Generation: g.Machine.Descriptor().Generation, Term: t.term, Alone: true, Payload: machine.Seated(change),
+		Done: func(res replica.Result) { p.ended(t, res) },
 	})
 }
 
@@ -174,10 +194,38 @@ type steward struct {
 	node.Quiet
 	*node.Process
 	tended map[anchormesh.SegmentID]*tended
+	wishes map[anchormesh.SegmentID]wish
+}
+
+// wish is an order to move a replica.
+type wish struct {
+	recruit.Move
+	until time.Time
+}
+
+// wishFor is how long an order stands.
+const wishFor = 30 * time.Second
+
+// Move orders a replica of a segment to go to another node, if this one leads the segment.
+func (p *steward) Move(segment anchormesh.SegmentID, replica anchormesh.ReplicaID, to anchormesh.NodeID) {
+	if g := p.Groups[segment]; g != nil && g.Leads() {
+		p.wishes[segment] = wish{recruit.Move{Replica: replica, To: to, Why: "ordered"}, p.Now().Add(wishFor)}
+		p.tend(g)
+	}
+}
+
+// wished is what was ordered of a segment, if that is not done yet; nil: nothing.
+func (p *steward) wished(d *anchormesh.Descriptor) *recruit.Move {
+	w, is := p.wishes[d.Segment]
+	if _, here := d.Replica(w.Replica); !is || !here || p.Now().After(w.until) {
+		delete(p.wishes, d.Segment)
+		return nil
+	}
+	return &w.Move
 }
 
 func NewSteward(p *node.Process) node.Shell {
-	return &steward{Process: p, tended: make(map[anchormesh.SegmentID]*tended)}
+	return &steward{Process: p, tended: make(map[anchormesh.SegmentID]*tended), wishes: make(map[anchormesh.SegmentID]wish)}
 }
 
 func (p *steward) Booted() {
