@@ -51,8 +51,9 @@ func (a *assembly) led() []anchormesh.SegmentID {
 // their successors are out of reach, or ctx ends.
 func (a *assembly) handOver(ctx context.Context, segments []anchormesh.SegmentID) {
 	successors := make(map[anchormesh.SegmentID]anchormesh.NodeID)
-	for id, p := range a.engine.ProgressAll(segments) {
-		if replica, node, ok := a.successor(id, p); ok {
+	progress := a.engine.ProgressAll(segments)
+	for turn, id := range segments {
+		if replica, node, ok := a.successor(id, progress[id], turn); ok {
 			a.engine.TransferLeader(id, replica)
 			successors[id] = node
 		}
@@ -74,18 +75,18 @@ func (a *assembly) handOver(ctx context.Context, segments []anchormesh.SegmentID
 }
 
 // successor picks who should lead a segment after this node: the voter that has
-// most of its log, of those that can be reached. Of equals it is another one for the
-// next segment, so that one node does not get all.
-func (a *assembly) successor(id anchormesh.SegmentID, p consensus.Progress) (best anchormesh.ReplicaID, node anchormesh.NodeID, ok bool) {
+// most of its log, of those that can be reached. Of equals it is another one at the next
+// turn, so that one node does not get all.
+func (a *assembly) successor(id anchormesh.SegmentID, p consensus.Progress, turn int) (best anchormesh.ReplicaID, node anchormesh.NodeID, ok bool) {
 	r, here := a.host.Get(id)
 	if !here {
 		return 0, "", false
 	}
-	voters := r.Machine.Descriptor().Voters()
-	for i := range voters {
-		v := voters[(uint64(id)+uint64(i))%uint64(len(voters))]
+	others := slices.DeleteFunc(r.Machine.Descriptor().Voters(), func(v anchormesh.Anchor) bool { return v.Replica == r.ID })
+	for i := range others {
+		v := others[(turn+i)%len(others)]
 		peer, known := p.Peers[v.Replica]
-		if !known || !peer.RecentActive || v.Replica == r.ID || !a.mesh.Connected(v.Node) {
+		if !known || !peer.RecentActive || !a.mesh.Connected(v.Node) {
 			continue
 		}
 		if best == 0 || peer.Match > p.Peers[best].Match {

@@ -188,7 +188,7 @@ func (m *testMesh) awaitVoters(n int) {
 				return false
 			}
 			d, err := meshpb.FromPB(list[0].GetDescriptor_())
-			if err != nil || len(d.Voters()) != n {
+			if err != nil || len(d.Voters()) != n || d.Joint {
 				return false
 			}
 		}
