@@ -71,6 +71,9 @@ func (w *watch) stop() {
 
 // leaderHere is who leads a segment as far as the replica here knows; empty if there is none.
 func (d *Dispatcher) leaderHere(id anchormesh.SegmentID) anchormesh.NodeID {
+	if _, here := d.host.Get(id); !here {
+		return ""
+	}
 	st, _ := d.engine.Status(id)
 	return st.Leader
 }
