@@ -64,22 +64,26 @@ func (g *Governor) finish(ctx context.Context, h home, p *scope.Proposal, o scop
 // create makes the scope that a home has decided: cuts, then its home, which has the
 // others adopt. It is done once they have.
 func (g *Governor) create(ctx context.Context, h home, p *scope.Proposal) error {
-	if v, err := g.Show(ctx, p.Subject); err == nil {
-		if !born(v, p) {
-			return g.finish(ctx, h, p, scope.Abandoned, "the scope exists")
-		}
-		if v.Record.InForce == 0 {
-			return fmt.Errorf("%w: not all segments have adopted it", errNotYet)
-		}
+	v, err := g.Show(ctx, p.Subject)
+	begun := err == nil
+	switch {
+	case begun && !born(v, p):
+		return g.finish(ctx, h, p, scope.Abandoned, "the scope exists")
+	case begun && v.Record.InForce > 0:
 		return g.finish(ctx, h, p, scope.Decided, "")
 	}
 	a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
 	if err != nil {
 		return err
 	}
+	// Also once the scope has its home: until those behind that have adopted it too, a merge
+	// may undo the boundary at its end.
 	d, err := g.cutOut(ctx, anchormesh.PrefixRange(p.Subject), a.Proof)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case begun:
+		return fmt.Errorf("%w: not all segments have adopted it", errNotYet)
 	}
 	_, err = g.adopt(ctx, d, a)
 	return err

@@ -114,13 +114,19 @@ func (g *Governor) create(h home, p *scope.Proposal, done func(error)) {
 		g.created(h, p, d, done)
 		return
 	}
+	g.found(h, p, true, done)
+}
+
+// found cuts out a scope that a home has decided, and has the first segment in it become
+// its home unless there is one.
+func (g *Governor) found(h home, p *scope.Proposal, adopt bool, done func(error)) {
 	a, err := g.adoption(h, p.Entry, p.Policy, p.Anchors)
 	if err != nil {
 		done(err)
 		return
 	}
 	g.cutOut(anchormesh.PrefixRange(p.Subject), a.Proof, func(d *anchormesh.Descriptor, err error) {
-		if err != nil {
+		if err != nil || !adopt {
 			done(err)
 			return
 		}
@@ -151,11 +157,14 @@ func (g *Governor) created(h home, p *scope.Proposal, d *anchormesh.Descriptor, 
 			end(now.Descriptor, nil)
 		})
 	}, func(_ *anchormesh.Descriptor, err error) {
-		if err != nil || outcome == 0 {
+		switch {
+		case err != nil:
 			done(errNotYet)
-			return
+		case outcome == 0: // a merge may have undone the boundary at its end
+			g.found(h, p, false, done)
+		default:
+			g.propose(h, machine.Finish(p.ID, outcome, note), done)
 		}
-		g.propose(h, machine.Finish(p.ID, outcome, note), done)
 	})
 }
 
