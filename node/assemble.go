@@ -79,6 +79,12 @@ func (n *Node) peerDown(a *assembly, id anchormesh.NodeID) {
 	a.engine.NodeLost(id)
 }
 
+// follows is whom a segment's replica here follows; empty if there is none.
+func (a *assembly) follows(id anchormesh.SegmentID) anchormesh.NodeID {
+	st, _ := a.engine.Status(id)
+	return st.Leader
+}
+
 func (n *Node) engineConfig(a *assembly) consensus.Config {
 	cfg := consensus.DefaultConfig(a.mesh.Self().ID)
 	cfg.Tick = n.cfg.Raft.Heartbeat

@@ -242,6 +242,7 @@ func (n *Node) startEngine(a *assembly) (transfers *transfer.Transfers, err erro
 	if a.engine, err = consensus.New(n.engineConfig(a), a.wal, raftWire{a.mesh}, transfers); err != nil {
 		return nil, err
 	}
+	a.table.Follow(a.follows)
 	n.assemble(a, transfers)
 	a.engine.Start()
 	a.running.Store(true)

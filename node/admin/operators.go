@@ -110,7 +110,7 @@ func (s *Service) Move(ctx context.Context, req *meshpb.MoveRequest) (*meshpb.Mo
 		if err != nil {
 			return nil, structural(err)
 		}
-		s.cfg.Table.SetLeader(d.Segment, next)
+		s.cfg.Table.Guess(d.Segment, next)
 		return s.moveElsewhere(ctx, d.Segment, req)
 	}
 	return out, nil

@@ -129,14 +129,14 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 // forgetLeader drops a hint that did not help.
 func (d *Dispatcher) forgetLeader(segment anchormesh.SegmentID, node anchormesh.NodeID) {
 	if known, ok := d.table.Leader(segment); ok && known == node {
-		d.table.SetLeader(segment, "")
+		d.table.Guess(segment, "")
 	}
 }
 
 func (d *Dispatcher) remoteFailed(desc *anchormesh.Descriptor, from anchormesh.NodeID, e *mesh.RemoteError) error {
 	switch {
 	case e.Code == codeRetry:
-		d.table.SetLeader(desc.Segment, anchormesh.NodeID(e.Text))
+		d.table.Guess(desc.Segment, anchormesh.NodeID(e.Text))
 		return retry(etcdapi.ErrNoLeader)
 	case e.Code == codeStale:
 		if !d.learn([]byte(e.Text)) {

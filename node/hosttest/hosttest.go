@@ -107,6 +107,10 @@ func (n *Node) startEngine(boot string) (err error) {
 	if n.Engine, err = consensus.New(config, n.Log, wire{n.Mesh}, transfers); err != nil {
 		return err
 	}
+	n.Table.Follow(func(id anchormesh.SegmentID) anchormesh.NodeID {
+		st, _ := n.Engine.Status(id)
+		return st.Leader
+	})
 	n.Host = host.New(host.Config{
 		Self: n.ID, Limits: keyspace.DefaultLimits(), Watch: watch.DefaultLimits(), Logger: quiet, Boot: boot,
 		Leases: func(anchormesh.SegmentID) func([]lease.Event) { return func([]lease.Event) {} },

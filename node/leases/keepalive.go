@@ -144,7 +144,7 @@ func (s *Service) forward(ctx context.Context, d *anchormesh.Descriptor, leader 
 	answer, err := s.caller.Call(ctx, leader, Method, body)
 	var remote *mesh.RemoteError
 	if errors.As(err, &remote) {
-		s.table.SetLeader(d.Segment, anchormesh.NodeID(remote.Text))
+		s.table.Guess(d.Segment, anchormesh.NodeID(remote.Text))
 	}
 	if err != nil {
 		return codec.Header{}, nil, err

@@ -22,6 +22,8 @@ type Table struct {
 	segments sync.Map // SegmentID to its newest *Descriptor; buried ones are missing
 	leaders  sync.Map // SegmentID to NodeID
 
+	follows func(anchormesh.SegmentID) anchormesh.NodeID // see Follow
+
 	mu      sync.Mutex
 	known   map[anchormesh.SegmentID]*known
 	led     map[anchormesh.NodeID]map[anchormesh.SegmentID]bool
@@ -47,7 +49,8 @@ type snapshot struct {
 // NewTable returns an empty table.
 func NewTable() *Table {
 	t := &Table{
-		known: make(map[anchormesh.SegmentID]*known), led: make(map[anchormesh.NodeID]map[anchormesh.SegmentID]bool),
+		follows: func(anchormesh.SegmentID) anchormesh.NodeID { return "" },
+		known:   make(map[anchormesh.SegmentID]*known), led: make(map[anchormesh.NodeID]map[anchormesh.SegmentID]bool),
 		buried: graves{byID: make(map[anchormesh.SegmentID]*grave), released: make(map[anchormesh.SegmentID]bool)},
 	}
 	t.current.Store(&snapshot{})
@@ -217,7 +220,21 @@ func (t *Table) Leader(id anchormesh.SegmentID) (anchormesh.NodeID, bool) {
 	return "", false
 }
 
-// SetLeader notes who leads a segment; empty forgets it.
+// Follow tells a table how to ask whom a segment's replica here follows; empty: there is
+// none, or it knows of nobody. Such a replica hears of every change, and nothing that
+// others say or that befalls a connection counts beside its word: it is said once, when
+// it changes. It must be told before the table is used.
+func (t *Table) Follow(follows func(anchormesh.SegmentID) anchormesh.NodeID) { t.follows = follows }
+
+// Guess notes who is said to lead a segment; empty: somebody does not that was said to.
+func (t *Table) Guess(id anchormesh.SegmentID, node anchormesh.NodeID) {
+	if t.follows(id) == "" {
+		t.SetLeader(id, node)
+	}
+}
+
+// SetLeader notes who leads a segment, by the word of its replica here; empty: it knows of
+// nobody.
 func (t *Table) SetLeader(id anchormesh.SegmentID, node anchormesh.NodeID) {
 	if was, _ := t.Leader(id); was == node {
 		return
@@ -246,16 +263,18 @@ func (t *Table) setLeaderLocked(id anchormesh.SegmentID, node anchormesh.NodeID)
 	t.leaders.Store(id, node)
 }
 
-// ForgetNode forgets that a node leads anything: it cannot be reached.
+// ForgetNode forgets that a node is said to lead anything: it cannot be reached.
 func (t *Table) ForgetNode(node anchormesh.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	led := t.led[node]
-	for id := range led {
-		t.leaders.Delete(id)
+	forgot := false
+	for id := range t.led[node] {
+		if t.follows(id) == "" {
+			t.setLeaderLocked(id, "")
+			forgot = true
+		}
 	}
-	delete(t.led, node)
-	if len(led) > 0 {
+	if forgot {
 		t.tellLocked()
 	}
 }

@@ -108,6 +108,35 @@ func TestChangedIsClosedAtEveryChange(t *testing.T) {
 	}
 }
 
+// What a replica here says of its leader is said once: no connection that breaks and nothing
+// that others say makes it forgotten, or watches that require a leader would end here until
+// the next election.
+func TestAReplicaKnowsItsLeaderBetter(t *testing.T) {
+	tab, follows := NewTable(), anchormesh.NodeID("n1")
+	tab.Follow(func(id anchormesh.SegmentID) anchormesh.NodeID {
+		if id == 1 {
+			return follows
+		}
+		return ""
+	})
+	tab.SetLeader(1, "n1")
+	tab.Guess(2, "n1")
+	tab.ForgetNode("n1")
+	tab.Guess(1, "")
+	tab.Guess(1, "n2")
+	if leader, _ := tab.Leader(1); leader != "n1" {
+		t.Errorf("the replica's leader is %q now", leader)
+	}
+	if leader, ok := tab.Leader(2); ok {
+		t.Errorf("a forgotten leader is %q", leader)
+	}
+	follows = "" // it is gone, or knows of nobody
+	tab.Guess(1, "n2")
+	if leader, _ := tab.Leader(1); leader != "n2" {
+		t.Errorf("what others say is %q", leader)
+	}
+}
+
 // Before finds who holds the last key below another one, in a table of many chunks too.
 func TestBeforeFindsTheSegmentThatEndsThere(t *testing.T) {
 	tab := NewTable()

@@ -51,11 +51,11 @@ func (l *Lines) call(ctx context.Context, d *anchormesh.Descriptor, body []byte)
 	known, ok := l.table.Leader(d.Segment)
 	switch {
 	case err == nil:
-		l.table.SetLeader(d.Segment, to)
+		l.table.Guess(d.Segment, to)
 	case errors.As(err, &remote) && remote.Code == elsewhere && remote.Text != "" && remote.Text != string(to):
-		l.table.SetLeader(d.Segment, anchormesh.NodeID(remote.Text))
+		l.table.Guess(d.Segment, anchormesh.NodeID(remote.Text))
 	case ok && known == to:
-		l.table.SetLeader(d.Segment, "")
+		l.table.Guess(d.Segment, "")
 	}
 	return answer, err
 }

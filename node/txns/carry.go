@@ -90,7 +90,7 @@ func (x *Txns) failed(d *anchormesh.Descriptor, to anchormesh.NodeID, err error)
 		return etcdapi.ErrTooLarge
 	case errors.Is(err, mesh.ErrUnreachable), errors.Is(err, mesh.ErrNoHandler), errors.Is(err, mesh.ErrRefused):
 		if known, ok := x.table.Leader(d.Segment); ok && known == to {
-			x.table.SetLeader(d.Segment, "")
+			x.table.Guess(d.Segment, "")
 		}
 		return fmt.Errorf("%w: %w", errNowhere, err)
 	case errors.Is(err, mesh.ErrOverloaded), errors.Is(err, mesh.ErrClosed):
@@ -103,7 +103,7 @@ func (x *Txns) remoteFailed(d *anchormesh.Descriptor, e *mesh.RemoteError) error
 	switch {
 	case e.Code == codeNowhere:
 		if e.Text != "" {
-			x.table.SetLeader(d.Segment, anchormesh.NodeID(e.Text))
+			x.table.Guess(d.Segment, anchormesh.NodeID(e.Text))
 		}
 		return fmt.Errorf("%w: %w", errNowhere, etcdapi.ErrNoLeader)
 	case e.Code == codeStale:

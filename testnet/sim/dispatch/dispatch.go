@@ -258,7 +258,7 @@ func (p *dispatcher) forward(d *anchormesh.Descriptor, req *request, to anchorme
 	n := p.Mesh.Find(to)
 	if n == nil || n.Index == p.Index || n.Proc == nil || !p.Mesh.Net.Open(p.Index, n.Index) { // cannot be reached: not sent
 		if leader, ok := p.Table.Leader(d.Segment); ok && leader == to {
-			p.Table.SetLeader(d.Segment, "")
+			p.Table.Guess(d.Segment, "")
 		}
 		done(0, nil, node.ErrRetry)
 		return
@@ -299,10 +299,10 @@ func (p *dispatcher) forwarded(segment anchormesh.SegmentID, from anchormesh.Nod
 	case fresh != nil:
 		p.Table.Learn(fresh.Clone())
 		if known, ok := p.Table.Leader(segment); ok && known == from { // it may know no more than this node
-			p.Table.SetLeader(segment, "")
+			p.Table.Guess(segment, "")
 		}
 	case errors.Is(err, node.ErrRetry):
-		p.Table.SetLeader(segment, leader)
+		p.Table.Guess(segment, leader)
 	}
 	if r := p.Host.Held[segment]; r != nil && err == nil {
 		r.Floor = max(r.Floor, index)

@@ -39,6 +39,12 @@ func (n *Computer) Boot() {
 	}
 	p := &Process{Computer: n, Table: route.NewTable(), Groups: make(map[anchormesh.SegmentID]*Group),
 		asked: make(map[int]time.Duration)}
+	p.Table.Follow(func(id anchormesh.SegmentID) anchormesh.NodeID {
+		if g := p.Groups[id]; g != nil {
+			return g.Status.Leader
+		}
+		return ""
+	})
 	p.writer.init()
 	p.Host.init()
 	for _, make := range n.Mesh.Shells {

@@ -382,9 +382,9 @@ func (l *Lines) heard(segment anchormesh.SegmentID, from anchormesh.NodeID, err 
 	switch here := l.p.Groups[segment] != nil; {
 	case here: // the replica knows better
 	case err == nil:
-		l.p.Table.SetLeader(segment, from)
+		l.p.Table.Guess(segment, from)
 	case ok && known == from:
-		l.p.Table.SetLeader(segment, "")
+		l.p.Table.Guess(segment, "")
 	}
 }
 

@@ -107,7 +107,7 @@ func (x *Txns) once(key []byte, q *request, done answer) {
 	n := x.Mesh.Find(leader)
 	if n == nil || n.Index == x.Index || n.Proc == nil || !x.Mesh.Net.Open(x.Index, n.Index) {
 		if known, ok := x.Table.Leader(d.Segment); ok && known == leader {
-			x.Table.SetLeader(d.Segment, "")
+			x.Table.Guess(d.Segment, "")
 		}
 		done(nil, errNowhere)
 		return
@@ -119,7 +119,7 @@ func (x *Txns) once(key []byte, q *request, done answer) {
 				if fresh != nil {
 					x.Table.Learn(fresh.Clone())
 				} else if nowhere(err) {
-					x.Table.SetLeader(segment, leads)
+					x.Table.Guess(segment, leads)
 				}
 				done(result, err)
 			})
