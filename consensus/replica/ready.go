@@ -3,7 +3,6 @@ package replica
 import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/anchormesh/anchormesh"
 )
@@ -52,6 +51,7 @@ func (r *Replica) noteStatus(out *Ready) {
 	changed := now.Leader != old.Leader || now.Role != old.Role || now.Term != old.Term
 	if changed {
 		r.reads.restart()
+		r.contacts.heard = nil
 		r.out.touched = r.out.touched || len(r.reads.waiting) > 0
 		if now.Role != raft.StateLeader || now.Term != old.Term {
 			r.proposals.failQueued(ErrNotLeader)
@@ -154,24 +154,4 @@ func (r *Replica) voteChanged(hs *raftpb.HardState) bool {
 	changed := hs.GetTerm() != r.out.term || hs.GetVote() != r.out.vote
 	r.out.term, r.out.vote = hs.GetTerm(), hs.GetVote()
 	return changed
-}
-
-// PeerProgress is the leader's view of one replica.
-type PeerProgress struct {
-	Match        uint64
-	RecentActive bool
-	Learner      bool
-	// Snapshot is set while the replica waits for a snapshot.
-	Snapshot bool
-}
-
-func (r *Replica) visitProgress(visit func(anchormesh.ReplicaID, PeerProgress)) {
-	r.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		visit(anchormesh.ReplicaID(id), PeerProgress{
-			Match:        pr.Match,
-			RecentActive: pr.RecentActive,
-			Learner:      pr.IsLearner,
-			Snapshot:     pr.State == tracker.StateSnapshot,
-		})
-	})
 }

@@ -19,6 +19,7 @@ type Replica struct {
 	reads     reads
 	out       outbox
 	last      Status
+	contacts  contacts
 }
 
 // outbox remembers between two Readys what RawNode does not.
@@ -105,6 +106,7 @@ func (r *Replica) Progress(visit func(anchormesh.ReplicaID, PeerProgress)) {
 // Tick moves the group's logical clock by one.
 func (r *Replica) Tick() {
 	r.node.Tick()
+	r.contacts.clock++
 	r.reads.tick(r.cfg.ElectionTicks)
 	r.out.touched = true
 }
@@ -120,6 +122,7 @@ func (r *Replica) Step(m *raftpb.Message) {
 	if r.early(m) {
 		return
 	}
+	r.note(m)
 	_ = r.node.Step(m) // every error says "dropped"; there is nobody to tell
 }
 

@@ -119,8 +119,7 @@ func (s *Steward) tend(ctx context.Context, l *look, id anchormesh.SegmentID) {
 	}
 }
 
-// heardOf reports whether all anchors were heard of just now. Raft forgets now and
-// then, for a heartbeat, whom it has heard of: then it is asked again soon.
+// heardOf reports whether all anchors were heard of just now.
 func (t *tended) heardOf(now time.Time, d *anchormesh.Descriptor) bool {
 	return !slices.ContainsFunc(d.Anchors, func(a anchormesh.Anchor) bool { return !t.contact[a.Replica].Equal(now) })
 }
