@@ -26,13 +26,14 @@ type Forgetful struct {
 
 // recall finds out, before any replica is opened, whether the machine was stopped since
 // the last start, and which replicas may have forgotten something then. The answer is on
-// disk before it is used: a second start would not come to it again.
+// disk before it is used: a second start would not come to it again. What is only still to
+// be dropped is of a replica that was given up: nobody waits for its word.
 func (h *Host) recall() error {
 	rec := h.dir.Record()
 	stopped := rec.Boot != h.cfg.Boot || h.log.Lost()
 	if stopped {
 		for _, id := range h.log.Groups() {
-			if _, known := rec.Forgotten[id]; !known && h.log.Group(id).Memory() {
+			if _, known := rec.Forgotten[id]; !known && !rec.Dropping[id] && h.log.Group(id).Memory() {
 				rec.Forgotten[id] = 0
 			}
 		}

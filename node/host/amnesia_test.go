@@ -213,6 +213,44 @@ func TestASnapshotOfTheMergedSegmentEndsWhatWasForgotten(t *testing.T) {
 	})
 }
 
+// A replica that was given up has nothing to forget, even if the power was cut before its
+// log was dropped: nobody is there to answer to the word that it might have.
+func TestWhatIsToBeDroppedForgetsNothing(t *testing.T) {
+	for seed := range uint64(2) {
+		synctest.Test(t, func(t *testing.T) {
+			net, disks := meshtest.NewNetwork(1), threeDisks(t)
+			nodes := group(t, disks, net)
+			a, b := nodes[0], nodes[1]
+			amend(t, a, anchormesh.Light)
+			hosttest.Eventually(t, time.Minute, "b to acknowledge from memory", func() bool {
+				open(a)
+				return b.Log.Group(segment).Memory()
+			})
+			<-time.After(time.Second) // and that to be on disk
+			open(a)
+			rec := disks[1].Record(seed)
+			must(t, b.Host.Retire(segment, 2))
+			cuts := rec.Stop()
+			b.Stop()
+			dropping := 0
+			for i, left := range cuts {
+				b := hosttest.Start(t, left, net, "b")
+				given := b.Dir.Record().Retired[segment] == 2
+				if f := b.Host.Forgotten(); given && len(f) != 0 {
+					t.Errorf("seed %d, cut %d: given up, and forgotten are %+v", seed, i, f)
+				}
+				if given {
+					dropping++
+				}
+				b.Stop()
+			}
+			if dropping < 2 {
+				t.Errorf("seed %d: only %d of %d cuts came after the note", seed, dropping, len(cuts))
+			}
+		})
+	}
+}
+
 // Whoever stopped in order, or whose light segment had been at rest for long, has
 // forgotten nothing, and neither has a normal segment.
 func TestWhoForgotNothingComesBack(t *testing.T) {

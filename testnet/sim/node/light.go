@@ -30,7 +30,7 @@ func (p *Process) recall() error {
 	boot := p.boot()
 	if rec.Boot != boot || p.log.Lost() {
 		for _, id := range p.log.Groups() {
-			if _, known := rec.Forgotten[id]; !known && p.log.Group(id).Memory() {
+			if _, known := rec.Forgotten[id]; !known && !rec.Dropping[id] && p.log.Group(id).Memory() {
 				rec.Forgotten[id] = 0
 			}
 		}
