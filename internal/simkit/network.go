@@ -21,6 +21,7 @@ type Network struct {
 	rng   *rand.Rand
 	cfg   LinkConfig
 	links map[[2]int]*link
+	heals int // a swizzle from before a Heal is over
 	Stats NetworkStats
 }
 
@@ -130,9 +131,10 @@ func (n *Network) Unclog(from, to int) {
 	}
 }
 
-// Heal ends all cuts and clogs among machines 0..count-1, and stops loss,
-// duplication and reordering.
+// Heal ends all cuts and clogs among machines 0..count-1, those that a swizzle has still to
+// come to included, and stops loss, duplication and reordering.
 func (n *Network) Heal(count int) {
+	n.heals++
 	n.cfg.Loss, n.cfg.Duplicate, n.cfg.Reorder = 0, 0, 0
 	for from := range count {
 		for to := range count {
@@ -148,9 +150,10 @@ func (n *Network) Heal(count int) {
 func (n *Network) Swizzle(count int, step time.Duration) {
 	some := n.rng.Perm(count)[:1+n.rng.IntN(count)]
 	back := n.rng.Perm(len(some))
+	heals := n.heals
 	each := func(m int, f func(from, to int)) {
 		for other := range count {
-			if other != m {
+			if other != m && heals == n.heals {
 				f(m, other)
 				f(other, m)
 			}

@@ -93,6 +93,27 @@ func TestNetworkFaults(t *testing.T) {
 	}
 }
 
+// A swizzle that was under way clogs nothing once the network is healed.
+func TestHealEndsASwizzle(t *testing.T) {
+	for at := range 10 {
+		k := New(uint64(at))
+		n := NewNetwork(k, LinkConfig{})
+		n.Swizzle(4, time.Second)
+		k.Run(time.Duration(at)*500*time.Millisecond, never)
+		n.Heal(4)
+		for range 20 {
+			k.Run(k.Now()+500*time.Millisecond, never)
+			for from := range 4 {
+				for to := range 4 {
+					if !n.Open(from, to) {
+						t.Fatalf("healed at step %d, %d to %d is clogged at %v", at, from, to, k.Now())
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestLinksKeepOrderUnlessAskedOtherwise(t *testing.T) {
 	for _, reorder := range []float64{0, 0.5} {
 		k := New(5)
