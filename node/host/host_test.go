@@ -81,8 +81,13 @@ type snapshot struct {
 
 func export(t *testing.T, n *hosttest.Node, to anchormesh.ReplicaID) snapshot {
 	t.Helper()
-	n.Commit(segment)
-	r, _ := n.Host.Get(segment)
+	return exportOf(t, n, segment, to)
+}
+
+func exportOf(t *testing.T, n *hosttest.Node, id anchormesh.SegmentID, to anchormesh.ReplicaID) snapshot {
+	t.Helper()
+	n.Commit(id)
+	r, _ := n.Host.Get(id)
 	e, err := r.Machine.Segment().Export()
 	must(t, err)
 	defer e.Close()

@@ -241,6 +241,7 @@ func (h *Host) Install(o Offer) (*Installing, error) {
 		}
 	}
 	failpoint.Hit("snapshot/before-clear")
+	h.awaiting[d.Segment] = o.To // it may still have to absorb a neighbour: see needed
 	into, err := store.Install(d.Segment, d.Range)
 	if err != nil {
 		return nil, err

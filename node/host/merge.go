@@ -162,9 +162,10 @@ func (h *Host) Stray() (out []*Replica) {
 		if !ok || now.Segment == id || now.Generation <= s.Descriptor.Generation || h.Holds(now.Segment) {
 			continue // as it should be, or absorbed here, sooner or later
 		}
-		if !s.Frozen() || !h.Holds(s.Right.Pair.Left.Segment) {
+		if h.mu.Lock(); !h.needed(r) {
 			out = append(out, r)
 		}
+		h.mu.Unlock()
 	}
 	return out
 }
@@ -179,16 +180,25 @@ func (h *Host) Superseded(r *Replica) {
 }
 
 // needed reports whether a left neighbour on this node may still have to absorb a
-// replica. mu is held.
+// replica. One whose state is behind the attempt does not: it came there by a snapshot,
+// or the attempt was aborted. What it absorbed itself is not in the store any more, and
+// is letGo's, for the absorb may not be on disk yet. mu is held.
 func (h *Host) needed(r *Replica) bool {
 	s := r.Machine.State()
 	if !s.Frozen() {
 		return false
 	}
-	left := s.Right.Pair.Left.Segment
-	_, held := h.Get(left)
-	_, awaited := h.awaiting[left]
-	return held || awaited
+	id := s.Right.Pair.Left.Segment
+	left, held := h.Get(id)
+	if !held {
+		_, awaited := h.awaiting[id]
+		return awaited
+	}
+	if now := left.Machine.State(); now.Left.Judge(merge.Place{Generation: now.Descriptor.Generation}, s.Right.By) == merge.Undecided {
+		return true
+	}
+	_, present := r.Store.Segment(s.Descriptor.Segment)
+	return !present
 }
 
 // makeRoom gives up the replicas here that a snapshot's segment absorbed, after it has
@@ -197,7 +207,9 @@ func (h *Host) needed(r *Replica) bool {
 // offers the snapshot again. mu is held.
 //
 // A replica here may have the absorb of its right neighbour still before it, and needs
-// that one: so they go in key order, and the snapshot's own segment before all.
+// that one: so they go in key order, and the snapshot's own segment before all. Where the
+// merged segment was cut again where its right had begun, the snapshot is of the new right
+// part, and the left is none of them: the snapshot waits until the left has come that far.
 func (h *Host) makeRoom(d *anchormesh.Descriptor) error {
 	var stale []*Replica
 	for _, id := range h.Segments() {
@@ -211,6 +223,9 @@ func (h *Host) makeRoom(d *anchormesh.Descriptor) error {
 		}
 		if !absorbs(d, held) {
 			return fmt.Errorf("segment %s %s: segment %s holds %s here: %w", d.Segment, d.Range, id, held.Range, ErrOverlap)
+		}
+		if bytes.Equal(held.Range.Start, d.Range.Start) && h.needed(r) {
+			return fmt.Errorf("segment %s %s: segment %s has still to be absorbed here: %w", d.Segment, d.Range, id, ErrOverlap)
 		}
 		stale = append(stale, r)
 	}

@@ -191,6 +191,76 @@ func TestASnapshotOfTheMergedSegmentReplacesTheRight(t *testing.T) {
 	})
 }
 
+// What was merged may be cut where it was joined. A node that has the absorb still before
+// it needs the right, which the snapshot of the new right part would replace; one that came
+// behind the absorb by a snapshot does not, and is rid of it.
+func TestASnapshotOfTheNewRightPartWaitsForTheAbsorb(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const next = rightSegment + 1
+		net := meshtest.NewNetwork(1)
+		d := hosttest.NewDisk(t)
+		n := halves(t, d, net)
+		at, pair := attempt(n, rightSegment)
+		must(t, order(n, segment, machine.Open(at, &pair)))
+		must(t, order(n, rightSegment, machine.Freeze(at, &pair)))
+		must(t, n.Host.Confirm(rightSegment, at))
+		n.Commit(segment)
+		n.Stop()
+		early, late, stray := d.Copy(), d.Copy(), d.Copy()
+
+		n = hosttest.Start(t, d, net, "a")
+		hosttest.Eventually(t, time.Minute, "leader", func() bool { return leads(n, segment) })
+		must(t, order(n, segment, machine.Absorb(at, &lineage.Evidence{})))
+		must(t, order(n, segment, (&machine.Split{At: []byte("m"), Right: next}).Command()))
+		hosttest.Eventually(t, time.Minute, "new right half", func() bool { return leads(n, next) })
+		left, right := export(t, n, 1), exportOf(t, n, next, 1)
+		r, _ := n.Host.Get(next)
+		later := r.Machine.Descriptor()
+		n.Stop()
+
+		n = hosttest.Start(t, early, net, "a")
+		if err := right.install(n); !errors.Is(err, host.ErrOverlap) {
+			t.Errorf("the new right part came before the absorb: %v", err)
+		}
+		hosttest.Eventually(t, time.Minute, "leader", func() bool { return leads(n, segment) })
+		must(t, order(n, segment, machine.Absorb(at, &lineage.Evidence{})))
+		if v, _ := n.Get(segment, "z"); v != "v" {
+			t.Errorf("behind the absorb z is %q", v)
+		}
+		n.Stop()
+
+		n = hosttest.Start(t, late, net, "a")
+		into, err := n.Host.Install(left.offer) // it may be one from before the absorb
+		must(t, err)
+		must(t, n.Host.Retire(rightSegment, 1))
+		if _, here := n.Host.Get(rightSegment); !here {
+			t.Error("a frozen right went while the left was on its way")
+		}
+		into.Abort()
+		must(t, left.install(n))
+		must(t, right.install(n))
+		if v, _ := n.Get(next, "z"); v != "v" || !gone(n, rightSegment) {
+			t.Errorf("behind the snapshots z is %q in %v", v, n.Host.Segments())
+		}
+		n.Stop()
+
+		n = hosttest.Start(t, stray, net, "a")
+		n.Table.Learn(later)
+		if s := n.Host.Stray(); len(s) != 0 {
+			t.Errorf("%d replicas are stray before the absorb", len(s))
+		}
+		must(t, left.install(n))
+		s := n.Host.Stray()
+		if len(s) != 1 {
+			t.Fatalf("%d replicas are stray, of which the right should be one", len(s))
+		}
+		n.Host.Superseded(s[0])
+		if !gone(n, rightSegment) {
+			t.Error("a right that was absorbed elsewhere is still here")
+		}
+	})
+}
+
 // A confirmation is for good, and only of what was frozen by that attempt; a thaw takes
 // it back. A segment that is thawed serves as before.
 func TestConfirmAndThaw(t *testing.T) {

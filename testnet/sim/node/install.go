@@ -112,6 +112,7 @@ func (p *Process) resume(id anchormesh.SegmentID, replica anchormesh.ReplicaID) 
 
 func (p *Process) installInto(to anchormesh.ReplicaID, d *anchormesh.Descriptor, meta mvcc.Meta, done func(*installing, error)) {
 	p.Mesh.begins("install", p)
+	p.Host.awaiting[d.Segment] = to
 	into, err := p.store.Install(d.Segment, d.Range)
 	if err != nil {
 		done(nil, err)

@@ -119,8 +119,19 @@ func (p *Process) letGo(left *ReplicaHere, segment anchormesh.SegmentID, right *
 // needed reports whether a left neighbour here may still have to absorb a replica.
 func (p *Process) needed(r *ReplicaHere) bool {
 	s := r.Machine.State()
-	left := s.Right.Pair.Left.Segment
-	return s.Frozen() && (p.Host.Held[left] != nil || p.Host.awaiting[left] != 0)
+	if !s.Frozen() {
+		return false
+	}
+	id := s.Right.Pair.Left.Segment
+	left := p.Host.Held[id]
+	if left == nil {
+		return p.Host.awaiting[id] != 0
+	}
+	if now := left.Machine.State(); now.Left.Judge(merge.Place{Generation: now.Descriptor.Generation}, s.Right.By) == merge.Undecided {
+		return true
+	}
+	_, present := p.store.Segment(s.Descriptor.Segment)
+	return !present // absorbed a moment ago: it is letGo's
 }
 
 // makeRoom gives up the replicas here that a snapshot's segment absorbed.
@@ -132,6 +143,10 @@ func (p *Process) makeRoom(d *anchormesh.Descriptor, done func(error)) {
 			continue
 		}
 		if held.Generation >= d.Generation || !d.Range.Contains(held.Range.Start) {
+			done(errOverlap)
+			return
+		}
+		if bytes.Equal(held.Range.Start, d.Range.Start) && p.needed(r) {
 			done(errOverlap)
 			return
 		}
