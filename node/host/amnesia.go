@@ -94,15 +94,28 @@ func (h *Host) Forgotten() (out []Forgetful) {
 func (h *Host) ReleaseGone() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(h.forgetful)) {
-		if _, known := h.table.Segment(id); known {
+	forgotten := h.dir.Record().Forgotten
+	for _, id := range slices.Sorted(maps.Keys(forgotten)) {
+		if !h.isGone(id) {
 			continue
 		}
-		if _, err := h.superseded(h.forgetful[id].State.Descriptor, false); err != nil {
+		h.cfg.Logger.Info("a replica that may have forgotten something is of a segment that is no more", "segment", id, "replica", forgotten[id])
+		if err := h.release(id, forgotten[id]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isGone reports whether a forgetful replica's segment was merged. Where a state is left, it
+// is known here until it is buried; where none is, it may be one that was not heard of yet.
+func (h *Host) isGone(id anchormesh.SegmentID) bool {
+	if _, left := h.forgetful[id]; left {
+		_, known := h.table.Segment(id)
+		return !known
+	}
+	_, buried := h.table.Tombstone(id)
+	return buried
 }
 
 // superseded takes a descriptor of a segment of which a replica here is forgetful. It

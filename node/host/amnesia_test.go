@@ -174,6 +174,40 @@ func TestWhatIsLeftOfAMergedSegmentGoes(t *testing.T) {
 	})
 }
 
+// Of a forgetful replica whose state was gone already, for a snapshot was on its way in, only a
+// tombstone says that there is nobody to answer to any more: its segment may be one that
+// this node has not heard of yet.
+func TestOnlyATombstoneEndsWhatHasNoState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, disks := meshtest.NewNetwork(1), threeDisks(t)
+		nodes := group(t, disks, net)
+		a, b := nodes[0], nodes[1]
+		amend(t, a, anchormesh.Light)
+		hosttest.Eventually(t, time.Minute, "b to acknowledge from memory", func() bool {
+			open(a)
+			return b.Log.Group(segment).Memory()
+		})
+		<-time.After(time.Second) // and that to be on disk
+		net.Partition([]anchormesh.NodeID{"a", "c"}, []anchormesh.NodeID{"b"})
+		a.Put(segment, "without b", "v")
+		if _, err := b.Host.Install(export(t, a, 2).offer); err != nil || b.Hash(segment) != "absent" {
+			t.Fatalf("a snapshot: %v, %s", err, b.Hash(segment))
+		}
+		left := disks[1].PowerCut(1)
+		b.Stop()
+		b = hosttest.Start(t, left, net, "b")
+		must(t, b.Host.ReleaseGone())
+		if f := b.Host.Forgotten(); len(f) != 1 || f[0].State != nil {
+			t.Fatalf("forgotten are %+v", f)
+		}
+		b.Table.Bury(anchormesh.Tombstone{Segment: segment, Generation: 9, Successors: []anchormesh.SegmentID{segment + 1}})
+		must(t, b.Host.ReleaseGone())
+		if f := b.Host.Forgotten(); len(f) != 0 || len(b.Log.Groups()) != 0 {
+			t.Errorf("forgotten are still %+v, the log holds %v", f, b.Log.Groups())
+		}
+	})
+}
+
 // What is left of a forgetful replica goes with the snapshot of the segment that absorbed
 // its own, and nothing is said of it any more.
 func TestASnapshotOfTheMergedSegmentEndsWhatWasForgotten(t *testing.T) {

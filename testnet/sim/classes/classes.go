@@ -50,17 +50,8 @@ func (r *reporter) round() {
 
 // say tells the other nodes that may lead a segment, and learns what they know of it.
 func (r *reporter) say(id anchormesh.SegmentID, state *machine.State, word func(q *node.Process)) {
-	d, known := r.p.Table.Segment(id)
-	if !known && state != nil {
-		d = state.Descriptor
-	} else if !known {
-		return
-	}
-	for _, a := range d.Anchors {
-		if a.Node == r.p.ID {
-			continue
-		}
-		r.p.Call(a.Node, func(q *node.Process, answer func(func())) {
+	for _, to := range r.anchors(id, state) {
+		r.p.Call(to, func(q *node.Process, answer func(func())) {
 			word(q)
 			told, known := q.Table.Segment(id)
 			stone, dead := q.Table.Tombstone(id) // nodes exchange them; here nobody else needs one
@@ -74,6 +65,30 @@ func (r *reporter) say(id anchormesh.SegmentID, state *machine.State, word func(
 			})
 		}, func() {})
 	}
+}
+
+// anchors names the other nodes that may lead a segment. Of one that is not known here any
+// node may have the tombstone.
+func (r *reporter) anchors(id anchormesh.SegmentID, state *machine.State) (out []anchormesh.NodeID) {
+	d, known := r.p.Table.Segment(id)
+	switch {
+	case known:
+	case state != nil:
+		d = state.Descriptor
+	default:
+		for _, n := range r.p.Mesh.Computers {
+			if n != r.p.Computer {
+				out = append(out, n.ID)
+			}
+		}
+		return out
+	}
+	for _, a := range d.Anchors {
+		if a.Node != r.p.ID {
+			out = append(out, a.Node)
+		}
+	}
+	return out
 }
 
 // harden says of a replica here that it is on disk, when it is.

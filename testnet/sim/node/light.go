@@ -111,28 +111,44 @@ func (p *Process) superseded(d *anchormesh.Descriptor, current bool, then func(f
 		then(false)
 		return
 	}
-	p.Mesh.begins("release", p)
-	if err := p.retired(d.Segment, id); err != nil {
-		p.broken("forget", err)
-		return
-	}
-	p.clear(d.Segment, func() { then(true) })
+	p.release(d.Segment, id, func() { then(true) })
 }
 
 // ReleaseGone gives up what is left of forgetful replicas whose segments are no more.
 func (p *Process) ReleaseGone() {
-	for _, id := range slices.Sorted(maps.Keys(p.Host.forgetful)) {
-		if _, known := p.Table.Segment(id); known {
+	for _, id := range slices.Sorted(maps.Keys(p.dir.Record().Forgotten)) {
+		if !p.isGone(id) {
 			continue
 		}
 		p.Host.lock(func(unlock func()) {
-			if f := p.Host.forgetful[id]; f != nil {
-				p.superseded(f.State.Descriptor, false, func(bool) { unlock() })
-			} else {
+			which, is := p.dir.Record().Forgotten[id]
+			if !is {
 				unlock()
+				return
 			}
+			p.release(id, which, unlock)
 		})
 	}
+}
+
+// isGone reports whether a forgetful replica's segment was merged.
+func (p *Process) isGone(id anchormesh.SegmentID) bool {
+	if p.Host.forgetful[id] != nil {
+		_, known := p.Table.Segment(id)
+		return !known
+	}
+	_, buried := p.Table.Tombstone(id)
+	return buried
+}
+
+// release gives up what is left of a forgetful replica. Caller holds the lock.
+func (p *Process) release(segment anchormesh.SegmentID, id anchormesh.ReplicaID, then func()) {
+	p.Mesh.begins("release", p)
+	if err := p.retired(segment, id); err != nil {
+		p.broken("forget", err)
+		return
+	}
+	p.clear(segment, then)
 }
 
 // clear drops what is left of a forgetful replica. Caller holds the lock.
