@@ -35,14 +35,14 @@ type hardening struct {
 	done    func()
 }
 
-// writer carries appends out: one write for all that gathered. What has to be on disk
+// writer carries appends out: one write for all that gathered; the log makes more of what is too
+// much for one. What has to be on disk
 // goes on to the syncer; what a light group may acknowledge from memory is said at once.
 type writer struct {
 	engine *Engine
 	inbox  *mailbox[writes]
 	syncer *syncer
 	batch  []wal.Update
-	size   int // of the entries in it
 	frames outgoing
 	// lazy holds commit indexes that nothing waits for; they ride on the next
 	// batch that is written anyway.
@@ -68,17 +68,6 @@ type light struct {
 // to until the log says that all of it is on disk. After that a crash of the machine cannot
 // have taken anything of it; its next write waits for the disk.
 const quietRests = 10
-
-// writeBytesMax is the most entries of one write into the log, but for a single larger
-// append: a write must fit into a log file.
-const writeBytesMax = 8 << 20
-
-func bytesOf(a *shard.Append) (n int) {
-	for _, e := range a.Entries {
-		n += len(e.GetData())
-	}
-	return n
-}
 
 // looseBytesMax bounds what is written and not synced before the next rest.
 const looseBytesMax = 8 << 20
@@ -151,7 +140,7 @@ func (w *writer) drain() { _ = w.wait(func(*writes) {}) }
 
 // handle writes a bundle and says what may be said.
 func (w *writer) handle(in *writes) {
-	w.batch, w.size = w.batch[:0], 0
+	w.batch = w.batch[:0]
 	later := &w.later
 	later.done, later.needed = append(later.done, in.done...), len(in.updates) > 0 || in.marks
 	now := w.now[:0]
@@ -217,12 +206,6 @@ func (w *writer) stage(a *shard.Append) *light {
 		l.quiet = 0
 	}
 	w.count(a)
-	if n := bytesOf(a); w.size+n > writeBytesMax && w.size > 0 {
-		w.write()
-		w.batch, w.size = w.batch[:0], n
-	} else {
-		w.size += n
-	}
 	w.batch = append(w.batch, u)
 	return l
 }

@@ -2,15 +2,27 @@ package wal
 
 import (
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/anchormesh/anchormesh/internal/failpoint"
 	"github.com/anchormesh/anchormesh/internal/frame"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // marksPerAppend bounds the truncation marks that one Append records for groups
 // that have nothing else in the batch.
 const marksPerAppend = 256
+
+// writeBytesMax is the most that Write puts into one batch, but for a single larger entry: the
+// room in which a batch is built is kept.
+const writeBytesMax = 8 << 20
+
+// What a record and an entry take at most, beside the entry's data.
+const (
+	recordBytesMax = 1 + 8 + 7*10
+	entryExtraMax  = entrySumBytes + 10 + 1 + 5
+)
 
 // encoder is the batch being built; its room is used again for the next.
 type encoder struct {
@@ -54,7 +66,81 @@ func (l *Log) Append(batch []Update) error { return l.add(batch, l.Sync) }
 // Write is Append without the sync: when it returns nil, everything in the batch is
 // visible to reads and outlives the process, but not the machine. Sync makes it
 // durable. The same caller as Append's.
-func (l *Log) Write(batch []Update) error { return l.add(batch, l.failed) }
+//
+// What is too much for one batch is written as several, in order; of an update the
+// entries are parted where that is needed. After ErrBadUpdate and ErrBatchTooBig
+// some of them may be written.
+func (l *Log) Write(batch []Update) error {
+	const frameRoom = 2 * frame.HeaderBytes // a frame's header, and what pads it
+	for part := range parts(batch, min(writeBytesMax, l.batchBytesMax()-frameRoom)) {
+		if err := l.add(part, l.failed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bytesMax is the most that an update takes in a batch.
+func (u *Update) bytesMax() int64 {
+	n := int64(recordBytesMax)
+	for _, e := range u.Entries {
+		n += entryBytesMax(e)
+	}
+	return n
+}
+
+func entryBytesMax(e *raftpb.Entry) int64 { return int64(entryExtraMax + len(e.GetData())) }
+
+// parts cuts a batch into such that take no more than limit bytes each, but for one that is a
+// single entry: a follower that catches up may be sent more at once than a file holds. A batch
+// that need not be cut, an empty one too, is its own only part.
+func parts(batch []Update, limit int64) iter.Seq[[]Update] {
+	return func(yield func([]Update) bool) {
+		begin, size := 0, int64(0)
+		for i := range batch {
+			if size += batch[i].bytesMax(); size <= limit {
+				continue
+			}
+			if begin < i && !yield(batch[begin:i]) {
+				return
+			}
+			begin, size = i, batch[i].bytesMax()
+			if size <= limit || len(batch[i].Entries) < 2 {
+				continue
+			}
+			for rest := batch[i]; len(rest.Entries) > 0; {
+				var first Update
+				first, rest = rest.cut(limit)
+				if !yield([]Update{first}) {
+					return
+				}
+			}
+			begin, size = i+1, 0
+		}
+		if begin < len(batch) || begin == 0 {
+			yield(batch[begin:])
+		}
+	}
+}
+
+// cut parts the entries of an update in two: as many as take no more than limit bytes, but one
+// at least, and the rest, which may be none. Both are what raft could have asked for: the first
+// has term and vote, and of the commit index only what it has the entries of.
+func (u *Update) cut(limit int64) (first, rest Update) {
+	n, size := 1, recordBytesMax+entryBytesMax(u.Entries[0])
+	for n < len(u.Entries) && size+entryBytesMax(u.Entries[n]) <= limit {
+		size += entryBytesMax(u.Entries[n])
+		n++
+	}
+	first, rest = *u, *u
+	first.Entries, rest.Entries = u.Entries[:n:n], u.Entries[n:]
+	rest.Snapshot, rest.Promise = nil, Unchanged
+	if hs := u.HardState; hs != nil && len(rest.Entries) > 0 {
+		commit := min(hs.GetCommit(), u.Entries[n-1].GetIndex())
+		first.HardState = &raftpb.HardState{Term: hs.Term, Vote: hs.Vote, Commit: &commit}
+	}
+	return first, rest
+}
 
 func (l *Log) add(batch []Update, settle func() error) error {
 	if err := l.failed(); err != nil {

@@ -11,6 +11,7 @@
 // without the sync: what it wrote outlives the process at once, and the machine when
 // Sync, which may run beside it, has returned. A batch is atomic: after a crash it is there as a whole or not at all,
 // the second only if it was not synced, and then all that were written behind it are gone, too. Reads show what is written.
+// A batch must fit a file; Write makes several of one that is too large.
 //
 // Promises: the caller may acknowledge what is written and not synced, for a group that
 // said so before, durably: Update.Promise, kept in every record of the group. Memory then tells after a

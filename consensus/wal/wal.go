@@ -17,7 +17,8 @@ var (
 	// the log goes on.
 	ErrBadUpdate = errors.New("bad log update")
 	// ErrBatchTooBig is returned by Append for a batch that does not fit into
-	// one log file. Nothing of it was written and the log goes on.
+	// one log file, and by Write for an entry that does not. Nothing of it was
+	// written and the log goes on.
 	ErrBatchTooBig = errors.New("batch does not fit into a log file")
 	// ErrForeign is returned by Open and Dump for a file that is no log file.
 	ErrForeign = errors.New("not an AnchorMesh log file")

@@ -49,7 +49,7 @@ func (c *Config) bindAddresses(fs *pflag.FlagSet) {
 func (c *Config) bindTuning(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.Watch.ProgressInterval, "watch-progress-notify-interval", c.Watch.ProgressInterval, "time between progress notifications of idle watches")
 	fs.Int64Var(&c.Limits.QuotaBackendBytes, "quota-backend-bytes", c.Limits.QuotaBackendBytes, "store size at which writes are refused; 0 is 2 GiB, negative no limit")
-	fs.UintVar(&c.Limits.RequestBytes, "max-request-bytes", c.Limits.RequestBytes, "largest client request, in bytes")
+	fs.UintVar(&c.Limits.RequestBytes, "max-request-bytes", c.Limits.RequestBytes, "largest client request, in bytes, at most 32 MiB")
 	fs.UintVar(&c.Limits.TxnOps, "max-txn-ops", c.Limits.TxnOps, "most operations in one transaction")
 	fs.Var((*millis)(&c.Raft.Heartbeat), "heartbeat-interval", "time between a leader's heartbeats; a plain number is milliseconds")
 	fs.Var((*millis)(&c.Raft.Election), "election-timeout", "time without a leader before an election, at least 5 heartbeats; a plain number is milliseconds")

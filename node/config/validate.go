@@ -23,8 +23,9 @@ const (
 	// electionMinHeartbeats is etcd's ratio.
 	electionMinHeartbeats = 5
 	// requestBytesMax bounds what one request may hold in memory on every
-	// anchor at once.
-	requestBytesMax = 128 << 20
+	// anchor at once. It is one entry, which must fit a file of the log, and
+	// have room among the requests that wait for one: 64 MiB each.
+	requestBytesMax = 32 << 20
 	// txnOpsMax bounds one transaction's work between two others.
 	txnOpsMax = 1 << 20
 	// hasteMax keeps waits above the time in which a change is carried out.
