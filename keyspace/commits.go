@@ -383,6 +383,20 @@ func (a *applier) blocked(op Op, raw []byte) bool {
 	return conflicts
 }
 
+// EndsLease reports whether a command deletes the keys of a lease: what these are is known
+// when everything before it is applied.
+func EndsLease(cmd []byte) bool {
+	if len(cmd) == 0 {
+		return false
+	}
+	if Op(cmd[0]) == OpBy {
+		_, inner, ok := cutOrigin(cmd[1:])
+		return ok && EndsLease(inner)
+	}
+	_, ok := endsLease(Op(cmd[0]), cmd[1:])
+	return ok
+}
+
 // endsLease names the lease whose keys a command deletes.
 func endsLease(op Op, raw []byte) (id int64, ok bool) {
 	var err error

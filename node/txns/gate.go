@@ -48,11 +48,15 @@ func newGate() *gate {
 }
 
 // enter admits an ordinary write, which must leave with the ticket when it has ended.
-// The error wraps keyspace.ErrLocked.
+// The error wraps keyspace.ErrLocked. What a lease's end deletes is not known while a write
+// of before a lock may still attach the key that is locked: it waits for that.
 func (g *gate) enter(space *keyspace.Space, command []byte) (ticket uint64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.locks.Idle() || space.Unsettled() {
+		if len(g.waiting) > 0 && keyspace.EndsLease(command) {
+			return 0, keyspace.ErrLocked
+		}
 		locks := space.Locks(command)
 		space.Participant(func(p *commit.Participant) { err = g.locks.Admit(locks, p) })
 		if err != nil {

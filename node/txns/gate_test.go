@@ -72,3 +72,40 @@ func TestTwoPartsOfATransactionInOneSegment(t *testing.T) {
 		}
 	})
 }
+
+// A put on its way attaches a key to a lease, a transaction locks the key, and the lease is
+// revoked: what that deletes is known when the put is applied, and not before.
+func TestALeasesEndWaitsForWhatMayAttach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r, _ := w.node.Host.Get(left)
+		space := r.Machine.Space()
+		g := newGate()
+		g.move(commit.Place{Term: 1, Generation: 2})
+		enter := func(op keyspace.Op, m proto.Message) (uint64, error) {
+			raw, err := proto.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g.enter(space, keyspace.AppendCommand(nil, op, raw))
+		}
+		put, err := enter(keyspace.OpPut, &pb.PutRequest{Key: []byte("b"), Lease: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock := commit.Lock{Range: anchormesh.KeyRange{Start: []byte("b"), End: []byte("b\x00")}, Exclusive: true}
+		_, applied, err := g.acquire(0, &wanted{txn: commit.TxnID{1}, locks: []commit.Lock{lock}}, space)
+		if err != nil || applied == nil {
+			t.Fatalf("%v; the lock does not wait for the put: %v", err, applied == nil)
+		}
+		revoke := &pb.LeaseRevokeRequest{ID: 7}
+		if _, err := enter(keyspace.OpLeaseRevoke, revoke); !errors.Is(err, keyspace.ErrLocked) {
+			t.Errorf("a revoke behind the put and the lock: %v, want %v", err, keyspace.ErrLocked)
+		}
+		g.leave(put)
+		<-applied
+		if _, err := enter(keyspace.OpLeaseRevoke, revoke); err != nil {
+			t.Errorf("a revoke of what is not locked: %v", err)
+		}
+	})
+}

@@ -40,9 +40,13 @@ func newGate() *gate {
 		prepares: make(map[commit.TxnID]*flight), over: make(map[commit.TxnID]time.Duration)}
 }
 
-// enter admits an ordinary write, which must leave with the ticket.
+// enter admits an ordinary write, which must leave with the ticket. A lease's end waits for
+// writes of before a lock, which may attach what is locked.
 func (g *gate) enter(space *keyspace.Space, command []byte) (ticket uint64, err error) {
 	if !g.locks.Idle() || space.Unsettled() {
+		if len(g.waiting) > 0 && keyspace.EndsLease(command) {
+			return 0, keyspace.ErrLocked
+		}
 		locks := space.Locks(command)
 		space.Participant(func(p *commit.Participant) { err = g.locks.Admit(locks, p) })
 		if err != nil {
