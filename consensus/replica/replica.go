@@ -20,6 +20,7 @@ type Replica struct {
 	out       outbox
 	last      Status
 	contacts  contacts
+	conf      uint64 // the last change of the configuration in the log that asLeft knows of
 }
 
 // outbox remembers between two Readys what RawNode does not.
@@ -67,6 +68,9 @@ func New(cfg Config) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, node: node}
 	r.last = r.Status()
+	if err := r.recallConf(); err != nil {
+		return nil, fmt.Errorf("replica %d: %w", cfg.ID, err)
+	}
 	return r, nil
 }
 
@@ -123,7 +127,7 @@ func (r *Replica) Step(m *raftpb.Message) {
 		return
 	}
 	r.note(m)
-	_ = r.node.Step(m) // every error says "dropped"; there is nobody to tell
+	_ = r.node.Step(r.asLeft(m)) // every error says "dropped"; there is nobody to tell
 }
 
 // Appended is told that an Append's writes are as durable as it asked for.
