@@ -2,6 +2,7 @@
 // meet. Run is the start-up and the shutdown, top to bottom.
 //
 //	etcdapi    etcd's gRPC API: check, hand on, translate
+//	deposed    ends calls to leaders that lead no more
 //	dispatch   takes a request to the anchor that may answer it
 //	host       the replicas on this node: open, install, retire
 //	machine    one segment's state machine

@@ -16,6 +16,7 @@ import (
 	"github.com/anchormesh/anchormesh/keyspace"
 	"github.com/anchormesh/anchormesh/keyspace/codec"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/deposed"
 	"github.com/anchormesh/anchormesh/node/etcdapi"
 )
 
@@ -58,10 +59,10 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	if !call.From.Zero() {
 		head = call.From.Append(head)
 	}
-	watched, stop := whileLeads(ctx, to, func() anchormesh.NodeID { return d.leaderHere(desc.Segment) })
+	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID { return d.leaderHere(desc.Segment) })
 	defer stop()
 	answer, err := d.caller.Call(watched, to, Method, head, call.Raw())
-	if err = deposed(watched, err); err != nil {
+	if err = deposed.Error(watched, err); err != nil {
 		if err = d.forwardFailed(ctx, desc, call, to, err); errors.Is(err, errAnswerTooLarge) {
 			return d.fetchLarge(ctx, call, to)
 		}
@@ -116,7 +117,7 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 	case errors.Is(err, mesh.ErrUnknownOutcome) && !call.Write:
 		d.forgetLeader(desc.Segment, to)
 		return retry(err)
-	case errors.Is(err, errDeposed):
+	case errors.Is(err, deposed.Err):
 		return etcdapi.ErrTimeoutLeaderFail
 	case errors.Is(err, mesh.ErrUnknownOutcome):
 		return etcdapi.ErrTimeoutConnectionLost
@@ -124,6 +125,15 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 		return ctx.Err()
 	}
 	return err
+}
+
+// leaderHere is who leads a segment as far as the replica here knows; empty if there is none.
+func (d *Dispatcher) leaderHere(id anchormesh.SegmentID) anchormesh.NodeID {
+	if _, here := d.host.Get(id); !here {
+		return ""
+	}
+	st, _ := d.engine.Status(id)
+	return st.Leader
 }
 
 // forgetLeader drops a hint that did not help.

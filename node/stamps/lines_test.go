@@ -33,6 +33,7 @@ type world struct {
 	mu    sync.Mutex
 	segs  map[anchormesh.SegmentID]*group
 	nodes map[anchormesh.NodeID]*member
+	mute  anchormesh.NodeID // takes requests and never answers
 }
 
 // group is a segment: who leads it, and what is applied, on all replicas at once.
@@ -218,6 +219,13 @@ func (m *member) Connected(anchormesh.NodeID) bool { return true }
 // Call implements Caller.
 func (m *member) Call(ctx context.Context, to anchormesh.NodeID, method uint8, parts ...[]byte) ([]byte, error) {
 	delay()
+	m.w.mu.Lock()
+	mute := m.w.mute == to
+	m.w.mu.Unlock()
+	if mute {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	a := &answerer{done: make(chan struct{})}
 	m.w.nodes[to].lines.Serve(m.id, parts[0], wire.NewResponder(a, 1, time.Time{}))
 	select {
@@ -286,6 +294,39 @@ func (w *world) writeBatch(seg anchormesh.SegmentID) (anchormesh.Revision, error
 		w.t.Errorf("a batch of three got the stamps %v", got)
 	}
 	return got[2], nil
+}
+
+// The home's leader falls silent with a question of a node whose replica soon follows
+// another one: what waits for the answer, and all behind it, goes on then.
+func TestAQuestionToASilentHomeEndsWhenAnotherLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		join := w.run(ctx)
+		written := func() error {
+			_, err := w.write(right)
+			for ; errors.Is(err, consensus.ErrNotLeader); _, err = w.write(right) {
+				delay()
+			}
+			return err
+		}
+		if err := written(); err != nil {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		w.mute = "a"
+		w.mu.Unlock()
+		begun := time.Now()
+		time.AfterFunc(100*time.Millisecond, func() { w.lead(left, "c") })
+		if err := written(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took < 100*time.Millisecond || took > 700*time.Millisecond {
+			t.Errorf("a write waited for %v", took)
+		}
+		cancel()
+		join()
+	})
 }
 
 // Nobody tells a node without a replica of the home who leads it. It asks the voters,

@@ -259,5 +259,5 @@ func Retry(err error) bool {
 
 // DefaultConfig returns the limits; identity, commands and logger are the caller's.
 func DefaultConfig(self anchormesh.NodeID) Config {
-	return Config{Self: self, Line: line.DefaultConfig(), CallTimeout: 2 * time.Second, Pause: 20 * time.Millisecond}
+	return Config{Self: self, Line: line.DefaultConfig(), CallTimeout: time.Second, Pause: 20 * time.Millisecond}
 }

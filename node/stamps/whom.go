@@ -7,6 +7,7 @@ import (
 	"github.com/anchormesh/anchormesh"
 	"github.com/anchormesh/anchormesh/keyspace/line"
 	"github.com/anchormesh/anchormesh/mesh"
+	"github.com/anchormesh/anchormesh/node/deposed"
 	"github.com/anchormesh/anchormesh/node/route"
 )
 
@@ -36,14 +37,21 @@ func (l *Lines) whom(d *anchormesh.Descriptor) anchormesh.NodeID {
 }
 
 // call asks the node that whom picked and remembers who led, who is said to, or that
-// this one did not.
+// this one did not. A question under way holds up all that come behind it: one to a leader
+// that fell silent ends soon after the replica here, if there is one, follows another.
 func (l *Lines) call(ctx context.Context, d *anchormesh.Descriptor, body []byte) ([]byte, error) {
 	l.engine.Seek(d.Segment)
 	to := l.whom(d)
 	if to == "" {
 		return nil, ErrNoHome
 	}
-	answer, err := l.caller.Call(ctx, to, Method, body)
+	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID {
+		st, _ := l.engine.Status(d.Segment)
+		return st.Leader
+	})
+	defer stop()
+	answer, err := l.caller.Call(watched, to, Method, body)
+	err = deposed.Error(watched, err)
 	if _, here := l.engine.Status(d.Segment); here {
 		return answer, err // the replica knows better
 	}

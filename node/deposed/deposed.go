@@ -1,4 +1,8 @@
-package dispatch
+// Package deposed ends calls to a leader that leads no more. One that was cut off or stopped
+// answers nothing, and its connections hold for seconds: as long would everything wait that
+// was asked of it, though the others elected another one long ago. A replica here hears of
+// that; where there is none, calls wait for their timeouts.
+package deposed
 
 import (
 	"context"
@@ -18,9 +22,9 @@ const (
 	patienceStep = 100 * time.Millisecond
 )
 
-// errDeposed: the group here follows another leader than the one that was asked. A node
+// Err is in the error of a call that While ended, beside mesh.ErrUnknownOutcome: the group here follows another leader than the one that was asked. A node
 // that was cut off or stopped answers nothing, and its connections hold for seconds.
-var errDeposed = errors.New("the leader that was asked leads no more")
+var Err = errors.New("the leader that was asked leads no more")
 
 // watch ends a call to a node when that has led no more for patience.
 type watch struct {
@@ -33,9 +37,9 @@ type watch struct {
 	others int // looks in a row that found another leader
 }
 
-// whileLeads returns a context that ends with errDeposed when the replica here, if there is
+// While returns a context that ends with Err when the replica here, if there is
 // one, has followed another leader than a node for patience. stop must be called.
-func whileLeads(ctx context.Context, node anchormesh.NodeID, leader func() anchormesh.NodeID) (watched context.Context, stop func()) {
+func While(ctx context.Context, node anchormesh.NodeID, leader func() anchormesh.NodeID) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	w := &watch{node: node, leader: leader, cancel: cancel}
 	w.mu.Lock()
@@ -51,7 +55,7 @@ func (w *watch) look() {
 	case now == "" || now == w.node:
 		w.others = 0
 	case w.others >= int(patience/patienceStep):
-		w.cancel(errDeposed)
+		w.cancel(Err)
 		return
 	default:
 		w.others++
@@ -69,19 +73,10 @@ func (w *watch) stop() {
 	w.cancel(nil)
 }
 
-// leaderHere is who leads a segment as far as the replica here knows; empty if there is none.
-func (d *Dispatcher) leaderHere(id anchormesh.SegmentID) anchormesh.NodeID {
-	if _, here := d.host.Get(id); !here {
-		return ""
-	}
-	st, _ := d.engine.Status(id)
-	return st.Leader
-}
-
-// deposed says how a call ended that errDeposed has ended.
-func deposed(ctx context.Context, err error) error {
-	if err != nil && errors.Is(context.Cause(ctx), errDeposed) {
-		return errors.Join(mesh.ErrUnknownOutcome, errDeposed)
+// Error is how a call ended under a context of While.
+func Error(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), Err) {
+		return errors.Join(mesh.ErrUnknownOutcome, Err)
 	}
 	return err
 }
