@@ -59,14 +59,15 @@ func (r *Replica) noteConf(entries []*raftpb.Entry) {
 	}
 }
 
-// recallConf does so at a start, for a replica that does not vote.
+// recallConf does so at a start, of all that is not applied yet: a voter may be let go by one
+// of these entries, and count again by a later one.
 func (r *Replica) recallConf() error {
-	st := r.node.Status()
-	if _, votes := st.Config.Voters.IDs()[st.ID]; votes {
-		return nil
+	first, err := r.cfg.Storage.FirstIndex()
+	if err != nil {
+		return err
 	}
 	last, err := r.cfg.Storage.LastIndex()
-	for next := r.cfg.Applied + 1; err == nil && next <= last; {
+	for next := max(first, r.cfg.Applied+1); err == nil && next <= last; {
 		var entries []*raftpb.Entry
 		if entries, err = r.cfg.Storage.Entries(next, last+1, r.cfg.MaxMessageBytes); err == nil {
 			r.noteConf(entries)
