@@ -19,12 +19,7 @@ import (
 // log, of which there is none. (Raft's paper has servers use the newest configuration in
 // their log; raft the library, the newest that is applied.)
 func (r *Replica) asLeft(m *raftpb.Message) *raftpb.Message {
-	switch m.GetType() {
-	case raftpb.MsgApp:
-		r.noteConf(m.GetEntries())
-		return m
-	case raftpb.MsgVote, raftpb.MsgPreVote:
-	default:
+	if kind := m.GetType(); kind != raftpb.MsgVote && kind != raftpb.MsgPreVote {
 		return m
 	}
 	st := r.node.Status()

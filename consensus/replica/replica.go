@@ -127,6 +127,9 @@ func (r *Replica) Step(m *raftpb.Message) {
 		return
 	}
 	r.note(m)
+	if m.GetType() == raftpb.MsgApp {
+		r.noteConf(m.GetEntries())
+	}
 	_ = r.node.Step(r.asLeft(m)) // every error says "dropped"; there is nobody to tell
 }
 

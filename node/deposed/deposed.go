@@ -14,7 +14,7 @@ import (
 	"github.com/anchormesh/anchormesh/mesh"
 )
 
-// patience is how long a forwarded request may be unanswered before it is asked whether
+// patience is how long a call may be unanswered before it is asked whether
 // its node still leads, and patienceStep the time between two such questions. One that
 // hands its leadership over answers what it has taken in within that time.
 const (
@@ -22,8 +22,8 @@ const (
 	patienceStep = 100 * time.Millisecond
 )
 
-// Err is in the error of a call that While ended, beside mesh.ErrUnknownOutcome: the group here follows another leader than the one that was asked. A node
-// that was cut off or stopped answers nothing, and its connections hold for seconds.
+// Err is in the error of a call that While ended, beside mesh.ErrUnknownOutcome: the group
+// here follows another leader than the one that was asked.
 var Err = errors.New("the leader that was asked leads no more")
 
 // watch ends a call to a node when that has led no more for patience.

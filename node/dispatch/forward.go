@@ -59,7 +59,7 @@ func (d *Dispatcher) forward(ctx context.Context, desc *anchormesh.Descriptor, c
 	if !call.From.Zero() {
 		head = call.From.Append(head)
 	}
-	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID { return d.leaderHere(desc.Segment) })
+	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID { return d.table.Follows(desc.Segment) })
 	defer stop()
 	answer, err := d.caller.Call(watched, to, Method, head, call.Raw())
 	if err = deposed.Error(watched, err); err != nil {
@@ -125,15 +125,6 @@ func (d *Dispatcher) forwardFailed(ctx context.Context, desc *anchormesh.Descrip
 		return ctx.Err()
 	}
 	return err
-}
-
-// leaderHere is who leads a segment as far as the replica here knows; empty if there is none.
-func (d *Dispatcher) leaderHere(id anchormesh.SegmentID) anchormesh.NodeID {
-	if _, here := d.host.Get(id); !here {
-		return ""
-	}
-	st, _ := d.engine.Status(id)
-	return st.Leader
 }
 
 // forgetLeader drops a hint that did not help.

@@ -226,6 +226,9 @@ func (t *Table) Leader(id anchormesh.SegmentID) (anchormesh.NodeID, bool) {
 // it changes. It must be told before the table is used.
 func (t *Table) Follow(follows func(anchormesh.SegmentID) anchormesh.NodeID) { t.follows = follows }
 
+// Follows returns whom a segment's replica here follows; empty if there is none.
+func (t *Table) Follows(id anchormesh.SegmentID) anchormesh.NodeID { return t.follows(id) }
+
 // Guess notes who is said to lead a segment; empty: somebody does not that was said to.
 func (t *Table) Guess(id anchormesh.SegmentID, node anchormesh.NodeID) {
 	if t.follows(id) == "" {

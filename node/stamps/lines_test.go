@@ -66,6 +66,10 @@ func newWorld(t *testing.T) *world {
 	for _, id := range []anchormesh.NodeID{"a", "b", "c"} {
 		m := &member{w: w, id: id}
 		table := route.NewTable()
+		table.Follow(func(seg anchormesh.SegmentID) anchormesh.NodeID {
+			st, _ := m.Status(seg)
+			return st.Leader
+		})
 		for seg, g := range w.segs {
 			table.Learn(g.desc)
 			table.SetLeader(seg, g.leader)

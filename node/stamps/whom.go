@@ -45,16 +45,10 @@ func (l *Lines) call(ctx context.Context, d *anchormesh.Descriptor, body []byte)
 	if to == "" {
 		return nil, ErrNoHome
 	}
-	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID {
-		st, _ := l.engine.Status(d.Segment)
-		return st.Leader
-	})
+	watched, stop := deposed.While(ctx, to, func() anchormesh.NodeID { return l.table.Follows(d.Segment) })
 	defer stop()
 	answer, err := l.caller.Call(watched, to, Method, body)
 	err = deposed.Error(watched, err)
-	if _, here := l.engine.Status(d.Segment); here {
-		return answer, err // the replica knows better
-	}
 	var remote *mesh.RemoteError
 	known, ok := l.table.Leader(d.Segment)
 	switch {

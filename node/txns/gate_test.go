@@ -18,11 +18,7 @@ import (
 // wants to end the transaction waits for both.
 func TestTwoPartsOfATransactionInOneSegment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		r, _ := w.node.Host.Get(left)
-		space := r.Machine.Space()
-		g := newGate()
-		g.move(commit.Place{Term: 1, Generation: 2})
+		g, space := leaders(t)
 		id := commit.TxnID{1}
 		var parts []*commit.Prepare
 		for _, key := range []string{"b", "c"} {
@@ -73,15 +69,19 @@ func TestTwoPartsOfATransactionInOneSegment(t *testing.T) {
 	})
 }
 
+// leaders returns what a segment's leader has.
+func leaders(t *testing.T) (*gate, *keyspace.Space) {
+	r, _ := newWorld(t).node.Host.Get(left)
+	g := newGate()
+	g.move(commit.Place{Term: 1, Generation: 2})
+	return g, r.Machine.Space()
+}
+
 // A put on its way attaches a key to a lease, a transaction locks the key, and the lease is
 // revoked: what that deletes is known when the put is applied, and not before.
 func TestALeasesEndWaitsForWhatMayAttach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		r, _ := w.node.Host.Get(left)
-		space := r.Machine.Space()
-		g := newGate()
-		g.move(commit.Place{Term: 1, Generation: 2})
+		g, space := leaders(t)
 		enter := func(op keyspace.Op, m proto.Message) (uint64, error) {
 			raw, err := proto.Marshal(m)
 			if err != nil {
